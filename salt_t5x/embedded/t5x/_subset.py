@@ -1,0 +1,65 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Errors for what is in t5x but not in the embedded engine."""
+
+from collections.abc import Callable
+import inspect
+
+_REMEDY = (
+    'is not part of the embedded engine of salt_t5x. Install the real t5x '
+    '(see the README) to use it, or leave it out.'
+)
+
+
+def missing(module: str) -> Callable[[str], object]:
+  """Returns a module-level `__getattr__` that names t5x."""
+
+  def getattr_(name: str):
+    if name.startswith('__'):
+      raise AttributeError(name)
+    raise ImportError(f't5x: {module}.{name} {_REMEDY}')
+
+  return getattr_
+
+
+def refuse(what: str):
+  """Raises the error for an option or a value that only t5x knows."""
+  raise ValueError(f't5x: {what} {_REMEDY}')
+
+
+def _refusing_unknown(fn: Callable, name: str) -> Callable:
+  known = inspect.signature(fn).parameters
+
+  # gin asks a function's signature whether a parameter exists; this one takes
+  # all, so that the error is ours.
+  def wrapper(*args, **kwargs):
+    for key in kwargs:
+      if key not in known:
+        refuse(f'the option {name}.{key}')
+    return fn(*args, **kwargs)
+
+  for attribute in ('__module__', '__name__', '__qualname__', '__doc__'):
+    setattr(wrapper, attribute, getattr(fn, attribute))
+  return wrapper
+
+
+def subset_of_t5x(target):
+  """Decorates a function or class that has fewer options than t5x's own."""
+  module = target.__module__.rpartition('.')[2]
+  name = f'{module}.{target.__name__}'
+  if inspect.isclass(target):
+    target.__init__ = _refusing_unknown(target.__init__, name)
+    return target
+  return _refusing_unknown(target, name)

@@ -1,0 +1,280 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Adafactor (Shazeer & Stern, 2018) with t5x's options and state layout.
+
+optax's Adafactor keeps another state and cannot follow logical axes, so a run
+could not go on under t5x. The state of each parameter is `v_row` and `v_col`
+(factored second moments), or `v` (full), and `m` (momentum); what is unused is
+a zero of shape [1].
+"""
+
+from collections.abc import Mapping
+import enum
+from typing import Any
+
+import flax
+from flax import struct
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from t5x import _subset
+from t5x import optimizers
+
+Array = jax.Array
+PyTree = Any
+
+__getattr__ = _subset.missing(__name__)
+
+
+class FactorDim(enum.Enum):
+  """What a dimension of a parameter is to the factored second moments."""
+
+  NONE = None
+  BATCH = 1
+  ROW = 2
+  COLUMN = 3
+
+
+@_subset.subset_of_t5x
+def standard_logical_factor_rules() -> Mapping[str, FactorDim]:
+  """Returns t5x's standard table: logical axis name -> `FactorDim`."""
+  names = {
+      FactorDim.ROW: ('embed',),
+      FactorDim.COLUMN: (
+          'vocab mlp heads kv joined_kv q_wi_fused o_wo_fused multiquery_heads '
+          'kv_fused mlp_activations'
+      ).split(),
+      FactorDim.BATCH: ('layers', 'stack'),
+      FactorDim.NONE: ('relpos_buckets', 'layer_norm_scale'),
+  }
+  return flax.core.freeze({n: dim for dim, ns in names.items() for n in ns})
+
+
+@struct.dataclass
+class _HyperParams:
+  learning_rate: Any
+  multiply_by_parameter_scale: bool
+  beta1: float | None
+  decay_rate: float
+  step_offset: int
+  clipping_threshold: float | None
+  weight_decay_rate: float | None
+  min_dim_size_to_factor: int
+  epsilon1: float
+  epsilon2: float
+
+
+def _flatten(tree: PyTree) -> dict[str, Any]:
+  return traverse_util.flatten_dict(flax.core.unfreeze(tree), sep='/')
+
+
+def _unflatten_like(flat: dict[str, Any], like: PyTree) -> PyTree:
+  tree = traverse_util.unflatten_dict(flat, sep='/')
+  return flax.core.freeze(tree) if isinstance(like, flax.core.FrozenDict) else tree
+
+
+@_subset.subset_of_t5x
+class Adafactor(optimizers.OptimizerDef):
+  """Adafactor; see t5x's documentation for the options."""
+
+  def __init__(
+      self,
+      learning_rate: float | None = None,
+      multiply_by_parameter_scale: bool = True,
+      beta1: float | None = None,
+      decay_rate: float = 0.8,
+      step_offset: int = 0,
+      clipping_threshold: float | None = 1.0,
+      weight_decay_rate: float | None = None,
+      min_dim_size_to_factor: int = 128,
+      epsilon1: float = 1e-30,
+      epsilon2: float = 1e-3,
+      logical_factor_rules: Mapping[str, FactorDim] | None = None,
+  ):
+    super().__init__(
+        _HyperParams(
+            learning_rate=learning_rate,
+            multiply_by_parameter_scale=multiply_by_parameter_scale,
+            beta1=beta1,
+            decay_rate=decay_rate,
+            step_offset=step_offset,
+            clipping_threshold=clipping_threshold,
+            weight_decay_rate=weight_decay_rate,
+            min_dim_size_to_factor=min_dim_size_to_factor,
+            epsilon1=epsilon1,
+            epsilon2=epsilon2,
+        )
+    )
+    self._logical_factor_rules = logical_factor_rules
+    self._factor_rules: dict[str, tuple[FactorDim, ...]] | None = None
+
+  def set_param_axes(self, param_logical_axes: PyTree):
+    """Derives each parameter's factorisation from its logical axis names.
+
+    Raises:
+      ValueError: an axis has no rule, or a parameter has rows and columns but
+        also dimensions that are neither.
+    """
+    if self._logical_factor_rules is None:
+      return
+    rules = {}
+    for path, names in _flatten(param_logical_axes).items():
+      if unknown := [n for n in names if n not in self._logical_factor_rules]:
+        raise ValueError(
+            f'adafactor.Adafactor.logical_factor_rules has no rule for the '
+            f'axes {unknown} of {path}.'
+        )
+      dims = tuple(self._logical_factor_rules[n] for n in names)
+      if {FactorDim.ROW, FactorDim.COLUMN} <= set(dims):
+        if FactorDim.NONE in dims:
+          raise ValueError(f'{path}: incomplete factor rule {dims} for {names}.')
+      else:
+        # Rows without columns (or the reverse) cannot be factored.
+        dims = tuple(
+            FactorDim.BATCH if d is FactorDim.BATCH else FactorDim.NONE
+            for d in dims
+        )
+      rules[path] = dims
+    self._factor_rules = rules
+
+  def _factorization(self, path: str, shape: tuple[int, ...]):
+    """Returns (dimensions to average over, None or (row dims, column dims))."""
+    rank = len(shape)
+    rule = self._factor_rules[path] if self._factor_rules else None
+    if rule is None or (rank <= 2 and FactorDim.BATCH not in rule):
+      # t5x falls back to sizes here: the two largest dimensions, if both are
+      # large enough.
+      if rank > 2:
+        raise ValueError(
+            f'{path} {shape} has more than two dimensions and no factor rule; '
+            'set adafactor.Adafactor.logical_factor_rules.'
+        )
+      everything = tuple(range(rank))
+      if rank < 2 or min(shape) < self.hyper_params.min_dim_size_to_factor:
+        return everything, None
+      smaller, larger = np.argsort(shape, kind='stable')
+      return everything, ((int(smaller),), (int(larger),))
+    dims = lambda kind: tuple(i for i, d in enumerate(rule) if d is kind)
+    averaged = tuple(i for i, d in enumerate(rule) if d is not FactorDim.BATCH)
+    rows, columns = dims(FactorDim.ROW), dims(FactorDim.COLUMN)
+    return averaged, (rows, columns) if rows else None
+
+  def _init_param_state(self, path: str, param: Array) -> dict[str, Array]:
+    state = {k: jnp.zeros((1,)) for k in ('v_row', 'v_col', 'v', 'm')}
+    _, factors = self._factorization(path, param.shape)
+    if factors is None:
+      state['v'] = jnp.zeros(param.shape, jnp.float32)
+    else:
+      rows, columns = factors
+      state['v_row'] = jnp.zeros(np.delete(param.shape, columns), jnp.float32)
+      state['v_col'] = jnp.zeros(np.delete(param.shape, rows), jnp.float32)
+    if self.hyper_params.beta1 is not None:
+      state['m'] = jnp.zeros(param.shape, jnp.float32)
+    return state
+
+  def init_state(self, params: PyTree) -> optimizers.OptimizerState:
+    states = {k: self._init_param_state(k, v) for k, v in _flatten(params).items()}
+    return optimizers.OptimizerState(
+        step=jnp.asarray(0, jnp.int32),
+        param_states=_unflatten_like(states, params),
+    )
+
+  def _update(self, path, hp: _HyperParams, step, param, state, grad):
+    """One parameter's step: (new parameter, new state)."""
+    averaged, factors = self._factorization(path, param.shape)
+    mean = lambda x: jnp.mean(x, axis=averaged, keepdims=True)
+    grad = grad.astype(jnp.float32)
+    new_state = {k: jnp.zeros((1,)) for k in state}
+
+    # β̂₂ of step t is 1 - t^-decay_rate, counted from 1.
+    t = jnp.asarray(step - hp.step_offset, jnp.float32) + 1.0
+    decay = 1.0 - t ** (-hp.decay_rate)
+    squared = grad * grad + hp.epsilon1
+    if factors is None:
+      v = decay * state['v'] + (1.0 - decay) * squared
+      new_state['v'] = v
+      update = grad * v**-0.5
+    else:
+      rows, columns = factors
+      v_row = decay * state['v_row'] + (1.0 - decay) * jnp.mean(squared, columns)
+      v_col = decay * state['v_col'] + (1.0 - decay) * jnp.mean(squared, rows)
+      new_state['v_row'], new_state['v_col'] = v_row, v_col
+      # The row axes' places once the columns are averaged away.
+      rows_left = tuple(r - sum(c < r for c in columns) for r in rows)
+      row_factor = (v_row / jnp.mean(v_row, rows_left, keepdims=True)) ** -0.5
+      update = (
+          grad
+          * jnp.expand_dims(row_factor, columns)
+          * jnp.expand_dims(v_col**-0.5, rows)
+      )
+    if hp.clipping_threshold is not None:
+      rms = jnp.sqrt(mean(update * update))
+      update = update / jnp.maximum(1.0, rms / hp.clipping_threshold)
+
+    scale = hp.learning_rate
+    if hp.multiply_by_parameter_scale:
+      rms = jnp.sqrt(mean(param * param))
+      scale = scale * jnp.maximum(rms, hp.epsilon2)
+    update = scale * update
+    if hp.beta1 is not None:
+      update = hp.beta1 * state['m'] + (1.0 - hp.beta1) * update
+      new_state['m'] = update
+    kept = 1.0 if hp.weight_decay_rate is None else 1.0 - hp.weight_decay_rate
+    return (kept * param - update).astype(param.dtype), new_state
+
+  def apply_gradient(self, hyper_params, params, state, grads):
+    """Returns (new parameters, new `OptimizerState`)."""
+    flat_states = traverse_util.flatten_dict(
+        flax.core.unfreeze(state.param_states), sep='/'
+    )
+    flat_grads = _flatten(grads)
+    new_params, new_states = {}, {}
+    for path, param in _flatten(params).items():
+      param_state = {
+          k: flat_states[f'{path}/{k}'] for k in ('v_row', 'v_col', 'v', 'm')
+      }
+      new_params[path], new_states[path] = self._update(
+          path, hyper_params, state.step, param, param_state, flat_grads[path]
+      )
+    return _unflatten_like(new_params, params), optimizers.OptimizerState(
+        step=state.step + 1, param_states=_unflatten_like(new_states, params)
+    )
+
+  def derive_logical_axes(
+      self, optimizer: optimizers.Optimizer, param_logical_axes: PyTree
+  ) -> optimizers.Optimizer:
+    """Returns the optimizer with logical axis names (or None) as leaves.
+
+    Full second moments and momentum are as large as the parameter and are
+    sharded like it; the factored ones are small and replicated.
+    """
+    axes = jax.tree.map(lambda _: None, optimizer.state_dict())
+    axes['target'] = flax.core.unfreeze(param_logical_axes)
+    states = optimizer.state_dict()['state']['param_states']
+    flat_axes = _flatten(param_logical_axes)
+    flat_states = traverse_util.flatten_dict(states, sep='/')
+    axes['state']['param_states'] = traverse_util.unflatten_dict(
+        {
+            f'{path}/{k}': names
+            if k in ('v', 'm') and flat_states[f'{path}/{k}'].shape != (1,)
+            else None
+            for path, names in flat_axes.items()
+            for k in ('v_row', 'v_col', 'v', 'm')
+        },
+        sep='/',
+    )
+    return optimizer.restore_state(axes)

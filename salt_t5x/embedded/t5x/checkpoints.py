@@ -1,0 +1,171 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Checkpoints in t5x's Orbax layout.
+
+`<model_dir>/checkpoint_<step>/` holds `state` (parameters under `target`, step
+and optimizer under `state`) and `dataset` (the data iterator), so that either
+engine resumes what the other wrote.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import os
+from typing import Any
+
+from clu.data import dataset_iterator
+from etils import epath
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from t5x import _subset
+from t5x import partitioning
+from t5x import train_state as train_state_lib
+
+PyTree = Any
+
+__getattr__ = _subset.missing(__name__)
+
+_STATE = 'state'
+_DATASET = 'dataset'
+_PREFIX = 'checkpoint'
+# t5x names the file by the host's share of the input; here there is one host.
+_DATASET_FILE = 'train_ds-000-of-001'
+
+
+def all_steps(directory: str) -> list[int]:
+  """Returns the steps of the finished checkpoints, in order."""
+  names = ocp.path.step.standard_name_format(step_prefix=_PREFIX)
+  return sorted(m.step for m in names.find_all(epath.Path(directory)))
+
+
+class _DatasetHandler(ocp.CheckpointHandler):
+  """Saves a data iterator as one file of a checkpoint."""
+
+  def save(self, directory: epath.Path, args: '_DatasetArgs'):
+    if args.item is not None:
+      args.item.save(os.fspath(directory / _DATASET_FILE))
+
+  def restore(self, directory: epath.Path, args: '_DatasetArgs'):
+    args.item.restore(os.fspath(directory / _DATASET_FILE))
+    return args.item
+
+
+@ocp.args.register_with_handler(
+    _DatasetHandler, for_save=True, for_restore=True
+)
+@dataclasses.dataclass
+class _DatasetArgs(ocp.args.CheckpointArgs):
+  item: dataset_iterator.DatasetIterator | None = None
+
+
+@_subset.subset_of_t5x
+class OrbaxCheckpointManagerInterface:
+  """Saves and restores train states, and the data iterator with them."""
+
+  def __init__(
+      self,
+      directory: str,
+      train_state: train_state_lib.TrainState,
+      partitioner: partitioning.BasePartitioner,
+      dataset_iterator: dataset_iterator.DatasetIterator | None = None,
+      save_dtype: str | None = None,
+      restore_dtype: str | None = None,
+      keep: int | None = None,
+      period: int | None = 1,
+      force_keep_period: int | None = None,
+  ):
+    """Constructor.
+
+    Args:
+      directory: of the run.
+      train_state: its shapes.
+      partitioner: shards what is restored.
+      dataset_iterator: saved and restored too, if given.
+      save_dtype: must be None or 'float32'.
+      restore_dtype: of the parameters; None keeps what was saved.
+      keep: how many of the newest checkpoints stay; None for all.
+      period: steps between checkpoints.
+      force_keep_period: checkpoints at its multiples stay in any case.
+    """
+    if save_dtype not in (None, 'float32'):
+      _subset.refuse(f'checkpoints in {save_dtype}')
+    self._train_state = train_state
+    self._partitioner = partitioner
+    self._dataset_iterator = dataset_iterator
+    self._restore_dtype = restore_dtype
+    self._manager = ocp.CheckpointManager(
+        directory=os.path.abspath(directory),
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            save_interval_steps=period or 1,
+            keep_period=force_keep_period,
+            cleanup_tmp_directories=True,
+            step_prefix=_PREFIX,
+        ),
+        item_handlers={
+            _STATE: ocp.PyTreeCheckpointHandler(use_ocdbt=True),
+            _DATASET: _DatasetHandler(),
+        },
+    )
+
+  def all_steps(self) -> Sequence[int]:
+    return self._manager.all_steps()
+
+  def wait_until_finished(self):
+    self._manager.wait_until_finished()
+
+  def close(self):
+    self._manager.close()
+
+  def save(self, train_state: train_state_lib.TrainState) -> bool:
+    """Saves a checkpoint of the state's step, in the background."""
+    return self._manager.save(
+        int(train_state.step),
+        args=ocp.args.Composite(**{
+            _STATE: ocp.args.PyTreeSave(train_state.state_dict()),
+            _DATASET: _DatasetArgs(self._dataset_iterator),
+        }),
+        force=True,
+    )
+
+  def restore(self, path: str) -> train_state_lib.TrainState:
+    """Restores the state (and the data iterator) of `.../checkpoint_<step>`."""
+    directory, name = os.path.split(os.path.abspath(path))
+    shapes = self._train_state.state_dict()
+    specs = self._partitioner.get_mesh_axes(self._train_state).state_dict()
+    shardings = self._partitioner.shardings(specs)
+    dtype = self._restore_dtype and jnp.dtype(self._restore_dtype)
+    restore_args = jax.tree_util.tree_map_with_path(
+        lambda key, shape, sharding: ocp.ArrayRestoreArgs(
+            sharding=sharding,
+            global_shape=shape.shape,
+            strict=True,
+            dtype=dtype if key[0].key == 'target' else None,
+        ),
+        shapes,
+        shardings,
+    )
+    args = {
+        _STATE: ocp.args.PyTreeRestore(item=shapes, restore_args=restore_args)
+    }
+    if self._dataset_iterator is not None:
+      args[_DATASET] = _DatasetArgs(self._dataset_iterator)
+    restored = self._manager.restore(
+        int(name.removeprefix(f'{_PREFIX}_')),
+        args=ocp.args.Composite(**args),
+        directory=epath.Path(directory),
+    )
+    return self._train_state.restore_state(restored[_STATE])

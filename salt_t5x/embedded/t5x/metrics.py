@@ -1,0 +1,147 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Metrics whose steps and seconds are known only on the host."""
+
+from typing import Any
+
+from clu import metrics as clu_metrics
+import flax
+import jax
+import jax.numpy as jnp
+
+from t5x import _subset
+
+__getattr__ = _subset.missing(__name__)
+
+
+@flax.struct.dataclass
+class Sum(clu_metrics.Metric):
+  """The sum of a quantity over steps."""
+
+  total: Any
+
+  @classmethod
+  def from_model_output(cls, values, **_):
+    return cls(total=jnp.sum(jnp.asarray(values)))
+
+  def merge(self, other):
+    return self.replace(total=self.total + other.total)
+
+  def compute(self):
+    return jnp.asarray(self.total)
+
+
+@flax.struct.dataclass
+class Step(clu_metrics.Metric):
+  """A metric that depends on the number of steps, set by `replace_steps`."""
+
+  steps: Any = 1
+
+  def replace_steps(self, steps: int):
+    return self.replace(steps=steps)
+
+
+@flax.struct.dataclass
+class AveragePerStep(Step):
+  """A sum divided by the number of steps (not of microbatches)."""
+
+  total: Any = None
+
+  @classmethod
+  def from_model_output(cls, values, steps=1, **_):
+    return cls(total=jnp.sum(jnp.asarray(values)), steps=steps)
+
+  def merge(self, other):
+    return self.replace(
+        total=self.total + other.total, steps=self.steps + other.steps
+    )
+
+  def compute(self):
+    return self.total / self.steps
+
+
+@flax.struct.dataclass
+class Time(clu_metrics.Metric):
+  """The seconds that steps took, set by `replace_duration` on the host."""
+
+  duration: Any = None
+
+  def replace_duration(self, duration: float):
+    return self.replace(duration=duration)
+
+  def merge(self, other):
+    del other
+    return self
+
+  def compute(self):
+    return jnp.asarray(self.duration)
+
+
+@flax.struct.dataclass
+class TimeRate(Time):
+  """A sum divided by the seconds."""
+
+  numerator: Any = None
+
+  @classmethod
+  def from_model_output(cls, numerator, **_):
+    return cls(numerator=numerator)
+
+  def merge(self, other):
+    return self.replace(numerator=self.numerator + other.numerator)
+
+  def compute(self):
+    return self.numerator / self.duration
+
+
+@flax.struct.dataclass
+class StepsPerTime(Step, Time):
+  """Steps divided by the seconds."""
+
+  @classmethod
+  def from_model_output(cls, steps=1, **_):
+    return cls(steps=steps)
+
+  def merge(self, other):
+    return self.replace(steps=self.steps + other.steps)
+
+  def compute(self):
+    return jnp.asarray(self.steps) / self.duration
+
+
+def is_metric_obj(obj: Any) -> bool:
+  return isinstance(obj, clu_metrics.Metric)
+
+
+def shape_obj_to_defined_obj(obj: clu_metrics.Metric) -> clu_metrics.Metric:
+  """Turns a metric of shapes (from `jax.eval_shape`) into one of zeros."""
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obj)
+
+
+def _replace(metrics, cls, method, value):
+  return {
+      k: getattr(m, method)(value) if isinstance(m, cls) else m
+      for k, m in metrics.items()
+  }
+
+
+def set_time_metrics_duration(metrics, duration: float):
+  """Sets the seconds of all time metrics in {name: metric}."""
+  return _replace(metrics, Time, 'replace_duration', duration)
+
+
+def set_step_metrics_num_steps(metrics, num_steps: int):
+  """Sets the steps of all step metrics in {name: metric}."""
+  return _replace(metrics, Step, 'replace_steps', num_steps)

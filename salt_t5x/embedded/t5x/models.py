@@ -1,0 +1,249 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A model: a Flax module with its loss, its metrics and its decoding."""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import seqio
+
+from t5x import _subset
+from t5x import decoding
+from t5x import optimizers
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+PyTree = Any
+
+__getattr__ = _subset.missing(__name__)
+
+
+class BaseModel:
+  """Name of the interface; `loss_fn` is the subclass's."""
+
+  FEATURE_CONVERTER_CLS: Callable[..., seqio.FeatureConverter]
+
+  def eval_fn(self, params: PyTree, batch: Batch):
+    """Computes (loss, metrics) without dropout."""
+    return self.loss_fn(params, batch, None)
+
+
+class BaseTransformerModel(BaseModel):
+  """Name of the interface."""
+
+
+class DecoderOnlyModel(BaseTransformerModel):
+  """A decoder-only model; its loss comes with SaltDecoderOnlyModel.
+
+  The plain class serves as a teacher: any module that is called like t5x's and
+  returns logits.
+  """
+
+  FEATURE_CONVERTER_CLS = seqio.DecoderFeatureConverter
+
+  def __init__(
+      self,
+      module: nn.Module,
+      vocabulary: seqio.Vocabulary,
+      optimizer_def: optimizers.OptimizerDef,
+      decode_fn: Callable[..., Any] = decoding.temperature_sample,
+      inputs_bidirectional_attention: bool = False,
+      feature_converter_cls: Callable[..., Any] | None = None,
+      label_smoothing: float = 0.0,
+      z_loss: float = 0.0,
+      loss_normalizing_factor: float | int | None = None,
+  ):
+    """Constructor; see t5x's documentation."""
+    if label_smoothing:
+      _subset.refuse(f'label_smoothing = {label_smoothing}')
+    if feature_converter_cls is not None:
+      self.FEATURE_CONVERTER_CLS = feature_converter_cls  # pylint: disable=invalid-name
+    self.module = module
+    self.optimizer_def = optimizer_def
+    self._vocabulary = vocabulary
+    self._decode_fn = decode_fn
+    self._inputs_bidirectional_attention = inputs_bidirectional_attention
+    self._z_loss = z_loss
+    self._loss_normalizing_factor = loss_normalizing_factor
+
+  @property
+  def input_vocabulary(self) -> seqio.Vocabulary:
+    return self._vocabulary
+
+  @property
+  def output_vocabulary(self) -> seqio.Vocabulary:
+    return self._vocabulary
+
+  def loss_fn(self, params: PyTree, batch: Batch, dropout_rng: Array | None):
+    _subset.refuse('training a plain models.DecoderOnlyModel')
+
+  def get_initial_variables(
+      self,
+      rng: Array,
+      input_shapes: Mapping[str, tuple[int, ...]],
+      input_types: Mapping[str, Any] | None = None,
+  ) -> PyTree:
+    """Initialises the module's variables for a batch of these shapes."""
+    dtype = (input_types or {}).get('decoder_input_tokens', jnp.float32)
+    tokens = jnp.ones(input_shapes['decoder_input_tokens'], dtype)
+    return flax.core.freeze(
+        self.module.init(rng, tokens, tokens, enable_dropout=False)
+    )
+
+  def _get_decoder_causal_attention(self, batch: Batch) -> Array | None:
+    """Returns the mask of bidirectional positions, if the model uses it."""
+    if not self._inputs_bidirectional_attention:
+      return None
+    if 'decoder_causal_attention' not in batch:
+      raise ValueError(
+          'inputs_bidirectional_attention = True needs the feature '
+          '"decoder_causal_attention": a task with "inputs" and a converter '
+          'that keeps them.'
+      )
+    return batch['decoder_causal_attention']
+
+  def _compute_logits(
+      self, params: PyTree, batch: Batch, dropout_rng: Array | None = None
+  ) -> Array:
+    """Returns [B, T, V] logits."""
+    return self.module.apply(
+        {'params': params},
+        batch['decoder_input_tokens'],
+        batch['decoder_target_tokens'],
+        decoder_segment_ids=batch.get('decoder_segment_ids'),
+        decoder_positions=batch.get('decoder_positions'),
+        decoder_causal_attention=self._get_decoder_causal_attention(batch),
+        rngs=None if dropout_rng is None else {'dropout': dropout_rng},
+        decode=False,
+        enable_dropout=dropout_rng is not None,
+    )
+
+  def score_batch(self, params: PyTree, batch: Batch) -> Array:
+    """Returns each row's summed log-likelihood of its targets, [B]."""
+    log_probs = jax.nn.log_softmax(self._compute_logits(params, batch))
+    targets = batch['decoder_target_tokens']
+    scores = jnp.take_along_axis(log_probs, targets[..., None], -1)[..., 0]
+    return jnp.sum(scores * batch['decoder_loss_weights'], axis=-1)
+
+  def _prefilled_cache(self, params, inputs, prefix) -> tuple[PyTree, Array]:
+    """Fills the attention cache with the prompts.
+
+    Args:
+      params: of the model.
+      inputs: [B, T] int, the prompts shifted right, zeros after them.
+      prefix: [B, T], 1 on the prompt's positions and on the one after.
+
+    Returns:
+      (cache, [B] index of the last prompt token, which is decoded first).
+    """
+    lengths = jnp.sum(inputs[:, 1:] != 0, axis=-1)
+    ones = jnp.ones_like(inputs)
+    _, variables = self.module.apply(
+        {'params': params},
+        ones,
+        ones,
+        enable_dropout=False,
+        decode=True,
+        mutable=['cache'],
+    )
+    _, variables = self.module.apply(
+        {'params': params, 'cache': variables['cache']},
+        inputs,
+        prefix,
+        decoder_causal_attention=self._get_decoder_causal_attention(
+            {'decoder_causal_attention': prefix}
+        ),
+        mutable=['cache'],
+        enable_dropout=False,
+        prefill=True,
+        prefill_lengths=lengths,
+    )
+    return variables['cache'], lengths
+
+  def _compute_logits_from_slice(
+      self, decoding_state, params: PyTree, max_decode_length: int
+  ) -> tuple[Array, PyTree]:
+    """One token for each row: ([B, V] logits, new cache)."""
+    token = decoding_state.cur_token
+    logits, variables = self.module.apply(
+        {'params': params, 'cache': decoding_state.cache},
+        token,
+        token,
+        enable_dropout=False,
+        decode=True,
+        max_decode_length=max_decode_length,
+        mutable=['cache'],
+    )
+    return logits[:, 0], variables['cache']
+
+  def predict_batch_with_aux(
+      self,
+      params: PyTree,
+      batch: Batch,
+      rng: Array | None = None,
+      *,
+      return_all_decodes: bool = False,
+      num_decodes: int = 1,
+      decoder_params: Mapping[str, Any] | None = None,
+  ) -> tuple[Array, dict[str, Array]]:
+    """Continues each row's inputs.
+
+    Args:
+      params: of the model.
+      batch: with 'decoder_input_tokens' and 'decoder_causal_attention'.
+      rng: key for sampling.
+      return_all_decodes: must be False.
+      num_decodes: must be 1.
+      decoder_params: options for the decoding function.
+
+    Returns:
+      ([B, T] int continuations, zeros after them; {'scores': [B]}).
+    """
+    if return_all_decodes or num_decodes != 1:
+      _subset.refuse('more than one decode of an example')
+    prefix = batch['decoder_causal_attention']
+    inputs = batch['decoder_input_tokens'] * prefix
+    cache, index = self._prefilled_cache(params, inputs, prefix)
+    options = {'eos_id': self.output_vocabulary.eos_id or 1}
+    options |= decoder_params or {}
+    if rng is not None:
+      options['decode_rng'] = rng
+    sequences, scores = self._decode_fn(
+        inputs=inputs,
+        cache=cache,
+        tokens_to_logits=functools.partial(
+            self._compute_logits_from_slice,
+            params=params,
+            max_decode_length=inputs.shape[1],
+        ),
+        initial_index=index,
+        cache_offset=int(getattr(self.module, 'scan_layers', False)),
+        **options,
+    )
+    # Drop the prompt and move the rest to the front.
+    length = inputs.shape[1]
+    source = jnp.arange(length) + index[:, None]
+    moved = jnp.take_along_axis(
+        sequences[:, 0], jnp.minimum(source, length - 1), axis=1
+    )
+    return jnp.where(source < length, moved, 0), {'scores': scores[:, 0]}
+
+  def predict_batch(self, params, batch, rng=None) -> Array:
+    return self.predict_batch_with_aux(params, batch, rng)[0]

@@ -1,0 +1,351 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The training loop between two points of interest, and its metrics."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import concurrent.futures
+import functools
+import time
+from typing import Any
+
+from clu import metric_writers
+from clu import metrics as clu_metrics
+import jax
+from jax.sharding import PartitionSpec
+import jax.numpy as jnp
+
+from t5x import _subset
+from t5x import metrics as metrics_lib
+from t5x import models
+from t5x import partitioning
+from t5x import train_state as train_state_lib
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+MetricsMap = dict[str, clu_metrics.Metric]
+PyTree = Any
+
+__getattr__ = _subset.missing(__name__)
+
+
+@jax.jit
+def merge_metrics(a: MetricsMap, b: MetricsMap) -> MetricsMap:
+  """Merges two {name: metric} of the same names."""
+  return {k: a[k].merge(b[k]) for k in a}
+
+
+class MetricsManager:
+  """Writes scalars of one kind ('train', ...) to TensorBoard and the log."""
+
+  def __init__(self, name: str, summary_dir: str | None = None):
+    self._writer = metric_writers.create_default_writer(
+        summary_dir, collection=name, asynchronous=True
+    )
+    self._started = time.time()
+
+  @property
+  def summary_writer(self) -> metric_writers.MetricWriter:
+    return self._writer
+
+  def write_scalar(self, key: str, val: Any, step: int):
+    self._writer.write_scalars(int(step), {key: val})
+
+  def start_duration_timer(self, block_on: PyTree = ()):
+    jax.block_until_ready(block_on)
+    self._started = time.time()
+
+  def write_metrics_summary(
+      self, metrics: MetricsMap, step: int, num_steps: int
+  ) -> concurrent.futures.Future:
+    """Writes what was accumulated over `num_steps`; waits for the device.
+
+    Returns:
+      A finished future of {name: clu value}.
+    """
+    metrics = jax.device_get(metrics)
+    seconds = time.time() - self._started
+    metrics = metrics_lib.set_time_metrics_duration(metrics, seconds)
+    metrics = metrics_lib.set_step_metrics_num_steps(metrics, num_steps)
+    summary = {k: m.compute_value() for k, m in metrics.items()}
+    metric_writers.write_values(self._writer, int(step), summary)
+    future = concurrent.futures.Future()
+    future.set_result(summary)
+    return future
+
+  def flush(self):
+    self._writer.flush()
+
+  def close(self):
+    self._writer.close()
+
+
+def accumulate_grads_microbatched(
+    model: models.BaseModel,
+    train_state: train_state_lib.TrainState,
+    batch: Batch,
+    dropout_rng: Array,
+    num_microbatches: int | None,
+    data_partition_spec: PartitionSpec,
+) -> tuple[PyTree, MetricsMap]:
+  """Sums gradients and metrics over microbatches.
+
+  Args:
+    model: anything with `loss_fn(params, batch, rng) -> (loss, metrics)`.
+    train_state: holds the parameters.
+    batch: [B, ...] features.
+    dropout_rng: key.
+    num_microbatches: B is a multiple of it; None or 1 takes the batch whole.
+    data_partition_spec: of a batch.
+
+  Returns:
+    (summed gradients, float32 if microbatched; merged metrics).
+  """
+  grad_fn = jax.grad(model.loss_fn, has_aux=True)
+  if num_microbatches is None or num_microbatches <= 1:
+    return grad_fn(train_state.params, batch, dropout_rng)
+
+  batch_size = next(iter(batch.values())).shape[0]
+  if batch_size % num_microbatches:
+    raise ValueError(
+        f'BATCH_SIZE = {batch_size} is not a multiple of num_microbatches = '
+        f'{num_microbatches}.'
+    )
+  size = batch_size // num_microbatches
+
+  def microbatch_grad(i, rng):
+    rng, sub_rng = jax.random.split(rng)
+    microbatch = {
+        k: partitioning.with_sharding_constraint(
+            jax.lax.dynamic_slice_in_dim(v, i * size, size), data_partition_spec
+        )
+        for k, v in batch.items()
+    }
+    return rng, *grad_fn(train_state.params, microbatch, sub_rng)
+
+  def body(i, carry):
+    rng, total, metrics = carry
+    rng, grads, new_metrics = microbatch_grad(i, rng)
+    metrics = jax.lax.cond(
+        i == 0,
+        lambda: new_metrics,
+        lambda: {k: metrics[k].merge(new_metrics[k]) for k in metrics},
+    )
+    return rng, jax.tree.map(jnp.add, total, grads), metrics
+
+  _, _, shapes = jax.eval_shape(microbatch_grad, 0, dropout_rng)
+  start = (
+      dropout_rng,
+      jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), train_state.params),
+      {k: metrics_lib.shape_obj_to_defined_obj(m) for k, m in shapes.items()},
+  )
+  _, grads, metrics = jax.lax.fori_loop(0, num_microbatches, body, start)
+  return grads, metrics
+
+
+def train_with_lr(
+    train_state: train_state_lib.TrainState,
+    batch: Batch,
+    learning_rate: Array,
+    dropout_rng: Array,
+    model: models.BaseModel,
+    num_microbatches: int | None,
+    weight_metrics_computer: None = None,
+    data_partition_spec: PartitionSpec = PartitionSpec('data'),
+) -> tuple[train_state_lib.TrainState, MetricsMap]:
+  """One training step: (new state, metrics)."""
+  if weight_metrics_computer is not None:
+    _subset.refuse('weight_metrics_computer')
+  grads, metrics = accumulate_grads_microbatched(
+      model,
+      train_state,
+      batch,
+      dropout_rng,
+      num_microbatches,
+      data_partition_spec,
+  )
+  rate = jnp.asarray([learning_rate])
+  metrics['learning_rate'] = clu_metrics.Average.from_model_output(rate)
+  return train_state.apply_gradient(grads, learning_rate), metrics
+
+
+class BaseTrainer:
+  """Trains for some steps at a time and evaluates in between."""
+
+  def __init__(
+      self,
+      model: models.BaseModel,
+      train_state: train_state_lib.TrainState,
+      partitioner: partitioning.BasePartitioner,
+      eval_names: Sequence[str],
+      summary_dir: str | None,
+      train_state_axes: PyTree,
+      rng: Array,
+  ):
+    self._model = model
+    self._train_state_axes = train_state_axes
+    self._base_rng = rng
+    self._partitioner = partitioner
+    self._compiled_train_step = None
+    self._compiled_eval_steps = {}
+    self.train_state = train_state
+    self.train_metrics_manager = MetricsManager('train', summary_dir)
+    self.eval_metrics_managers = {
+        name: MetricsManager(f'training_eval/{name}', summary_dir)
+        for name in eval_names
+    }
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc_info):
+    self.close()
+
+  def close(self):
+    """Finishes writing metrics."""
+    self.train_metrics_manager.close()
+    for manager in self.eval_metrics_managers.values():
+      manager.close()
+
+  def _get_step_rng(self, step) -> Array:
+    return jax.random.fold_in(self._base_rng, step)
+
+  def train(
+      self,
+      batch_iter: Iterator[Batch],
+      num_steps: int,
+      start_step: int | None = None,
+  ) -> concurrent.futures.Future:
+    """Trains for `num_steps` and writes one summary of them."""
+    step_fn = self._compiled_train_step or self._partitioned_train_step
+    start = int(self.train_state.step) if start_step is None else start_step
+    self.train_metrics_manager.start_duration_timer(self.train_state)
+    train_state, metrics = self.train_state, None
+    for step in range(start, start + num_steps):
+      with jax.profiler.StepTraceAnnotation('train', step_num=step):
+        train_state, update = step_fn(train_state, next(batch_iter))
+        metrics = merge_metrics(metrics, update) if metrics else update
+    self.train_state = train_state
+    return self.train_metrics_manager.write_metrics_summary(
+        metrics, start + num_steps, num_steps
+    )
+
+  def compile_train(self, batch: Batch) -> None:
+    """Compiles the training step for batches of this shape."""
+    start = time.time()
+    self._compiled_train_step = self._partitioner.compile(
+        self._partitioned_train_step, self.train_state, batch
+    )
+    self.train_metrics_manager.write_scalar(
+        'timing/compilation_seconds', time.time() - start, self.train_state.step
+    )
+
+  def compile_eval(self, batches: Mapping[str, Batch]) -> None:
+    """Compiles the evaluation step for each data set; equal shapes share."""
+    by_shape = {}
+    for name, batch in batches.items():
+      key = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in batch.items()))
+      if key not in by_shape:
+        by_shape[key] = self._partitioner.compile(
+            self._partitioned_eval_step, self.train_state, batch
+        )
+      self._compiled_eval_steps[name] = by_shape[key]
+
+  def eval(self, batch_iters: Mapping[str, Iterator[Batch]]) -> dict[str, Any]:
+    """Evaluates each data set: {name: {metric: value}}."""
+    summaries = {}
+    for name, batches in batch_iters.items():
+      step_fn = self._compiled_eval_steps.get(name, self._partitioned_eval_step)
+      manager = self.eval_metrics_managers[name]
+      manager.start_duration_timer(self.train_state)
+      metrics, num_steps = None, 0
+      for batch in batches:
+        num_steps += 1
+        update = step_fn(self.train_state, batch)
+        metrics = merge_metrics(metrics, update) if metrics else update
+      if metrics is None:
+        raise ValueError(f'The evaluation data set {name} is empty.')
+      summaries[name] = manager.write_metrics_summary(
+          metrics, self.train_state.step, num_steps
+      ).result()
+    return summaries
+
+
+class Trainer(BaseTrainer):
+  """Plain training with optional microbatches."""
+
+  def __init__(
+      self,
+      model: models.BaseModel,
+      train_state: train_state_lib.TrainState,
+      partitioner: partitioning.BasePartitioner,
+      eval_names: Sequence[str],
+      summary_dir: str | None,
+      train_state_axes: PyTree,
+      rng: Array,
+      learning_rate_fn: Callable[[Array], Array],
+      num_microbatches: int | None,
+      weight_metrics_computer: None = None,
+  ):
+    """Constructor; see t5x's documentation."""
+    if weight_metrics_computer is not None:
+      _subset.refuse('weight_metrics_computer')
+    self._learning_rate_fn = learning_rate_fn
+    self._num_microbatches = num_microbatches
+    self._weight_metrics_computer = None
+    super().__init__(
+        model=model,
+        train_state=train_state,
+        partitioner=partitioner,
+        eval_names=eval_names,
+        summary_dir=summary_dir,
+        train_state_axes=train_state_axes,
+        rng=rng,
+    )
+
+  @functools.cached_property
+  def _partitioned_train_step(self):
+    def train_step(train_state, batch):
+      return train_with_lr(
+          train_state,
+          batch,
+          learning_rate=self._learning_rate_fn(train_state.step),
+          dropout_rng=self._get_step_rng(train_state.step),
+          model=self._model,
+          num_microbatches=self._num_microbatches,
+          data_partition_spec=self._partitioner.data_partition_spec,
+      )
+
+    return self._partitioner.partition(
+        train_step,
+        in_axis_resources=(
+            self._train_state_axes,
+            self._partitioner.data_partition_spec,
+        ),
+        out_axis_resources=(self._train_state_axes, None),
+        donate_argnums=(0,),
+    )
+
+  @functools.cached_property
+  def _partitioned_eval_step(self):
+    return self._partitioner.partition(
+        lambda train_state, batch: self._model.eval_fn(
+            train_state.params, batch
+        )[1],
+        in_axis_resources=(
+            self._train_state_axes,
+            self._partitioner.data_partition_spec,
+        ),
+        out_axis_resources=None,
+    )

@@ -1,0 +1,138 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The seam between salt_t5x and t5x.
+
+The real t5x is used, unmodified, wherever it is installed. It is in no package
+registry, so a small embedded engine (`salt_t5x/embedded/t5x`) stands in for it
+elsewhere: its folder is appended to `sys.path`, and `import t5x` finds it. All
+other modules of this package just `import t5x`; nothing outside this file
+knows which engine it got.
+"""
+
+import importlib
+import importlib.util
+import os
+import pathlib
+import sys
+
+import gin
+
+_PACKAGE_DIR = pathlib.Path(__file__).resolve().parent
+_EMBEDDED_DIR = _PACKAGE_DIR / 'embedded'
+_GIN_PREFIX = 'salt_t5x/gin/'
+
+ENGINE_VARIABLE = 'SALT_T5X_ENGINE'
+T5X = 't5x'
+EMBEDDED = 'embedded'
+
+
+def _real_t5x_location():
+  """Returns the folder of an installed t5x, or None.
+
+  A folder named t5x that merely lies on the path (a namespace package: no
+  `__init__.py`, hence no origin) is not t5x.
+  """
+  spec = importlib.util.find_spec('t5x')
+  if spec is None or spec.origin is None:
+    # Looking up a bare folder leaves nothing behind that `import t5x` would
+    # find before the embedded engine: find_spec of a top-level name imports
+    # nothing.
+    return None
+  folder = pathlib.Path(spec.origin).resolve().parent
+  if folder.parent == _EMBEDDED_DIR or not (folder / 'trainer.py').exists():
+    return None
+  return folder
+
+
+def _import_real_t5x(folder):
+  """Imports the real t5x, or says which piece of it is missing."""
+  try:
+    importlib.import_module('t5x.trainer')
+  except ImportError as e:
+    raise ImportError(
+        f'A real t5x is installed at {folder}, but it cannot be imported: '
+        f'{e.name or "a name"} is missing or broken ({e}). Install what t5x '
+        "needs (pip install 'salt_t5x[t5x]', then airio and jestimator at the "
+        'commits named in the README), or choose the embedded engine with '
+        f'{ENGINE_VARIABLE}={EMBEDDED}.',
+        name=e.name,
+    ) from e
+
+
+def activate() -> str:
+  """Chooses the engine for this process and makes it importable as `t5x`.
+
+  Returns:
+    't5x' or 'embedded'.
+
+  Raises:
+    ValueError: `SALT_T5X_ENGINE` holds neither of the two names.
+    ImportError: the real t5x was asked for and is absent, or it is there but
+      cannot be imported. There is no fallback in these cases.
+  """
+  choice = os.environ.get(ENGINE_VARIABLE, '')
+  if choice not in ('', T5X, EMBEDDED):
+    raise ValueError(
+        f'{ENGINE_VARIABLE}={choice!r}: the engine is {T5X!r} or '
+        f'{EMBEDDED!r}; leave the variable unset to take t5x where it is '
+        'installed.'
+    )
+  if sys.modules.get('t5x') is not None and current() != choice != '':
+    raise ImportError(
+        f'{ENGINE_VARIABLE}={choice}, but this process has already imported '
+        f'the {current()} engine; two engines never share a process.'
+    )
+  folder = None if choice == EMBEDDED else _real_t5x_location()
+  if folder is not None:
+    _import_real_t5x(folder)
+    return T5X
+  if choice == T5X:
+    raise ImportError(
+        f'{ENGINE_VARIABLE}={T5X}, but no t5x is installed. Install it as the '
+        f'README says, or unset the variable to use the embedded engine.'
+    )
+  if str(_EMBEDDED_DIR) not in sys.path:
+    # An explicit choice of the embedded engine must win over a real t5x.
+    position = 0 if choice == EMBEDDED else len(sys.path)
+    sys.path.insert(position, str(_EMBEDDED_DIR))
+  return EMBEDDED
+
+
+def current() -> str:
+  """Returns the engine of this process, 't5x' or 'embedded'."""
+  import t5x  # pylint: disable=g-import-not-at-top
+
+  folder = pathlib.Path(t5x.__file__).resolve().parent
+  return EMBEDDED if folder.parent == _EMBEDDED_DIR else T5X
+
+
+def _gin_file(path: str) -> pathlib.Path:
+  """Maps 'salt_t5x/gin/...' to the file, from a wheel or from a checkout."""
+  relative = path[len(_GIN_PREFIX) :]
+  installed = _PACKAGE_DIR / 'gin' / relative
+  return installed if installed.exists() else _PACKAGE_DIR.parent / 'gin' / relative
+
+
+def register_gin_reader():
+  """Lets gin open 'salt_t5x/gin/...' whatever the working directory.
+
+  gin's own reader finds such files in a wheel install through the package's
+  import spec. In an editable install the folder lies beside the package, where
+  only this reader looks.
+  """
+  gin.config.register_file_reader(
+      lambda path: _gin_file(path).open(encoding='utf-8'),
+      lambda path: path.startswith(_GIN_PREFIX) and _gin_file(path).is_file(),
+  )

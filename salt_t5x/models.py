@@ -1,0 +1,173 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The student: a t5x decoder-only model with SALT's losses."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import seqio
+
+from salt_t5x import losses
+from salt_t5x import metrics
+from t5x import decoding
+from t5x import losses as t5x_losses
+from t5x import models as t5x_models
+from t5x import optimizers
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+PyTree = Any
+
+
+def hidden_and_embedding(
+    model: t5x_models.DecoderOnlyModel,
+    params: PyTree,
+    batch: Batch,
+    dropout_rng: Array | None = None,
+) -> tuple[Array, Array | None]:
+  """Runs a decoder-only model up to its output embedding.
+
+  Any Flax module that returns logits will do. One that also offers
+  `hidden_states(...)`, called like the module itself, and
+  `output_embedding(params)` lets the loss apply the output embedding.
+
+  Args:
+    model: a t5x decoder-only model, student or teacher.
+    params: its parameters.
+    batch: the model's features, [B, T] each.
+    dropout_rng: for the module's dropout, or None for none.
+
+  Returns:
+    ([B, T, D], [V, D]) hidden states and embedding, or ([B, T, V], None)
+    logits.
+  """
+  module = model.module
+  if not hasattr(module, 'output_embedding'):
+    return model._compute_logits(params, batch, dropout_rng), None  # pylint: disable=protected-access
+  hidden = module.apply(
+      {'params': params},
+      batch['decoder_input_tokens'],
+      batch['decoder_target_tokens'],
+      decoder_segment_ids=batch.get('decoder_segment_ids'),
+      decoder_positions=batch.get('decoder_positions'),
+      decoder_causal_attention=model._get_decoder_causal_attention(batch),  # pylint: disable=protected-access
+      enable_dropout=dropout_rng is not None,
+      rngs=None if dropout_rng is None else {'dropout': dropout_rng},
+      method='hidden_states',
+  )
+  return hidden, module.output_embedding(params)
+
+
+class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
+  """A decoder-only model trained by eq. (1) or, with a teacher, eq. (4).
+
+  `loss_fn` is plain next-token prediction and all that stock t5x needs.
+  `distillation_loss_fn` is the first stage's; `salt_t5x.trainer.SaltTrainer`
+  hands it to t5x's training step.
+  """
+
+  def __init__(
+      self,
+      module: nn.Module,
+      vocabulary: seqio.Vocabulary,
+      optimizer_def: optimizers.OptimizerDefType,
+      decode_fn: Callable[..., Any] = decoding.temperature_sample,
+      inputs_bidirectional_attention: bool = False,
+      feature_converter_cls: Callable[..., seqio.FeatureConverter] | None = None,
+      z_loss: float = 0.0,
+      loss_normalizing_factor: float | int | str | None = None,
+  ):
+    """Constructor.
+
+    Args:
+      module: the network, e.g. `network.Transformer`.
+      vocabulary: of inputs and targets.
+      optimizer_def: a t5x optimizer.
+      decode_fn: t5x's decoding function for inference.
+      inputs_bidirectional_attention: whether "inputs" are attended to in both
+        directions (prefix LM). Student and teacher each follow their own.
+      feature_converter_cls: replaces t5x's default seqio converter.
+      z_loss: factor of log²Z in the loss.
+      loss_normalizing_factor: a constant that divides the summed loss, or None
+        for the plain sum. t5x's special factors, by name, depend on the
+        microbatch; the trainer refuses them with more than one.
+    """
+    super().__init__(
+        module=module,
+        vocabulary=vocabulary,
+        optimizer_def=optimizer_def,
+        decode_fn=decode_fn,
+        inputs_bidirectional_attention=inputs_bidirectional_attention,
+        feature_converter_cls=feature_converter_cls,
+        z_loss=z_loss,
+        loss_normalizing_factor=loss_normalizing_factor,
+    )
+
+  @property
+  def loss_normalizing_factor(self) -> float | int | str | None:
+    return self._loss_normalizing_factor
+
+  def _loss_and_metrics(self, sums: losses.LossSums, factor, batch: Batch):
+    loss = sums.loss if factor is None else sums.loss / factor
+    return loss, metrics.from_sums(sums, loss, *batch['decoder_target_tokens'].shape)
+
+  def loss_fn(
+      self, params: PyTree, batch: Batch, dropout_rng: Array | None
+  ) -> tuple[Array, metrics.MetricsMap]:
+    """Next-token prediction, eq. (1); see `losses.next_token_loss`."""
+    factor, weights = t5x_losses.get_loss_normalizing_factor_and_weights(
+        self._loss_normalizing_factor, batch
+    )
+    sums = losses.next_token_loss(
+        *hidden_and_embedding(self, params, batch, dropout_rng),
+        targets=batch['decoder_target_tokens'],
+        weights=weights,
+        z_loss=self._z_loss,
+    )
+    return self._loss_and_metrics(sums, factor, batch)
+
+  def distillation_loss_fn(
+      self,
+      params: PyTree,
+      batch: Batch,
+      dropout_rng: Array | None,
+      *,
+      teacher_model: t5x_models.DecoderOnlyModel,
+      teacher_params: PyTree,
+      distillation_weight: Array,
+      teacher_temperature: float,
+      top_k: int | None,
+  ) -> tuple[Array, metrics.MetricsMap]:
+    """The first stage's loss, eq. (4); see `losses.distillation_loss`.
+
+    The teacher sees the very batch the student sees, without dropout.
+    """
+    factor, weights = t5x_losses.get_loss_normalizing_factor_and_weights(
+        self._loss_normalizing_factor, batch
+    )
+    sums = losses.distillation_loss(
+        *hidden_and_embedding(self, params, batch, dropout_rng),
+        *hidden_and_embedding(teacher_model, teacher_params, batch),
+        targets=batch['decoder_target_tokens'],
+        weights=weights,
+        distillation_weight=distillation_weight,
+        teacher_temperature=teacher_temperature,
+        top_k=top_k,
+        z_loss=self._z_loss,
+    )
+    loss, base = self._loss_and_metrics(sums, factor, batch)
+    return loss, base | metrics.distillation_from_sums(sums, distillation_weight)

@@ -1,0 +1,87 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A small record in every model directory: vocabulary and first step.
+
+A t5x checkpoint holds neither. The vocabulary's fingerprint tells a student
+whether a teacher speaks its language; the first step tells a resumed run that
+it stands at its very beginning.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+
+import seqio
+import tensorflow as tf
+
+_FILE = 'salt_t5x.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+  """What is written.
+
+  Attributes:
+    vocabulary: fingerprint of the vocabulary (`fingerprint`).
+    vocab_size: tokens in it, extra ids included, padding rows not.
+    first_step: the step at which training in this directory began: 0, or the
+      step of the checkpoint it was initialised from.
+  """
+
+  vocabulary: str
+  vocab_size: int
+  first_step: int
+
+
+def fingerprint(vocabulary: seqio.Vocabulary) -> str:
+  """Returns a string that is equal for equal vocabularies, and only then.
+
+  A SentencePiece vocabulary is known by its model's bytes and its extra ids,
+  not by the file's name; any other by its class and size.
+  """
+  if isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    digest = hashlib.sha256(vocabulary.sp_model).hexdigest()
+    return f'sentencepiece:{digest}:{vocabulary.extra_ids}'
+  return f'{type(vocabulary).__name__}:{vocabulary.vocab_size}'
+
+
+def read(model_dir: str) -> RunRecord | None:
+  """Reads a model directory's record; None if it has none.
+
+  Raises:
+    ValueError: the file is there, but is no such record.
+  """
+  path = os.path.join(model_dir, _FILE)
+  if not tf.io.gfile.exists(path):
+    return None
+  with tf.io.gfile.GFile(path) as f:
+    text = f.read()
+  try:
+    return RunRecord(**json.loads(text))
+  except (TypeError, ValueError) as e:
+    raise ValueError(
+        f'{path} is damaged ({e}). Restore it, or delete it if the directory '
+        'starts a new run.'
+    ) from e
+
+
+def write(model_dir: str, record: RunRecord):
+  """Writes the record, all of it or nothing."""
+  tf.io.gfile.makedirs(model_dir)
+  path = os.path.join(model_dir, _FILE)
+  with tf.io.gfile.GFile(path + '.tmp', 'w') as f:
+    f.write(json.dumps(dataclasses.asdict(record), indent=2) + '\n')
+  tf.io.gfile.rename(path + '.tmp', path, overwrite=True)

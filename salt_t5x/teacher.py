@@ -1,0 +1,313 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The small model: found, checked, restored, sharded and measured.
+
+A teacher is a t5x model and a checkpoint of it. Its parameters live outside
+the TrainState: they are a separate, partitioned argument of the distillation
+step, are never saved with the student, and have no optimizer state.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+import os
+import re
+from typing import Any
+
+from absl import logging
+from etils import epath
+import flax
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+import seqio
+from t5x import models as t5x_models
+from t5x import partitioning
+from t5x import utils
+
+from salt_t5x import models
+from salt_t5x import run_record
+
+Array = jax.Array
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """Which small model teaches. Bound in gin as `teacher.Teacher`.
+
+  Attributes:
+    model: its t5x decoder-only model; the optimizer is not used. Any Flax
+      module that returns logits serves as the model's module, t5x's own
+      `examples/decoder_only` among them.
+    path: its model directory (the newest checkpoint is taken, or `step`), or
+      one `checkpoint_<step>` directory.
+    step: the checkpoint to take from a model directory; None for the newest.
+    dtype: 'float32' or 'bfloat16', in which the parameters are held; None
+      keeps them as they were saved. bfloat16 halves the teacher's memory.
+    minimum_gain: nats by which the teacher's cross-entropy on the first real
+      batch must lie below log V, the loss of a model that knows nothing.
+  """
+
+  model: t5x_models.DecoderOnlyModel
+  path: str | None
+  step: int | None = None
+  dtype: str | None = None
+  minimum_gain: float = 0.5
+
+
+def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
+  """Finds a finished checkpoint; reads the directory and changes nothing.
+
+  A checkpoint that is still being written is not seen.
+
+  Args:
+    path: a model directory, or one `checkpoint_<step>` directory.
+    step: the step to take from a model directory; None for the newest.
+
+  Returns:
+    The `checkpoint_<step>` directory.
+
+  Raises:
+    ValueError: there is no such checkpoint; the message names the gin
+      parameter and what is there.
+  """
+  if not path:
+    raise ValueError(
+        f'teacher.Teacher.path = {path!r}: distillation with ω > 0 needs a '
+        "teacher's model directory; set TEACHER_PATH, or set ω "
+        '(DISTILLATION_WEIGHT) to 0 to train without one.'
+    )
+  directory = epath.Path(path)
+  if not directory.is_dir():
+    raise ValueError(
+        f'teacher.Teacher.path = {path!r}: there is no such directory.'
+    )
+  named = re.fullmatch(r'checkpoint_(\d+)', directory.name)
+  if named:
+    if step is not None and step != int(named[1]):
+      raise ValueError(
+          f'teacher.Teacher.step = {step}, but teacher.Teacher.path = {path!r} '
+          f'names step {named[1]}; leave one of them out.'
+      )
+    step, directory = int(named[1]), directory.parent
+  names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
+  found = {m.step: m.path for m in names.find_all(directory)}
+  if not found:
+    raise ValueError(
+        f'teacher.Teacher.path = {path!r} holds no finished checkpoint_<step>; '
+        "name the model directory of the teacher's training run."
+    )
+  if step is None:
+    step = max(found)
+  if step not in found:
+    raise ValueError(
+        f'teacher.Teacher.step = {step}: {directory} has no such checkpoint, '
+        f'only the steps {sorted(found)}. Note that t5x keeps the last '
+        '`SaveCheckpointConfig.keep` checkpoints only.'
+    )
+  checkpoint = epath.Path(found[step])
+  if not (checkpoint / 'state').is_dir():
+    raise ValueError(
+        f'teacher.Teacher.path: {checkpoint} is not an Orbax checkpoint of t5x '
+        "(it has no 'state'). Convert it with t5x first."
+    )
+  return checkpoint
+
+
+def check_vocabulary(path: str, student_vocabulary: seqio.Vocabulary):
+  """Compares the teacher's recorded vocabulary with the student's.
+
+  Args:
+    path: as `Teacher.path`.
+    student_vocabulary: the student's.
+
+  Raises:
+    ValueError: both are known and they differ. A teacher without a record
+      (trained without salt_t5x) is let through with a warning.
+  """
+  directory = epath.Path(path)
+  if re.fullmatch(r'checkpoint_\d+', directory.name):
+    directory = directory.parent
+  record = run_record.read(os.fspath(directory))
+  if record is None:
+    logging.warning(
+        'The teacher at %s has no vocabulary record. Make sure that it was '
+        'trained with the vocabulary of the student.',
+        directory,
+    )
+    return
+  mine = run_record.fingerprint(student_vocabulary)
+  if record.vocabulary != mine:
+    raise ValueError(
+        f'teacher.Teacher.path = {path!r}: the teacher was trained with '
+        f'another vocabulary ({record.vocab_size} tokens, {record.vocabulary}) '
+        f'than the student ({student_vocabulary.vocab_size} tokens, {mine}). '
+        'Token-level distillation needs equal tokens; only the padded number '
+        'of embedding rows may differ. Set VOCABULARY to the one of the '
+        'teacher, or train a teacher with this one.'
+    )
+
+
+def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]):
+  """Lists how two {parameter: shape} mappings differ, one line each."""
+  lines = []
+  for name in sorted({*expected, *found}):
+    if name not in found:
+      lines.append(f'{name} {expected[name]} is not in the checkpoint')
+    elif name not in expected:
+      lines.append(f'{name} {found[name]} is not in the model')
+    elif expected[name] != found[name]:
+      lines.append(
+          f'{name} is {found[name]} in the checkpoint, {expected[name]} in the '
+          'model'
+      )
+  return lines
+
+
+def _restore(
+    checkpoint: epath.Path,
+    shapes: PyTree,
+    axes: PyTree,
+    mesh: jax.sharding.Mesh,
+    dtype: str | None,
+) -> PyTree:
+  """Reads the parameters, and only them, onto the mesh.
+
+  This is a plain Orbax read. t5x's checkpoint manager is avoided on purpose:
+  it removes temporary directories, among them the save in progress of a
+  teacher that is still training.
+  """
+  state = checkpoint / 'state'
+  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+  metadata = handler.metadata(state).tree
+  flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
+  found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
+  expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
+  if differences := _differences(expected, found):
+    listed = '\n  '.join(differences[:4])
+    raise ValueError(
+        f'teacher.Teacher.model is not the architecture of {checkpoint}; '
+        f'{len(differences)} parameters differ:\n  {listed}\nInclude the '
+        'gin file of the size (and vocab_size) the teacher was trained with.'
+    )
+  restore_args = jax.tree.map(
+      lambda _, spec: ocp.ArrayRestoreArgs(
+          mesh=mesh,
+          mesh_axes=spec if spec is not None else jax.sharding.PartitionSpec(),
+          dtype=None if dtype is None else jnp.dtype(dtype),
+      ),
+      shapes,
+      axes,
+  )
+  with ocp.Checkpointer(handler) as checkpointer:
+    return checkpointer.restore(
+        state,
+        args=ocp.args.PyTreeRestore(
+            item={'target': shapes},
+            restore_args={'target': restore_args},
+            partial_restore=True,
+        ),
+    )['target']
+
+
+def load(
+    teacher: Teacher,
+    batch: Mapping[str, Array],
+    partitioner: partitioning.BasePartitioner,
+) -> tuple[PyTree, PyTree]:
+  """Restores a teacher's parameters, sharded by the student's partitioner.
+
+  Args:
+    teacher: which one.
+    batch: a batch (values do not matter) with the features of training.
+    partitioner: the student's.
+
+  Returns:
+    (parameters, their partition specs), two trees of equal structure.
+
+  Raises:
+    ValueError: there is no such checkpoint, it is of another architecture, the
+      model cannot take the batch, or it has fewer rows than its vocabulary.
+  """
+  checkpoint = find_checkpoint(teacher.path, teacher.step)
+  initializer = utils.TrainStateInitializer(
+      optimizer_def=None,
+      init_fn=teacher.model.get_initial_variables,
+      input_shapes={k: v.shape for k, v in batch.items()},
+      partitioner=partitioner,
+      input_types={k: v.dtype for k, v in batch.items()},
+  )
+  shapes = flax.core.unfreeze(initializer.global_train_state_shape.params)
+  axes = flax.core.unfreeze(initializer.train_state_axes.params)
+  _check_outputs(teacher.model, shapes, batch)
+  params = _restore(checkpoint, shapes, axes, partitioner.mesh, teacher.dtype)
+  count = sum(x.size for x in jax.tree.leaves(params))
+  logging.info('Teacher: %s, %d parameters.', checkpoint, count)
+  return params, axes
+
+
+def _check_outputs(model, shapes: PyTree, batch: Mapping[str, Array]):
+  """Traces the teacher on the batch's shapes, before anything compiles."""
+  try:
+    hidden, embedding = jax.eval_shape(
+        lambda p, b: models.hidden_and_embedding(model, p, b),
+        shapes,
+        {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()},
+    )
+  except Exception as e:
+    features = {k: tuple(v.shape) for k, v in batch.items()}
+    raise ValueError(
+        'teacher.Teacher.model cannot be applied to the features of training, '
+        f'{features}. Check TASK_FEATURE_LENGTHS against the longest sequence '
+        "the teacher takes, and the teacher's inputs_bidirectional_attention "
+        f'against the task. The error was: {e}'
+    ) from e
+  rows = hidden.shape[-1] if embedding is None else embedding.shape[0]
+  vocab_size = model.output_vocabulary.vocab_size
+  if rows < vocab_size:
+    raise ValueError(
+        f'teacher.Teacher.model has {rows} output rows for a vocabulary of '
+        f'{vocab_size} tokens; set the vocab_size of its network to at least '
+        'that.'
+    )
+
+
+def check_cross_entropy(
+    cross_entropy: float, vocab_size: int, minimum_gain: float
+):
+  """Tells a trained teacher from one that is random, zero or not a number.
+
+  Args:
+    cross_entropy: the teacher's token average on a real batch, in nats.
+    vocab_size: V.
+    minimum_gain: see `Teacher`.
+
+  Raises:
+    ValueError: the teacher knows (next to) nothing about the data.
+  """
+  limit = math.log(vocab_size) - minimum_gain
+  # Written so that NaN fails, too.
+  if not cross_entropy <= limit:
+    raise ValueError(
+        f'The cross-entropy of the teacher on the first batch is '
+        f'{cross_entropy:.3f} nats. A model that knows nothing has log V = '
+        f'{math.log(vocab_size):.3f}, and a teacher must be at least '
+        f'teacher.Teacher.minimum_gain = {minimum_gain} below. Its parameters '
+        'are random, damaged, or of a model for other data: check '
+        'teacher.Teacher.path and teacher.Teacher.model. (For a teacher that '
+        'is meant to be this weak, lower minimum_gain.)'
+    )
