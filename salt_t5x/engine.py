@@ -62,12 +62,12 @@ def _import_real_t5x(folder):
     importlib.import_module('t5x.trainer')
   except ImportError as e:
     raise ImportError(
-        f'A real t5x is installed at {folder}, but it cannot be imported: '
-        f'{e.name or "a name"} is missing or broken ({e}). Install what t5x '
-        "needs (pip install 'salt_t5x[t5x]', then airio and jestimator at the "
-        'commits named in the README), or choose the embedded engine with '
-        f'{ENGINE_VARIABLE}={EMBEDDED}.',
-        name=e.name,
+      f'A real t5x is installed at {folder}, but it cannot be imported: '
+      f'{e.name or "a name"} is missing or broken ({e}). Install what t5x '
+      "needs (pip install 'salt_t5x[t5x]', then airio and jestimator at the "
+      'commits named in the README), or choose the embedded engine with '
+      f'{ENGINE_VARIABLE}={EMBEDDED}.',
+      name=e.name,
     ) from e
 
 
@@ -85,14 +85,14 @@ def activate() -> str:
   choice = os.environ.get(ENGINE_VARIABLE, '')
   if choice not in ('', T5X, EMBEDDED):
     raise ValueError(
-        f'{ENGINE_VARIABLE}={choice!r}: the engine is {T5X!r} or '
-        f'{EMBEDDED!r}; leave the variable unset to take t5x where it is '
-        'installed.'
+      f'{ENGINE_VARIABLE}={choice!r}: the engine is {T5X!r} or '
+      f'{EMBEDDED!r}; leave the variable unset to take t5x where it is '
+      'installed.'
     )
   if sys.modules.get('t5x') is not None and current() != choice != '':
     raise ImportError(
-        f'{ENGINE_VARIABLE}={choice}, but this process has already imported '
-        f'the {current()} engine; two engines never share a process.'
+      f'{ENGINE_VARIABLE}={choice}, but this process has already imported '
+      f'the {current()} engine; two engines never share a process.'
     )
   folder = None if choice == EMBEDDED else _real_t5x_location()
   if folder is not None:
@@ -100,8 +100,8 @@ def activate() -> str:
     return T5X
   if choice == T5X:
     raise ImportError(
-        f'{ENGINE_VARIABLE}={T5X}, but no t5x is installed. Install it as the '
-        f'README says, or unset the variable to use the embedded engine.'
+      f'{ENGINE_VARIABLE}={T5X}, but no t5x is installed. Install it as the '
+      f'README says, or unset the variable to use the embedded engine.'
     )
   if str(_EMBEDDED_DIR) not in sys.path:
     # An explicit choice of the embedded engine must win over a real t5x.
@@ -122,7 +122,9 @@ def _gin_file(path: str) -> pathlib.Path:
   """Maps 'salt_t5x/gin/...' to the file, from a wheel or from a checkout."""
   relative = path[len(_GIN_PREFIX) :]
   installed = _PACKAGE_DIR / 'gin' / relative
-  return installed if installed.exists() else _PACKAGE_DIR.parent / 'gin' / relative
+  return (
+    installed if installed.exists() else _PACKAGE_DIR.parent / 'gin' / relative
+  )
 
 
 def register_gin_reader():
@@ -133,6 +135,6 @@ def register_gin_reader():
   only this reader looks.
   """
   gin.config.register_file_reader(
-      lambda path: _gin_file(path).open(encoding='utf-8'),
-      lambda path: path.startswith(_GIN_PREFIX) and _gin_file(path).is_file(),
+    lambda path: _gin_file(path).open(encoding='utf-8'),
+    lambda path: path.startswith(_GIN_PREFIX) and _gin_file(path).is_file(),
   )

@@ -91,10 +91,10 @@ def logits(hidden: Array, embedding: Array | None) -> Array:
   if embedding is None:
     return hidden.astype(dtype)
   return jnp.einsum(
-      'btd,vd->btv',
-      hidden,
-      embedding.astype(hidden.dtype),
-      preferred_element_type=dtype,
+    'btd,vd->btv',
+    hidden,
+    embedding.astype(hidden.dtype),
+    preferred_element_type=dtype,
   )
 
 
@@ -104,18 +104,20 @@ def _at(values: Array, indices: Array) -> Array:
 
 
 def _weights_like(weights: Array | None, targets: Array, dtype) -> Array:
-  return jnp.ones(targets.shape, dtype) if weights is None else (
-      weights.astype(dtype)
+  return (
+    jnp.ones(targets.shape, dtype)
+    if weights is None
+    else (weights.astype(dtype))
   )
 
 
 def next_token_loss(
-    student_hidden: Array,
-    student_embedding: Array | None,
-    targets: Array,
-    weights: Array | None = None,
-    *,
-    z_loss: float = 0.0,
+  student_hidden: Array,
+  student_embedding: Array | None,
+  targets: Array,
+  weights: Array | None = None,
+  *,
+  z_loss: float = 0.0,
 ) -> LossSums:
   """Next-token prediction, eq. (1): Σ_t CE(onehot(x_t), P_θ(·|x_<t)).
 
@@ -136,26 +138,26 @@ def next_token_loss(
   cross_entropy = jnp.sum(w * (log_z - _at(u, targets)))
   z = z_loss * jnp.sum(w * jnp.square(log_z))
   return LossSums(
-      loss=cross_entropy + z,
-      weight=jnp.sum(w),
-      cross_entropy=cross_entropy,
-      z_loss=z,
-      correct=jnp.sum(w * (jnp.argmax(u, axis=-1) == targets)),
+    loss=cross_entropy + z,
+    weight=jnp.sum(w),
+    cross_entropy=cross_entropy,
+    z_loss=z,
+    correct=jnp.sum(w * (jnp.argmax(u, axis=-1) == targets)),
   )
 
 
 def distillation_loss(
-    student_hidden: Array,
-    student_embedding: Array | None,
-    teacher_hidden: Array,
-    teacher_embedding: Array | None,
-    targets: Array,
-    weights: Array | None = None,
-    *,
-    distillation_weight: Array | float,
-    teacher_temperature: float,
-    top_k: int | None = None,
-    z_loss: float = 0.0,
+  student_hidden: Array,
+  student_embedding: Array | None,
+  teacher_hidden: Array,
+  teacher_embedding: Array | None,
+  targets: Array,
+  weights: Array | None = None,
+  *,
+  distillation_weight: Array | float,
+  teacher_temperature: float,
+  top_k: int | None = None,
+  z_loss: float = 0.0,
 ) -> LossSums:
   """SALT's first-stage loss, eq. (4): (1 - ω) CE(onehot) + ω CE(P_ζ^ρ).
 
@@ -211,8 +213,8 @@ def distillation_loss(
   else:
     if not 1 <= top_k <= rows:
       raise ValueError(
-          f'top_k = {top_k} is not between 1 and the {rows} tokens that '
-          'student and teacher share.'
+        f'top_k = {top_k} is not between 1 and the {rows} tokens that '
+        'student and teacher share.'
       )
     # Eq. (13): both sides restricted to the teacher's top k.
     top, top_tokens = jax.lax.top_k(teacher, top_k)
@@ -227,24 +229,22 @@ def distillation_loss(
   loss = (1 - omega) * cross_entropy + omega * distillation + z
 
   entropy = jax.nn.logsumexp(tempered, axis=-1) - jnp.sum(
-      target * tempered, axis=-1
+    target * tempered, axis=-1
   )
   teacher_cross_entropy = jax.nn.logsumexp(teacher, axis=-1) - _at(
-      teacher, targets
+    teacher, targets
   )
   student_choice = jnp.argmax(u, axis=-1)
   return LossSums(
-      loss=jnp.sum(w * loss),
-      weight=jnp.sum(w),
-      cross_entropy=jnp.sum(w * cross_entropy),
-      z_loss=jnp.sum(w * z),
-      correct=jnp.sum(w * (student_choice == targets)),
-      distillation=DistillationSums(
-          cross_entropy=jnp.sum(w * distillation),
-          teacher_cross_entropy=jnp.sum(w * teacher_cross_entropy),
-          teacher_entropy=jnp.sum(w * entropy),
-          agreement=jnp.sum(
-              w * (student_choice == jnp.argmax(teacher, axis=-1))
-          ),
-      ),
+    loss=jnp.sum(w * loss),
+    weight=jnp.sum(w),
+    cross_entropy=jnp.sum(w * cross_entropy),
+    z_loss=jnp.sum(w * z),
+    correct=jnp.sum(w * (student_choice == targets)),
+    distillation=DistillationSums(
+      cross_entropy=jnp.sum(w * distillation),
+      teacher_cross_entropy=jnp.sum(w * teacher_cross_entropy),
+      teacher_entropy=jnp.sum(w * entropy),
+      agreement=jnp.sum(w * (student_choice == jnp.argmax(teacher, axis=-1))),
+    ),
   )

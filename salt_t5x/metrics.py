@@ -22,9 +22,9 @@ without z-loss, so that BASELINE, RKD and SALT compare.
 from clu import metrics as clu_metrics
 import jax
 import jax.numpy as jnp
+from t5x import metrics as t5x_metrics
 
 from salt_t5x import losses
-from t5x import metrics as t5x_metrics
 
 MetricsMap = dict[str, clu_metrics.Metric]
 
@@ -34,7 +34,7 @@ def _per_token(total, sums: losses.LossSums) -> clu_metrics.Average:
 
 
 def from_sums(
-    sums: losses.LossSums, loss: jax.Array, num_sequences: int, length: int
+  sums: losses.LossSums, loss: jax.Array, num_sequences: int, length: int
 ) -> MetricsMap:
   """Builds the metrics of a plain training or evaluation step.
 
@@ -52,28 +52,28 @@ def from_sums(
   devices = jax.device_count()
   rate = t5x_metrics.TimeRate.from_model_output
   return {
-      'accuracy': _per_token(sums.correct, sums),
-      'log_perplexity': _per_token(sums.cross_entropy, sums),
-      'loss': t5x_metrics.AveragePerStep(total=loss),
-      'loss_per_nonpadding_target_token': _per_token(loss, sums),
-      'z_loss': t5x_metrics.AveragePerStep(total=sums.z_loss),
-      'non_padding_fraction/loss_weights': clu_metrics.Average(
-          total=sums.weight, count=tokens
-      ),
-      'timing/seconds': t5x_metrics.Time(),
-      'timing/steps_per_second': t5x_metrics.StepsPerTime.from_model_output(),
-      'timing/seqs': t5x_metrics.Sum(sequences),
-      'timing/seqs_per_second': rate(numerator=sequences),
-      'timing/seqs_per_second_per_core': rate(numerator=sequences / devices),
-      'timing/target_tokens_per_second': rate(numerator=tokens),
-      'timing/target_tokens_per_second_per_core': rate(
-          numerator=tokens / devices
-      ),
+    'accuracy': _per_token(sums.correct, sums),
+    'log_perplexity': _per_token(sums.cross_entropy, sums),
+    'loss': t5x_metrics.AveragePerStep(total=loss),
+    'loss_per_nonpadding_target_token': _per_token(loss, sums),
+    'z_loss': t5x_metrics.AveragePerStep(total=sums.z_loss),
+    'non_padding_fraction/loss_weights': clu_metrics.Average(
+      total=sums.weight, count=tokens
+    ),
+    'timing/seconds': t5x_metrics.Time(),
+    'timing/steps_per_second': t5x_metrics.StepsPerTime.from_model_output(),
+    'timing/seqs': t5x_metrics.Sum(sequences),
+    'timing/seqs_per_second': rate(numerator=sequences),
+    'timing/seqs_per_second_per_core': rate(numerator=sequences / devices),
+    'timing/target_tokens_per_second': rate(numerator=tokens),
+    'timing/target_tokens_per_second_per_core': rate(
+      numerator=tokens / devices
+    ),
   }
 
 
 def distillation_from_sums(
-    sums: losses.LossSums, distillation_weight: jax.Array
+  sums: losses.LossSums, distillation_weight: jax.Array
 ) -> MetricsMap:
   """Builds the `salt/` metrics of a distillation step.
 
@@ -87,12 +87,12 @@ def distillation_from_sums(
   """
   d = sums.distillation
   return {
-      'salt/distillation_weight': _per_token(
-          distillation_weight * sums.weight, sums
-      ),
-      'salt/cross_entropy': _per_token(sums.cross_entropy, sums),
-      'salt/distillation_cross_entropy': _per_token(d.cross_entropy, sums),
-      'salt/teacher_cross_entropy': _per_token(d.teacher_cross_entropy, sums),
-      'salt/teacher_entropy': _per_token(d.teacher_entropy, sums),
-      'salt/agreement': _per_token(d.agreement, sums),
+    'salt/distillation_weight': _per_token(
+      distillation_weight * sums.weight, sums
+    ),
+    'salt/cross_entropy': _per_token(sums.cross_entropy, sums),
+    'salt/distillation_cross_entropy': _per_token(d.cross_entropy, sums),
+    'salt/teacher_cross_entropy': _per_token(d.teacher_cross_entropy, sums),
+    'salt/teacher_entropy': _per_token(d.teacher_entropy, sums),
+    'salt/agreement': _per_token(d.agreement, sums),
   }

@@ -20,13 +20,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import seqio
-
-from salt_t5x import losses
-from salt_t5x import metrics
-from t5x import decoding
+from t5x import decoding, optimizers
 from t5x import losses as t5x_losses
 from t5x import models as t5x_models
-from t5x import optimizers
+
+from salt_t5x import losses, metrics
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -34,10 +32,10 @@ PyTree = Any
 
 
 def hidden_and_embedding(
-    model: t5x_models.DecoderOnlyModel,
-    params: PyTree,
-    batch: Batch,
-    dropout_rng: Array | None = None,
+  model: t5x_models.DecoderOnlyModel,
+  params: PyTree,
+  batch: Batch,
+  dropout_rng: Array | None = None,
 ) -> tuple[Array, Array | None]:
   """Runs a decoder-only model up to its output embedding.
 
@@ -59,15 +57,15 @@ def hidden_and_embedding(
   if not hasattr(module, 'output_embedding'):
     return model._compute_logits(params, batch, dropout_rng), None  # pylint: disable=protected-access
   hidden = module.apply(
-      {'params': params},
-      batch['decoder_input_tokens'],
-      batch['decoder_target_tokens'],
-      decoder_segment_ids=batch.get('decoder_segment_ids'),
-      decoder_positions=batch.get('decoder_positions'),
-      decoder_causal_attention=model._get_decoder_causal_attention(batch),  # pylint: disable=protected-access
-      enable_dropout=dropout_rng is not None,
-      rngs=None if dropout_rng is None else {'dropout': dropout_rng},
-      method='hidden_states',
+    {'params': params},
+    batch['decoder_input_tokens'],
+    batch['decoder_target_tokens'],
+    decoder_segment_ids=batch.get('decoder_segment_ids'),
+    decoder_positions=batch.get('decoder_positions'),
+    decoder_causal_attention=model._get_decoder_causal_attention(batch),  # pylint: disable=protected-access
+    enable_dropout=dropout_rng is not None,
+    rngs=None if dropout_rng is None else {'dropout': dropout_rng},
+    method='hidden_states',
   )
   return hidden, module.output_embedding(params)
 
@@ -81,15 +79,15 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
   """
 
   def __init__(
-      self,
-      module: nn.Module,
-      vocabulary: seqio.Vocabulary,
-      optimizer_def: optimizers.OptimizerDefType,
-      decode_fn: Callable[..., Any] = decoding.temperature_sample,
-      inputs_bidirectional_attention: bool = False,
-      feature_converter_cls: Callable[..., seqio.FeatureConverter] | None = None,
-      z_loss: float = 0.0,
-      loss_normalizing_factor: float | int | str | None = None,
+    self,
+    module: nn.Module,
+    vocabulary: seqio.Vocabulary,
+    optimizer_def: optimizers.OptimizerDefType,
+    decode_fn: Callable[..., Any] = decoding.temperature_sample,
+    inputs_bidirectional_attention: bool = False,
+    feature_converter_cls: Callable[..., seqio.FeatureConverter] | None = None,
+    z_loss: float = 0.0,
+    loss_normalizing_factor: float | int | str | None = None,
   ):
     """Constructor.
 
@@ -107,14 +105,14 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
         microbatch; the trainer refuses them with more than one.
     """
     super().__init__(
-        module=module,
-        vocabulary=vocabulary,
-        optimizer_def=optimizer_def,
-        decode_fn=decode_fn,
-        inputs_bidirectional_attention=inputs_bidirectional_attention,
-        feature_converter_cls=feature_converter_cls,
-        z_loss=z_loss,
-        loss_normalizing_factor=loss_normalizing_factor,
+      module=module,
+      vocabulary=vocabulary,
+      optimizer_def=optimizer_def,
+      decode_fn=decode_fn,
+      inputs_bidirectional_attention=inputs_bidirectional_attention,
+      feature_converter_cls=feature_converter_cls,
+      z_loss=z_loss,
+      loss_normalizing_factor=loss_normalizing_factor,
     )
 
   @property
@@ -123,51 +121,55 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
 
   def _loss_and_metrics(self, sums: losses.LossSums, factor, batch: Batch):
     loss = sums.loss if factor is None else sums.loss / factor
-    return loss, metrics.from_sums(sums, loss, *batch['decoder_target_tokens'].shape)
+    return loss, metrics.from_sums(
+      sums, loss, *batch['decoder_target_tokens'].shape
+    )
 
   def loss_fn(
-      self, params: PyTree, batch: Batch, dropout_rng: Array | None
+    self, params: PyTree, batch: Batch, dropout_rng: Array | None
   ) -> tuple[Array, metrics.MetricsMap]:
     """Next-token prediction, eq. (1); see `losses.next_token_loss`."""
     factor, weights = t5x_losses.get_loss_normalizing_factor_and_weights(
-        self._loss_normalizing_factor, batch
+      self._loss_normalizing_factor, batch
     )
     sums = losses.next_token_loss(
-        *hidden_and_embedding(self, params, batch, dropout_rng),
-        targets=batch['decoder_target_tokens'],
-        weights=weights,
-        z_loss=self._z_loss,
+      *hidden_and_embedding(self, params, batch, dropout_rng),
+      targets=batch['decoder_target_tokens'],
+      weights=weights,
+      z_loss=self._z_loss,
     )
     return self._loss_and_metrics(sums, factor, batch)
 
   def distillation_loss_fn(
-      self,
-      params: PyTree,
-      batch: Batch,
-      dropout_rng: Array | None,
-      *,
-      teacher_model: t5x_models.DecoderOnlyModel,
-      teacher_params: PyTree,
-      distillation_weight: Array,
-      teacher_temperature: float,
-      top_k: int | None,
+    self,
+    params: PyTree,
+    batch: Batch,
+    dropout_rng: Array | None,
+    *,
+    teacher_model: t5x_models.DecoderOnlyModel,
+    teacher_params: PyTree,
+    distillation_weight: Array,
+    teacher_temperature: float,
+    top_k: int | None,
   ) -> tuple[Array, metrics.MetricsMap]:
     """The first stage's loss, eq. (4); see `losses.distillation_loss`.
 
     The teacher sees the very batch the student sees, without dropout.
     """
     factor, weights = t5x_losses.get_loss_normalizing_factor_and_weights(
-        self._loss_normalizing_factor, batch
+      self._loss_normalizing_factor, batch
     )
     sums = losses.distillation_loss(
-        *hidden_and_embedding(self, params, batch, dropout_rng),
-        *hidden_and_embedding(teacher_model, teacher_params, batch),
-        targets=batch['decoder_target_tokens'],
-        weights=weights,
-        distillation_weight=distillation_weight,
-        teacher_temperature=teacher_temperature,
-        top_k=top_k,
-        z_loss=self._z_loss,
+      *hidden_and_embedding(self, params, batch, dropout_rng),
+      *hidden_and_embedding(teacher_model, teacher_params, batch),
+      targets=batch['decoder_target_tokens'],
+      weights=weights,
+      distillation_weight=distillation_weight,
+      teacher_temperature=teacher_temperature,
+      top_k=top_k,
+      z_loss=self._z_loss,
     )
     loss, base = self._loss_and_metrics(sums, factor, batch)
-    return loss, base | metrics.distillation_from_sums(sums, distillation_weight)
+    return loss, base | metrics.distillation_from_sums(
+      sums, distillation_weight
+    )

@@ -28,23 +28,23 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+from flax import linen as nn
+from flax.linen import partitioning as flax_partitioning
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax.linen import partitioning as flax_partitioning
 
 _ACTIVATIONS = {
   'gelu': nn.gelu,
   'linear': lambda x: x,
   'relu': nn.relu,
   'silu': nn.silu,
-  'swish': nn.silu,
 }
+# What jax.checkpoint saves beside a layer's input ('none' does without it).
 _REMAT_POLICIES = {
-  'full': None,  # Saves each layer's input and nothing else.
+  'full': None,
   'minimal': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  'none': None,  # No rematerialisation at all.
+  'none': None,
 }
 
 
@@ -136,20 +136,20 @@ def attention_mask(
   decoder_segment_ids: jax.Array | None,
   decoder_causal_attention: jax.Array | None,
 ) -> jax.Array | None:
-  """Who attends to whom, or None for plain causal attention.
+  """Who attends to whom.
 
   Args:
-    decoder_target_tokens: [B, T] integers, 0 at padding. Nothing else is read
-      from them: t5x passes a 0/1 mask here when it fills the cache.
-    decoder_segment_ids: [B, T] integers or None; sequences packed into one row
-      are numbered from 1 and do not see each other, 0 is padding.
-    decoder_causal_attention: [B, T] 0/1 or None; positions with 1 (the prefix
-      of a prefix LM) attend to each other in both directions.
+    decoder_target_tokens: [B, T]; 0 is padding, and nothing else is read from
+      it: t5x passes a 0/1 mask here when it fills the cache.
+    decoder_segment_ids: [B, T] or None; sequences packed into one row are
+      numbered from 1 and do not see each other, 0 is padding.
+    decoder_causal_attention: [B, T] or None; positions with 1 (the prefix of a
+      prefix LM) attend to each other in both directions.
 
   Returns:
-    [B, 1, T, T] bool (query, key), or None, which lets the attention kernel
-    use its own causal mask. Padding on the right needs no key mask: no real
-    position looks ahead, except within a prefix, which excludes padding.
+    [B, 1, T, T] bool (query, key), or None if that is plainly causal, so that
+    fused kernels apply. Padding on the right needs no key mask: real positions
+    look ahead only within a prefix, which excludes padding.
   """
   if decoder_segment_ids is None and decoder_causal_attention is None:
     return None
@@ -170,16 +170,10 @@ def attention_mask(
 def rotate(
   x: jax.Array, positions: jax.Array, max_wavelength: float
 ) -> jax.Array:
-  """Rotary position embedding; dimension i is paired with i + h / 2.
+  """RoPE: turns the pairs (i, i + h / 2) of x by their positions.
 
-  Args:
-    x: [B, T, heads, h] queries or keys.
-    positions: [B or 1, T] integers.
-    max_wavelength: longest wavelength.
-
-  Returns:
-    x turned by its positions, in x's dtype. Angles and products are float32:
-    bfloat16 cannot even count positions above 256.
+  x and result: [B, T, heads, h]; positions: [B or 1, T] integers. Computed in
+  float32, as bfloat16 cannot even count positions above 256.
   """
   half = x.shape[-1] // 2
   frequency = np.float32(max_wavelength ** (-np.arange(half) / half))
@@ -388,11 +382,10 @@ class Transformer(nn.Module):
   def setup(self):
     cfg = self.config
     # Entries N(0, 1), read as they are; `decoder_norm` divides by sqrt(D) on
-    # the way out, so initial logits have scale 1 and the initial cross-entropy
-    # is close to log V. This is PaLM's and t5x's choice. Entries of scale
-    # 1/sqrt(D), multiplied on the way in, would be the same model and, as
-    # Adafactor's updates are relative to a parameter's root mean square, the
-    # same training; this way the stored scale does not depend on the size.
+    # the way out. Initial logits then have scale 1, and the initial
+    # cross-entropy is within a tenth of log V. PaLM and t5x do the same: as
+    # Adafactor's updates are relative to a parameter's root mean square, an
+    # embedding of scale 1 moves as fast as the learning rate says.
     self.embedding = flax_partitioning.param_with_axes(
       'embedding',
       nn.initializers.normal(1.0),
@@ -453,9 +446,9 @@ class Transformer(nn.Module):
       decoder_causal_attention: [B, T] or None; see `attention_mask`.
       enable_dropout: accepted because t5x passes it, and without effect: the
         paper trains without dropout and the model has none.
-      decode: use the `cache` collection (which must be mutable). The first
-        call makes an empty cache and is otherwise an ordinary forward pass;
-        later calls take one token a row, [B, 1], and append to the cache.
+      decode: use the `cache` collection, which must be mutable: the first call
+        makes an empty cache and is otherwise an ordinary forward pass; later
+        calls take [B, 1] tokens, append to the cache and count positions.
       max_decode_length: S, the cache's length when it is made; by default T.
       prefill: an ordinary forward pass that also fills the cache.
       prefill_lengths: [B], how many positions of each row to keep.
@@ -491,10 +484,8 @@ class Transformer(nn.Module):
   def __call__(self, *args, **kwargs) -> jax.Array:
     """Logits, [B, T, V] float32; takes what `hidden_states` takes."""
     hidden = self.hidden_states(*args, **kwargs)
+    head = self.embedding.astype(hidden.dtype)
     logits = jnp.einsum(
-      'btd,vd->btv',
-      hidden,
-      self.embedding.astype(hidden.dtype),
-      preferred_element_type=jnp.float32,
+      'btd,vd->btv', hidden, head, preferred_element_type=jnp.float32
     )
     return constrain(logits, ('batch', 'length', 'vocab'))

@@ -41,8 +41,7 @@ import json
 import os
 import tempfile
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import numpy as np
 import sentencepiece
 import tensorflow as tf
@@ -51,24 +50,24 @@ import tqdm
 from salt_t5x import corpus
 
 _DATA_DIR = flags.DEFINE_string(
-    'data_dir', None, 'Where to build; one directory holds one build.'
+  'data_dir', None, 'Where to build; one directory holds one build.'
 )
 _CACHE_DIR = flags.DEFINE_string(
-    'cache_dir',
-    None,
-    'Where downloaded wheels are kept. Default: "wheels" beside --data_dir.',
+  'cache_dir',
+  None,
+  'Where downloaded wheels are kept. Default: "wheels" beside --data_dir.',
 )
 _SEQUENCE_LENGTH = flags.DEFINE_integer(
-    'sequence_length', 128, 'Tokens in a sequence.', lower_bound=2
+  'sequence_length', 128, 'Tokens in a sequence.', lower_bound=2
 )
 _VOCAB_SIZE = flags.DEFINE_integer(
-    'vocab_size', 2048, 'Pieces in the vocabulary.', lower_bound=300
+  'vocab_size', 2048, 'Pieces in the vocabulary.', lower_bound=300
 )
 _MEGABYTES = flags.DEFINE_float(
-    'megabytes',
-    24,
-    'Text to use, in 10^6 bytes. Each domain gets an equal share at most.',
-    lower_bound=0,
+  'megabytes',
+  24,
+  'Text to use, in 10^6 bytes. Each domain gets an equal share at most.',
+  lower_bound=0,
 )
 
 SHARDS = {'train': 4, 'validation': 1}
@@ -90,7 +89,7 @@ def split_of(document: corpus.Document) -> str:
 
 
 def train_vocabulary(
-    documents: Sequence[corpus.Document], vocab_size: int
+  documents: Sequence[corpus.Document], vocab_size: int
 ) -> bytes:
   """Trains a SentencePiece unigram model with T5's special ids.
 
@@ -110,24 +109,24 @@ def train_vocabulary(
   """
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=_sample_lines(documents),
-      # Not model_prefix: the model would record the path of the build.
-      model_writer=model,
-      model_type='unigram',
-      vocab_size=vocab_size,
-      pad_id=0,
-      eos_id=EOS_ID,
-      unk_id=2,
-      bos_id=-1,
-      byte_fallback=True,
-      normalization_rule_name='identity',
-      remove_extra_whitespaces=False,
-      allow_whitespace_only_pieces=True,
-      add_dummy_prefix=False,
-      # Longer lines would be skipped.
-      max_sentence_length=1 << 20,
-      num_threads=_NUM_THREADS,
-      minloglevel=1,
+    sentence_iterator=_sample_lines(documents),
+    # Not model_prefix: the model would record the path of the build.
+    model_writer=model,
+    model_type='unigram',
+    vocab_size=vocab_size,
+    pad_id=0,
+    eos_id=EOS_ID,
+    unk_id=2,
+    bos_id=-1,
+    byte_fallback=True,
+    normalization_rule_name='identity',
+    remove_extra_whitespaces=False,
+    allow_whitespace_only_pieces=True,
+    add_dummy_prefix=False,
+    # Longer lines would be skipped.
+    max_sentence_length=1 << 20,
+    num_threads=_NUM_THREADS,
+    minloglevel=1,
   )
   return model.getvalue()
 
@@ -135,7 +134,7 @@ def train_vocabulary(
 def _sample_lines(documents: Sequence[corpus.Document]) -> Iterator[str]:
   size = 0
   for document in sorted(
-      documents, key=lambda document: corpus.uniform('vocabulary', document.id)
+    documents, key=lambda document: corpus.uniform('vocabulary', document.id)
   ):
     size += len(document.text.encode())
     if size > _VOCABULARY_BYTES:
@@ -144,9 +143,9 @@ def _sample_lines(documents: Sequence[corpus.Document]) -> Iterator[str]:
 
 
 def tokenize(
-    documents: Sequence[corpus.Document],
-    processor: sentencepiece.SentencePieceProcessor,
-    progress: tqdm.tqdm,
+  documents: Sequence[corpus.Document],
+  processor: sentencepiece.SentencePieceProcessor,
+  progress: tqdm.tqdm,
 ) -> np.ndarray:
   """The tokens of all documents in a hashed order, an EOS after each.
 
@@ -159,7 +158,7 @@ def tokenize(
     int32, [tokens of all documents + number of documents].
   """
   ordered = sorted(
-      documents, key=lambda document: corpus.uniform('order', document.id)
+    documents, key=lambda document: corpus.uniform('order', document.id)
   )
   stream = []
   for start in range(0, len(ordered), _ENCODE_BATCH):
@@ -198,17 +197,17 @@ def sequence_id(split: str, domain: str, index: int, tokens: np.ndarray) -> int:
 
 
 def _write_shards(
-    build_dir: str, split: str, sequences: list[tuple[int, str, np.ndarray]]
+  build_dir: str, split: str, sequences: list[tuple[int, str, np.ndarray]]
 ) -> None:
   """Shuffles (id, domain, [T] tokens) into the global order and writes it."""
   sequences = sorted(
-      sequences, key=lambda s: corpus.uniform('global order', str(s[0]))
+    sequences, key=lambda s: corpus.uniform('global order', str(s[0]))
   )
   shards = SHARDS[split]
   progress = iter(tqdm.tqdm(sequences, desc=f'writing {split}', unit='seq'))
   for shard in range(shards):
     path = os.path.join(
-        build_dir, f'{split}.tfrecord-{shard:05d}-of-{shards:05d}'
+      build_dir, f'{split}.tfrecord-{shard:05d}-of-{shards:05d}'
     )
     # Neighbours in the order share a shard; sizes differ by one at most.
     start = len(sequences) * shard // shards
@@ -242,31 +241,31 @@ def _finished_build(data_dir: str, arguments: dict) -> dict | None:
   path = os.path.join(data_dir, 'info.json')
   if not os.path.exists(path):
     raise ValueError(
-        f'{data_dir} holds something that is not a finished build (it has no '
-        'info.json). Remove it or choose another data_dir.'
+      f'{data_dir} holds something that is not a finished build (it has no '
+      'info.json). Remove it or choose another data_dir.'
     )
   with open(path, encoding='utf-8') as file:
     info = json.load(file)
   differences = [
-      f'{name} is {info["arguments"].get(name)!r} there and {value!r} here'
-      for name, value in arguments.items()
-      if info['arguments'].get(name) != value
+    f'{name} is {info["arguments"].get(name)!r} there and {value!r} here'
+    for name, value in arguments.items()
+    if info['arguments'].get(name) != value
   ]
   if differences:
     raise ValueError(
-        f'{data_dir} holds a build with other arguments: '
-        f'{"; ".join(differences)}. Choose another data_dir.'
+      f'{data_dir} holds a build with other arguments: '
+      f'{"; ".join(differences)}. Choose another data_dir.'
     )
   return info
 
 
 def build(
-    data_dir: str,
-    cache_dir: str,
-    sequence_length: int,
-    vocab_size: int,
-    megabytes: float,
-    sources: Sequence[corpus.Source] = corpus.SOURCES,
+  data_dir: str,
+  cache_dir: str,
+  sequence_length: int,
+  vocab_size: int,
+  megabytes: float,
+  sources: Sequence[corpus.Source] = corpus.SOURCES,
 ) -> dict:
   """Builds the data set, or finds it built.
 
@@ -291,12 +290,12 @@ def build(
       many pieces.
   """
   arguments = {
-      'sequence_length': sequence_length,
-      'vocab_size': vocab_size,
-      'megabytes': megabytes,
-      # Wheels only: a new Python on the machine is no reason to refuse the
-      # data that is there. Its version is recorded among the sources.
-      'wheels': [s.wheel for s in sources if s.sha256],
+    'sequence_length': sequence_length,
+    'vocab_size': vocab_size,
+    'megabytes': megabytes,
+    # Wheels only: a new Python on the machine is no reason to refuse the
+    # data that is there. Its version is recorded among the sources.
+    'wheels': [s.wheel for s in sources if s.sha256],
   }
   info = _finished_build(data_dir, arguments)
   if info:
@@ -309,7 +308,7 @@ def build(
     groups[split_of(document)][document.domain].append(document)
 
   model = train_vocabulary(
-      list(itertools.chain(*groups['train'].values())), vocab_size
+    list(itertools.chain(*groups['train'].values())), vocab_size
   )
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
@@ -327,48 +326,48 @@ def build(
       counts[split] = {}
       sequences = []
       with tqdm.tqdm(
-          total=sum(map(len, groups[split].values())),
-          desc=f'tokenizing {split}',
-          unit='doc',
+        total=sum(map(len, groups[split].values())),
+        desc=f'tokenizing {split}',
+        unit='doc',
       ) as progress:
         for domain, documents in groups[split].items():
           stream = tokenize(documents, processor, progress)
           rows = cut(stream, sequence_length)
           sequences += [
-              (sequence_id(split, domain, index, row), domain, row)
-              for index, row in enumerate(rows)
+            (sequence_id(split, domain, index, row), domain, row)
+            for index, row in enumerate(rows)
           ]
           counts[split][domain] = {
-              'documents': len(documents),
-              'bytes': sum(len(d.text.encode()) for d in documents),
-              'tokens': len(stream),
-              'sequences': len(rows),
+            'documents': len(documents),
+            'bytes': sum(len(d.text.encode()) for d in documents),
+            'tokens': len(stream),
+            'sequences': len(rows),
           }
       if not sequences:
         raise ValueError(
-            f'There is no sequence of {sequence_length} tokens for {split}: '
-            'allow more megabytes or shorter sequences.'
+          f'There is no sequence of {sequence_length} tokens for {split}: '
+          'allow more megabytes or shorter sequences.'
         )
       _write_shards(build_dir, split, sequences)
     info = {
-        'arguments': arguments,
-        'fingerprint': text.fingerprint(),
-        'sources': [
-            {
-                'domain': source.domain,
-                'name': source.name,
-                'version': source.version,
-                'sha256': source.sha256,
-                'licence': source.licence,
-            }
-            for source in sources
-        ],
-        'counts': counts,
-        'duplicates': text.duplicates,
-        'bad_entries': text.bad_entries,
+      'arguments': arguments,
+      'fingerprint': text.fingerprint(),
+      'sources': [
+        {
+          'domain': source.domain,
+          'name': source.name,
+          'version': source.version,
+          'sha256': source.sha256,
+          'licence': source.licence,
+        }
+        for source in sources
+      ],
+      'counts': counts,
+      'duplicates': text.duplicates,
+      'bad_entries': text.bad_entries,
     }
     with open(
-        os.path.join(build_dir, 'info.json'), 'w', encoding='utf-8'
+      os.path.join(build_dir, 'info.json'), 'w', encoding='utf-8'
     ) as file:
       json.dump(info, file, indent=2, ensure_ascii=False)
     os.rename(build_dir, data_dir)
@@ -378,13 +377,14 @@ def build(
 def table(info: dict) -> str:
   """The counts of a build, one line a domain, for a human."""
   lines = [
-      f'{"domain":14}{"documents":>10}{"MB":>8}{"tokens":>11}{"bytes/tok":>11}'
-      f'{"train seq":>11}{"valid seq":>11}{"duplicate":>11}{"bad":>6}'
+    f'{"domain":14}{"documents":>10}{"MB":>8}{"tokens":>11}{"bytes/tok":>11}'
+    f'{"train seq":>11}{"valid seq":>11}{"duplicate":>11}{"bad":>6}'
   ]
   rows = {}
   for domain in info['duplicates']:
     train, validation = (info['counts'][split][domain] for split in SHARDS)
-    rows[domain] = np.array([
+    rows[domain] = np.array(
+      [
         train['documents'] + validation['documents'],
         train['bytes'] + validation['bytes'],
         train['tokens'] + validation['tokens'],
@@ -392,14 +392,15 @@ def table(info: dict) -> str:
         validation['sequences'],
         info['duplicates'][domain],
         len(info['bad_entries'][domain]),
-    ])
+      ]
+    )
   rows['all'] = sum(rows.values())
   for domain, row in rows.items():
     documents, size, tokens, train, validation, duplicates, bad = row.tolist()
     lines.append(
-        f'{domain:14}{documents:10,}{size / 1e6:8.2f}{tokens:11,}'
-        f'{size / max(tokens, 1):11.2f}{train:11,}{validation:11,}'
-        f'{duplicates:11,}{bad:6,}'
+      f'{domain:14}{documents:10,}{size / 1e6:8.2f}{tokens:11,}'
+      f'{size / max(tokens, 1):11.2f}{train:11,}{validation:11,}'
+      f'{duplicates:11,}{bad:6,}'
     )
   return '\n'.join(lines)
 
@@ -409,11 +410,11 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f'Not understood: {argv[1:]}')
   parent = os.path.dirname(os.path.abspath(_DATA_DIR.value))
   info = build(
-      _DATA_DIR.value,
-      _CACHE_DIR.value or os.path.join(parent, 'wheels'),
-      _SEQUENCE_LENGTH.value,
-      _VOCAB_SIZE.value,
-      _MEGABYTES.value,
+    _DATA_DIR.value,
+    _CACHE_DIR.value or os.path.join(parent, 'wheels'),
+    _SEQUENCE_LENGTH.value,
+    _VOCAB_SIZE.value,
+    _MEGABYTES.value,
   )
   print(f'{_DATA_DIR.value}:\n{table(info)}')
 

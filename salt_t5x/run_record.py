@@ -73,8 +73,8 @@ def read(model_dir: str) -> RunRecord | None:
     return RunRecord(**json.loads(text))
   except (TypeError, ValueError) as e:
     raise ValueError(
-        f'{path} is damaged ({e}). Restore it, or delete it if the directory '
-        'starts a new run.'
+      f'{path} is damaged ({e}). Restore it, or delete it if the directory '
+      'starts a new run.'
     ) from e
 
 

@@ -46,18 +46,18 @@ class Schedule:
 def _check_weight(function: str, distillation_weight: float):
   if not 0.0 <= distillation_weight <= 1.0:
     raise ValueError(
-        f'schedules.{function}.distillation_weight = {distillation_weight}: '
-        'ω mixes two losses (eq. 4) and lies in [0, 1]; the paper uses 0.667.'
+      f'schedules.{function}.distillation_weight = {distillation_weight}: '
+      'ω mixes two losses (eq. 4) and lies in [0, 1]; the paper uses 0.667.'
     )
 
 
 def _check_window(function: str, decay_start: int, decay_end: int):
   if not 0 <= decay_start < decay_end:
     raise ValueError(
-        f'schedules.{function}.decay_start = {decay_start}, '
-        f'schedules.{function}.decay_end = {decay_end}: the window is empty; '
-        'choose 0 <= decay_start < decay_end (the paper: 32000 and 36000), or '
-        'schedules.step for an abrupt end.'
+      f'schedules.{function}.decay_start = {decay_start}, '
+      f'schedules.{function}.decay_end = {decay_end}: the window is empty; '
+      'choose 0 <= decay_start < decay_end (the paper: 32000 and 36000), or '
+      'schedules.step for an abrupt end.'
     )
 
 
@@ -71,9 +71,9 @@ def constant(distillation_weight: float) -> Schedule:
   """ω in every step: RKD, distillation throughout pre-training (§5)."""
   _check_weight('constant', distillation_weight)
   return Schedule(
-      weight=lambda step: jnp.float32(distillation_weight),
-      kd_steps=None if distillation_weight else 0,
-      parameter='schedules.constant.distillation_weight',
+    weight=lambda step: jnp.float32(distillation_weight),
+    kd_steps=None if distillation_weight else 0,
+    parameter='schedules.constant.distillation_weight',
   )
 
 
@@ -90,20 +90,20 @@ def step(distillation_weight: float, kd_steps: int) -> Schedule:
   _check_weight('step', distillation_weight)
   if kd_steps < 0:
     raise ValueError(
-        f'schedules.step.kd_steps = {kd_steps}: n_KD counts steps; use 0 for '
-        'no distillation.'
+      f'schedules.step.kd_steps = {kd_steps}: n_KD counts steps; use 0 for '
+      'no distillation.'
     )
   return Schedule(
-      weight=lambda step: jnp.where(
-          jnp.asarray(step) < kd_steps, jnp.float32(distillation_weight), 0.0
-      ),
-      kd_steps=kd_steps if distillation_weight else 0,
-      parameter='schedules.step.kd_steps',
+    weight=lambda step: jnp.where(
+      jnp.asarray(step) < kd_steps, jnp.float32(distillation_weight), 0.0
+    ),
+    kd_steps=kd_steps if distillation_weight else 0,
+    parameter='schedules.step.kd_steps',
   )
 
 
 def linear_decay(
-    distillation_weight: float, decay_start: int, decay_end: int
+  distillation_weight: float, decay_start: int, decay_end: int
 ) -> Schedule:
   """ω until step n_1, then linearly to 0 at step n_2 (App. K).
 
@@ -118,15 +118,17 @@ def linear_decay(
   _check_weight('linear_decay', distillation_weight)
   _check_window('linear_decay', decay_start, decay_end)
   return Schedule(
-      weight=lambda step: jnp.float32(distillation_weight)
-      * _remaining(step, decay_start, decay_end),
-      kd_steps=decay_end if distillation_weight else 0,
-      parameter='schedules.linear_decay.decay_end',
+    weight=lambda step: (
+      jnp.float32(distillation_weight)
+      * _remaining(step, decay_start, decay_end)
+    ),
+    kd_steps=decay_end if distillation_weight else 0,
+    parameter='schedules.linear_decay.decay_end',
   )
 
 
 def linear_ratio_decay(
-    distillation_weight: float, decay_start: int, decay_end: int
+  distillation_weight: float, decay_start: int, decay_end: int
 ) -> Schedule:
   """The ratio ω/(1 - ω) linearly to 0 between the steps n_1 and n_2 (App. K).
 
@@ -143,8 +145,8 @@ def linear_ratio_decay(
   _check_window('linear_ratio_decay', decay_start, decay_end)
   if distillation_weight == 1.0:
     raise ValueError(
-        'schedules.linear_ratio_decay.distillation_weight = 1.0: the ratio '
-        'ω/(1 - ω) is infinite; choose ω < 1 or schedules.linear_decay.'
+      'schedules.linear_ratio_decay.distillation_weight = 1.0: the ratio '
+      'ω/(1 - ω) is infinite; choose ω < 1 or schedules.linear_decay.'
     )
   ratio = distillation_weight / (1.0 - distillation_weight)
 
@@ -153,7 +155,7 @@ def linear_ratio_decay(
     return r / (1.0 + r)
 
   return Schedule(
-      weight=weight,
-      kd_steps=decay_end if distillation_weight else 0,
-      parameter='schedules.linear_ratio_decay.decay_end',
+    weight=weight,
+    kd_steps=decay_end if distillation_weight else 0,
+    parameter='schedules.linear_ratio_decay.decay_end',
   )

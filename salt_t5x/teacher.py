@@ -35,11 +35,9 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import seqio
 from t5x import models as t5x_models
-from t5x import partitioning
-from t5x import utils
+from t5x import partitioning, utils
 
-from salt_t5x import models
-from salt_t5x import run_record
+from salt_t5x import models, run_record
 
 Array = jax.Array
 PyTree = Any
@@ -87,43 +85,43 @@ def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
   """
   if not path:
     raise ValueError(
-        f'teacher.Teacher.path = {path!r}: distillation with ω > 0 needs a '
-        "teacher's model directory; set TEACHER_PATH, or set ω "
-        '(DISTILLATION_WEIGHT) to 0 to train without one.'
+      f'teacher.Teacher.path = {path!r}: distillation with ω > 0 needs a '
+      "teacher's model directory; set TEACHER_PATH, or set ω "
+      '(DISTILLATION_WEIGHT) to 0 to train without one.'
     )
   directory = epath.Path(path)
   if not directory.is_dir():
     raise ValueError(
-        f'teacher.Teacher.path = {path!r}: there is no such directory.'
+      f'teacher.Teacher.path = {path!r}: there is no such directory.'
     )
   named = re.fullmatch(r'checkpoint_(\d+)', directory.name)
   if named:
     if step is not None and step != int(named[1]):
       raise ValueError(
-          f'teacher.Teacher.step = {step}, but teacher.Teacher.path = {path!r} '
-          f'names step {named[1]}; leave one of them out.'
+        f'teacher.Teacher.step = {step}, but teacher.Teacher.path = {path!r} '
+        f'names step {named[1]}; leave one of them out.'
       )
     step, directory = int(named[1]), directory.parent
   names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
   found = {m.step: m.path for m in names.find_all(directory)}
   if not found:
     raise ValueError(
-        f'teacher.Teacher.path = {path!r} holds no finished checkpoint_<step>; '
-        "name the model directory of the teacher's training run."
+      f'teacher.Teacher.path = {path!r} holds no finished checkpoint_<step>; '
+      "name the model directory of the teacher's training run."
     )
   if step is None:
     step = max(found)
   if step not in found:
     raise ValueError(
-        f'teacher.Teacher.step = {step}: {directory} has no such checkpoint, '
-        f'only the steps {sorted(found)}. Note that t5x keeps the last '
-        '`SaveCheckpointConfig.keep` checkpoints only.'
+      f'teacher.Teacher.step = {step}: {directory} has no such checkpoint, '
+      f'only the steps {sorted(found)}. Note that t5x keeps the last '
+      '`SaveCheckpointConfig.keep` checkpoints only.'
     )
   checkpoint = epath.Path(found[step])
   if not (checkpoint / 'state').is_dir():
     raise ValueError(
-        f'teacher.Teacher.path: {checkpoint} is not an Orbax checkpoint of t5x '
-        "(it has no 'state'). Convert it with t5x first."
+      f'teacher.Teacher.path: {checkpoint} is not an Orbax checkpoint of t5x '
+      "(it has no 'state'). Convert it with t5x first."
     )
   return checkpoint
 
@@ -145,20 +143,20 @@ def check_vocabulary(path: str, student_vocabulary: seqio.Vocabulary):
   record = run_record.read(os.fspath(directory))
   if record is None:
     logging.warning(
-        'The teacher at %s has no vocabulary record. Make sure that it was '
-        'trained with the vocabulary of the student.',
-        directory,
+      'The teacher at %s has no vocabulary record. Make sure that it was '
+      'trained with the vocabulary of the student.',
+      directory,
     )
     return
   mine = run_record.fingerprint(student_vocabulary)
   if record.vocabulary != mine:
     raise ValueError(
-        f'teacher.Teacher.path = {path!r}: the teacher was trained with '
-        f'another vocabulary ({record.vocab_size} tokens, {record.vocabulary}) '
-        f'than the student ({student_vocabulary.vocab_size} tokens, {mine}). '
-        'Token-level distillation needs equal tokens; only the padded number '
-        'of embedding rows may differ. Set VOCABULARY to the one of the '
-        'teacher, or train a teacher with this one.'
+      f'teacher.Teacher.path = {path!r}: the teacher was trained with '
+      f'another vocabulary ({record.vocab_size} tokens, {record.vocabulary}) '
+      f'than the student ({student_vocabulary.vocab_size} tokens, {mine}). '
+      'Token-level distillation needs equal tokens; only the padded number '
+      'of embedding rows may differ. Set VOCABULARY to the one of the '
+      'teacher, or train a teacher with this one.'
     )
 
 
@@ -172,18 +170,18 @@ def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]):
       lines.append(f'{name} {found[name]} is not in the model')
     elif expected[name] != found[name]:
       lines.append(
-          f'{name} is {found[name]} in the checkpoint, {expected[name]} in the '
-          'model'
+        f'{name} is {found[name]} in the checkpoint, {expected[name]} in the '
+        'model'
       )
   return lines
 
 
 def _restore(
-    checkpoint: epath.Path,
-    shapes: PyTree,
-    axes: PyTree,
-    mesh: jax.sharding.Mesh,
-    dtype: str | None,
+  checkpoint: epath.Path,
+  shapes: PyTree,
+  axes: PyTree,
+  mesh: jax.sharding.Mesh,
+  dtype: str | None,
 ) -> PyTree:
   """Reads the parameters, and only them, onto the mesh.
 
@@ -200,34 +198,34 @@ def _restore(
   if differences := _differences(expected, found):
     listed = '\n  '.join(differences[:4])
     raise ValueError(
-        f'teacher.Teacher.model is not the architecture of {checkpoint}; '
-        f'{len(differences)} parameters differ:\n  {listed}\nInclude the '
-        'gin file of the size (and vocab_size) the teacher was trained with.'
+      f'teacher.Teacher.model is not the architecture of {checkpoint}; '
+      f'{len(differences)} parameters differ:\n  {listed}\nInclude the '
+      'gin file of the size (and vocab_size) the teacher was trained with.'
     )
   restore_args = jax.tree.map(
-      lambda _, spec: ocp.ArrayRestoreArgs(
-          mesh=mesh,
-          mesh_axes=spec if spec is not None else jax.sharding.PartitionSpec(),
-          dtype=None if dtype is None else jnp.dtype(dtype),
-      ),
-      shapes,
-      axes,
+    lambda _, spec: ocp.ArrayRestoreArgs(
+      mesh=mesh,
+      mesh_axes=spec if spec is not None else jax.sharding.PartitionSpec(),
+      dtype=None if dtype is None else jnp.dtype(dtype),
+    ),
+    shapes,
+    axes,
   )
   with ocp.Checkpointer(handler) as checkpointer:
     return checkpointer.restore(
-        state,
-        args=ocp.args.PyTreeRestore(
-            item={'target': shapes},
-            restore_args={'target': restore_args},
-            partial_restore=True,
-        ),
+      state,
+      args=ocp.args.PyTreeRestore(
+        item={'target': shapes},
+        restore_args={'target': restore_args},
+        partial_restore=True,
+      ),
     )['target']
 
 
 def load(
-    teacher: Teacher,
-    batch: Mapping[str, Array],
-    partitioner: partitioning.BasePartitioner,
+  teacher: Teacher,
+  batch: Mapping[str, Array],
+  partitioner: partitioning.BasePartitioner,
 ) -> tuple[PyTree, PyTree]:
   """Restores a teacher's parameters, sharded by the student's partitioner.
 
@@ -245,11 +243,11 @@ def load(
   """
   checkpoint = find_checkpoint(teacher.path, teacher.step)
   initializer = utils.TrainStateInitializer(
-      optimizer_def=None,
-      init_fn=teacher.model.get_initial_variables,
-      input_shapes={k: v.shape for k, v in batch.items()},
-      partitioner=partitioner,
-      input_types={k: v.dtype for k, v in batch.items()},
+    optimizer_def=None,
+    init_fn=teacher.model.get_initial_variables,
+    input_shapes={k: v.shape for k, v in batch.items()},
+    partitioner=partitioner,
+    input_types={k: v.dtype for k, v in batch.items()},
   )
   shapes = flax.core.unfreeze(initializer.global_train_state_shape.params)
   axes = flax.core.unfreeze(initializer.train_state_axes.params)
@@ -264,30 +262,30 @@ def _check_outputs(model, shapes: PyTree, batch: Mapping[str, Array]):
   """Traces the teacher on the batch's shapes, before anything compiles."""
   try:
     hidden, embedding = jax.eval_shape(
-        lambda p, b: models.hidden_and_embedding(model, p, b),
-        shapes,
-        {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()},
+      lambda p, b: models.hidden_and_embedding(model, p, b),
+      shapes,
+      {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()},
     )
   except Exception as e:
     features = {k: tuple(v.shape) for k, v in batch.items()}
     raise ValueError(
-        'teacher.Teacher.model cannot be applied to the features of training, '
-        f'{features}. Check TASK_FEATURE_LENGTHS against the longest sequence '
-        "the teacher takes, and the teacher's inputs_bidirectional_attention "
-        f'against the task. The error was: {e}'
+      'teacher.Teacher.model cannot be applied to the features of training, '
+      f'{features}. Check TASK_FEATURE_LENGTHS against the longest sequence '
+      "the teacher takes, and the teacher's inputs_bidirectional_attention "
+      f'against the task. The error was: {e}'
     ) from e
   rows = hidden.shape[-1] if embedding is None else embedding.shape[0]
   vocab_size = model.output_vocabulary.vocab_size
   if rows < vocab_size:
     raise ValueError(
-        f'teacher.Teacher.model has {rows} output rows for a vocabulary of '
-        f'{vocab_size} tokens; set the vocab_size of its network to at least '
-        'that.'
+      f'teacher.Teacher.model has {rows} output rows for a vocabulary of '
+      f'{vocab_size} tokens; set the vocab_size of its network to at least '
+      'that.'
     )
 
 
 def check_cross_entropy(
-    cross_entropy: float, vocab_size: int, minimum_gain: float
+  cross_entropy: float, vocab_size: int, minimum_gain: float
 ):
   """Tells a trained teacher from one that is random, zero or not a number.
 
@@ -303,11 +301,11 @@ def check_cross_entropy(
   # Written so that NaN fails, too.
   if not cross_entropy <= limit:
     raise ValueError(
-        f'The cross-entropy of the teacher on the first batch is '
-        f'{cross_entropy:.3f} nats. A model that knows nothing has log V = '
-        f'{math.log(vocab_size):.3f}, and a teacher must be at least '
-        f'teacher.Teacher.minimum_gain = {minimum_gain} below. Its parameters '
-        'are random, damaged, or of a model for other data: check '
-        'teacher.Teacher.path and teacher.Teacher.model. (For a teacher that '
-        'is meant to be this weak, lower minimum_gain.)'
+      f'The cross-entropy of the teacher on the first batch is '
+      f'{cross_entropy:.3f} nats. A model that knows nothing has log V = '
+      f'{math.log(vocab_size):.3f}, and a teacher must be at least '
+      f'teacher.Teacher.minimum_gain = {minimum_gain} below. Its parameters '
+      'are random, damaged, or of a model for other data: check '
+      'teacher.Teacher.path and teacher.Teacher.model. (For a teacher that '
+      'is meant to be this weak, lower minimum_gain.)'
     )

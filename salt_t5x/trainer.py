@@ -36,10 +36,7 @@ from t5x import train_state as train_state_lib
 from t5x import trainer as t5x_trainer
 import tqdm
 
-from salt_t5x import losses
-from salt_t5x import models
-from salt_t5x import run_record
-from salt_t5x import schedules
+from salt_t5x import losses, models, run_record, schedules
 from salt_t5x import teacher as teacher_lib
 
 Array = jax.Array
@@ -51,22 +48,22 @@ class SaltTrainer(t5x_trainer.Trainer):
   """Trains by eq. (4) while the schedule's ω is positive, then by eq. (1)."""
 
   def __init__(
-      self,
-      model: models.SaltDecoderOnlyModel,
-      train_state: train_state_lib.TrainState,
-      partitioner: partitioning.BasePartitioner,
-      eval_names: Sequence[str],
-      summary_dir: str | None,
-      train_state_axes: PyTree,
-      rng: Array,
-      learning_rate_fn: Callable[[Array], Array],
-      num_microbatches: int | None,
-      total_steps: int,
-      schedule: schedules.Schedule | None = None,
-      teacher: teacher_lib.Teacher | None = None,
-      teacher_temperature: float = 0.25,
-      top_k: int | None = None,
-      weight_metrics_computer: Any = None,
+    self,
+    model: models.SaltDecoderOnlyModel,
+    train_state: train_state_lib.TrainState,
+    partitioner: partitioning.BasePartitioner,
+    eval_names: Sequence[str],
+    summary_dir: str | None,
+    train_state_axes: PyTree,
+    rng: Array,
+    learning_rate_fn: Callable[[Array], Array],
+    num_microbatches: int | None,
+    total_steps: int,
+    schedule: schedules.Schedule | None = None,
+    teacher: teacher_lib.Teacher | None = None,
+    teacher_temperature: float = 0.25,
+    top_k: int | None = None,
+    weight_metrics_computer: Any = None,
   ):
     """Constructor; all that can be checked without the teacher is checked here.
 
@@ -111,34 +108,34 @@ class SaltTrainer(t5x_trainer.Trainer):
     if first_step < self._kd_steps:
       if teacher is None:
         raise ValueError(
-            'trainer.SaltTrainer.teacher = None, but the schedule distils '
-            f'until step {self._kd_steps} (ω > 0): include a '
-            'salt_t5x/gin/teachers/... file and set TEACHER_PATH, or set ω '
-            '(DISTILLATION_WEIGHT) to 0.'
+          'trainer.SaltTrainer.teacher = None, but the schedule distils '
+          f'until step {self._kd_steps} (ω > 0): include a '
+          'salt_t5x/gin/teachers/... file and set TEACHER_PATH, or set ω '
+          '(DISTILLATION_WEIGHT) to 0.'
         )
       teacher_lib.find_checkpoint(teacher.path, teacher.step)
       teacher_lib.check_vocabulary(teacher.path, model.output_vocabulary)
     self._begin_record(summary_dir, model, first_step)
 
     super().__init__(
-        model=model,
-        train_state=train_state,
-        partitioner=partitioner,
-        eval_names=eval_names,
-        summary_dir=summary_dir,
-        train_state_axes=train_state_axes,
-        rng=rng,
-        learning_rate_fn=learning_rate_fn,
-        num_microbatches=num_microbatches,
-        weight_metrics_computer=weight_metrics_computer,
+      model=model,
+      train_state=train_state,
+      partitioner=partitioner,
+      eval_names=eval_names,
+      summary_dir=summary_dir,
+      train_state_axes=train_state_axes,
+      rng=rng,
+      learning_rate_fn=learning_rate_fn,
+      num_microbatches=num_microbatches,
+      weight_metrics_computer=weight_metrics_computer,
     )
 
   def _begin_record(self, summary_dir, model, first_step):
     """Writes the model directory's record, or compares with it on a resume."""
     mine = run_record.RunRecord(
-        vocabulary=run_record.fingerprint(model.output_vocabulary),
-        vocab_size=model.output_vocabulary.vocab_size,
-        first_step=first_step,
+      vocabulary=run_record.fingerprint(model.output_vocabulary),
+      vocab_size=model.output_vocabulary.vocab_size,
+      first_step=first_step,
     )
     record = run_record.read(summary_dir) if summary_dir else mine
     if record is None:
@@ -147,9 +144,9 @@ class SaltTrainer(t5x_trainer.Trainer):
         run_record.write(summary_dir, mine)
     elif record.vocabulary != mine.vocabulary:
       raise ValueError(
-          f'MODEL_DIR = {summary_dir!r} holds a run with another vocabulary '
-          f'({record.vocabulary}) than VOCABULARY ({mine.vocabulary}): choose '
-          'another MODEL_DIR, or the vocabulary the run began with.'
+        f'MODEL_DIR = {summary_dir!r} holds a run with another vocabulary '
+        f'({record.vocabulary}) than VOCABULARY ({mine.vocabulary}): choose '
+        'another MODEL_DIR, or the vocabulary the run began with.'
       )
     self._first_step_of_run = record.first_step
 
@@ -166,35 +163,35 @@ class SaltTrainer(t5x_trainer.Trainer):
       # t5x's loss_fn(params, batch, rng) has no room for a step or a teacher,
       # so the training step gets a view of the model that has both.
       view = types.SimpleNamespace(
-          loss_fn=functools.partial(
-              self._model.distillation_loss_fn,
-              teacher_model=self._teacher.model,
-              teacher_params=teacher_params,
-              distillation_weight=self._schedule.weight(train_state.step),
-              teacher_temperature=self._teacher_temperature,
-              top_k=self._top_k,
-          )
+        loss_fn=functools.partial(
+          self._model.distillation_loss_fn,
+          teacher_model=self._teacher.model,
+          teacher_params=teacher_params,
+          distillation_weight=self._schedule.weight(train_state.step),
+          teacher_temperature=self._teacher_temperature,
+          top_k=self._top_k,
+        )
       )
       return t5x_trainer.train_with_lr(
-          train_state,
-          batch,
-          learning_rate=self._learning_rate_fn(train_state.step),
-          dropout_rng=self._get_step_rng(train_state.step),
-          model=view,
-          num_microbatches=self._num_microbatches,
-          weight_metrics_computer=self._weight_metrics_computer,
-          data_partition_spec=self._partitioner.data_partition_spec,
+        train_state,
+        batch,
+        learning_rate=self._learning_rate_fn(train_state.step),
+        dropout_rng=self._get_step_rng(train_state.step),
+        model=view,
+        num_microbatches=self._num_microbatches,
+        weight_metrics_computer=self._weight_metrics_computer,
+        data_partition_spec=self._partitioner.data_partition_spec,
       )
 
     return self._partitioner.partition(
-        train_step,
-        in_axis_resources=(
-            self._train_state_axes,
-            self._partitioner.data_partition_spec,
-            self._teacher_axes,
-        ),
-        out_axis_resources=(self._train_state_axes, None),
-        donate_argnums=(0,),
+      train_step,
+      in_axis_resources=(
+        self._train_state_axes,
+        self._partitioner.data_partition_spec,
+        self._teacher_axes,
+      ),
+      out_axis_resources=(self._train_state_axes, None),
+      donate_argnums=(0,),
     )
 
   def compile_train(self, batch: Batch) -> None:
@@ -209,10 +206,10 @@ class SaltTrainer(t5x_trainer.Trainer):
     if self._distils(int(self.train_state.step)):
       self._load_teacher(batch)
       self._compiled_distillation_step = self._partitioner.compile(
-          self._partitioned_distillation_step,
-          self.train_state,
-          batch,
-          self._teacher_params,
+        self._partitioned_distillation_step,
+        self.train_state,
+        batch,
+        self._teacher_params,
       )
     if self._kd_steps < self._total_steps:
       super().compile_train(batch)
@@ -220,7 +217,7 @@ class SaltTrainer(t5x_trainer.Trainer):
   def _load_teacher(self, batch: Batch):
     if self._teacher_params is None:
       self._teacher_params, self._teacher_axes = teacher_lib.load(
-          self._teacher, batch, self._partitioner
+        self._teacher, batch, self._partitioner
       )
 
   def _release_teacher(self):
@@ -233,16 +230,16 @@ class SaltTrainer(t5x_trainer.Trainer):
     self._compiled_distillation_step = None
     logging.info('Step %d: distillation ends, teacher freed.', self._kd_steps)
     self.train_metrics_manager.write_scalar(
-        'salt/distillation_weight', 0.0, self._kd_steps
+      'salt/distillation_weight', 0.0, self._kd_steps
     )
 
   # --- The loop --------------------------------------------------------------
 
   def train(
-      self,
-      batch_iter: Iterator[Batch],
-      num_steps: int,
-      start_step: int | None = None,
+    self,
+    batch_iter: Iterator[Batch],
+    num_steps: int,
+    start_step: int | None = None,
   ) -> Any:
     """Trains for `num_steps`, over the stages' boundary if it lies within.
 
@@ -273,11 +270,11 @@ class SaltTrainer(t5x_trainer.Trainer):
 
   def _train_distillation(self, batch_iter, num_steps, start_step):
     distillation_step = (
-        self._compiled_distillation_step or self._partitioned_distillation_step
+      self._compiled_distillation_step or self._partitioned_distillation_step
     )
     plain_step = self._compiled_train_step
     self._compiled_train_step = lambda train_state, batch: distillation_step(
-        train_state, batch, self._teacher_params
+      train_state, batch, self._teacher_params
     )
     try:
       return super().train(self._counted(batch_iter), num_steps, start_step)
@@ -304,40 +301,40 @@ class SaltTrainer(t5x_trainer.Trainer):
   def _check_teacher(self, batch: Batch):
     def teacher_loss(teacher_params, batch):
       return losses.next_token_loss(
-          *models.hidden_and_embedding(
-              self._teacher.model, teacher_params, batch
-          ),
-          targets=batch['decoder_target_tokens'],
-          weights=batch.get('decoder_loss_weights'),
+        *models.hidden_and_embedding(
+          self._teacher.model, teacher_params, batch
+        ),
+        targets=batch['decoder_target_tokens'],
+        weights=batch.get('decoder_loss_weights'),
       )
 
     sums = self._partitioner.partition(
-        teacher_loss,
-        in_axis_resources=(
-            self._teacher_axes,
-            self._partitioner.data_partition_spec,
-        ),
-        out_axis_resources=None,
+      teacher_loss,
+      in_axis_resources=(
+        self._teacher_axes,
+        self._partitioner.data_partition_spec,
+      ),
+      out_axis_resources=None,
     )(self._teacher_params, batch)
     cross_entropy = float(sums.cross_entropy) / float(sums.weight)
     vocab_size = self._model.output_vocabulary.vocab_size
     teacher_lib.check_cross_entropy(
-        cross_entropy, vocab_size, self._teacher.minimum_gain
+      cross_entropy, vocab_size, self._teacher.minimum_gain
     )
     logging.info(
-        'Teacher: %.3f nats on the first batch (log V = %.3f).',
-        cross_entropy,
-        math.log(vocab_size),
+      'Teacher: %.3f nats on the first batch (log V = %.3f).',
+      cross_entropy,
+      math.log(vocab_size),
     )
 
   def _counted(self, batch_iter: Iterator[Batch]) -> Iterator[Batch]:
     """Advances a progress bar with the batches; on a terminal only."""
     if self._progress is None:
       self._progress = tqdm.tqdm(
-          total=self._total_steps,
-          initial=int(self.train_state.step),
-          unit='step',
-          disable=None if jax.process_index() == 0 else True,
+        total=self._total_steps,
+        initial=int(self.train_state.step),
+        unit='step',
+        disable=None if jax.process_index() == 0 else True,
       )
     for batch in batch_iter:
       self._progress.update()
@@ -351,7 +348,7 @@ class SaltTrainer(t5x_trainer.Trainer):
 
 
 def _kd_steps(
-    schedule: schedules.Schedule | None, total_steps: int
+  schedule: schedules.Schedule | None, total_steps: int
 ) -> int | float:
   """The schedule's n_KD; infinity for one without end."""
   if schedule is None:
@@ -360,43 +357,43 @@ def _kd_steps(
     return math.inf
   if schedule.kd_steps > total_steps:
     raise ValueError(
-        f'{schedule.parameter} = {schedule.kd_steps} lies past the run, '
-        f'trainer.SaltTrainer.total_steps = {total_steps} (TRAIN_STEPS): end '
-        'distillation within the run, or use schedules.constant for RKD.'
+      f'{schedule.parameter} = {schedule.kd_steps} lies past the run, '
+      f'trainer.SaltTrainer.total_steps = {total_steps} (TRAIN_STEPS): end '
+      'distillation within the run, or use schedules.constant for RKD.'
     )
   return schedule.kd_steps
 
 
 def _check_distillation(
-    model: t5x_models.DecoderOnlyModel,
-    teacher_temperature: float,
-    top_k: int | None,
+  model: t5x_models.DecoderOnlyModel,
+  teacher_temperature: float,
+  top_k: int | None,
 ):
   if not (teacher_temperature > 0 and math.isfinite(teacher_temperature)):
     raise ValueError(
-        f'trainer.SaltTrainer.teacher_temperature = {teacher_temperature}: ρ '
-        "is an exponent on the teacher's probabilities and must be positive "
-        '(below 1 flattens; the paper uses 0.25).'
+      f'trainer.SaltTrainer.teacher_temperature = {teacher_temperature}: ρ '
+      "is an exponent on the teacher's probabilities and must be positive "
+      '(below 1 flattens; the paper uses 0.25).'
     )
   vocab_size = model.output_vocabulary.vocab_size
   if top_k is not None and not 1 <= top_k <= vocab_size:
     raise ValueError(
-        f'trainer.SaltTrainer.top_k = {top_k} is not between 1 and the '
-        f'{vocab_size} tokens of the vocabulary; None distils all of it.'
+      f'trainer.SaltTrainer.top_k = {top_k} is not between 1 and the '
+      f'{vocab_size} tokens of the vocabulary; None distils all of it.'
     )
 
 
 def _check_normalizer(
-    model: t5x_models.DecoderOnlyModel, num_microbatches: int | None
+  model: t5x_models.DecoderOnlyModel, num_microbatches: int | None
 ):
   factor = model.loss_normalizing_factor
   if isinstance(factor, (int, float, type(None))):
     return
   if num_microbatches is not None and num_microbatches > 1:
     raise ValueError(
-        f'models.SaltDecoderOnlyModel.loss_normalizing_factor = {factor!r} '
-        'with trainer.SaltTrainer.num_microbatches = '
-        f'{num_microbatches}: t5x divides inside each microbatch and adds the '
-        'gradients, so the loss would depend on the microbatches. Use None or '
-        'a constant (e.g. batch size times length), or one microbatch.'
+      f'models.SaltDecoderOnlyModel.loss_normalizing_factor = {factor!r} '
+      'with trainer.SaltTrainer.num_microbatches = '
+      f'{num_microbatches}: t5x divides inside each microbatch and adds the '
+      'gradients, so the loss would depend on the microbatches. Use None or '
+      'a constant (e.g. batch size times length), or one microbatch.'
     )

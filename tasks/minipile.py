@@ -43,7 +43,7 @@ DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
 def vocabulary() -> seqio.SentencePieceVocabulary:
   """The data set's vocabulary; in gin, `@minipile.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
-      os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=0
+    os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=0
   )
 
 
@@ -53,23 +53,23 @@ def _cast_targets(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 seqio.TaskRegistry.add(
-    'minipile_causal',
-    source=seqio.TFExampleDataSource(
-        {
-            split: os.path.join(DATA_DIR, f'{split}.tfrecord-*')
-            for split in ('train', 'validation')
-        },
-        feature_description={
-            'targets': tf.io.FixedLenSequenceFeature(
-                [], tf.int64, allow_missing=True
-            ),
-            'id': tf.io.FixedLenFeature([], tf.int64),
-            'domain': tf.io.FixedLenFeature([], tf.string),
-        },
-        cycle_length=1,
-    ),
-    preprocessors=[_cast_targets],
-    output_features={
-        'targets': seqio.Feature(vocabulary(), add_eos=False, dtype=tf.int32)
+  'minipile_causal',
+  source=seqio.TFExampleDataSource(
+    {
+      split: os.path.join(DATA_DIR, f'{split}.tfrecord-*')
+      for split in ('train', 'validation')
     },
+    feature_description={
+      'targets': tf.io.FixedLenSequenceFeature(
+        [], tf.int64, allow_missing=True
+      ),
+      'id': tf.io.FixedLenFeature([], tf.int64),
+      'domain': tf.io.FixedLenFeature([], tf.string),
+    },
+    cycle_length=1,
+  ),
+  preprocessors=[_cast_targets],
+  output_features={
+    'targets': seqio.Feature(vocabulary(), add_eos=False, dtype=tf.int32)
+  },
 )

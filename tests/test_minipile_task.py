@@ -19,14 +19,13 @@ import os
 import random
 import sys
 
-import gin
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
-from salt_t5x import corpus
-from salt_t5x import prepare
+import gin
+from salt_t5x import corpus, prepare
 
 LENGTH = 16
 BATCH = 8
@@ -42,22 +41,22 @@ def data_dir(tmp_path_factory):
     words = [''.join(rng.choices('abcdef', k=4)) for _ in range(60)]
     (folder / f'{number}.txt').write_text(' '.join(words))
   source = corpus.Source(
-      domain='notes',
-      name='folder',
-      version='1',
-      licence='none',
-      members=r'.*\.txt',
-      parse=corpus.parse_file,
-      folder=str(folder),
+    domain='notes',
+    name='folder',
+    version='1',
+    licence='none',
+    members=r'.*\.txt',
+    parse=corpus.parse_file,
+    folder=str(folder),
   )
   path = str(tmp_path_factory.mktemp('built') / 'data')
   prepare.build(
-      path,
-      '',
-      sequence_length=LENGTH,
-      vocab_size=320,
-      megabytes=1,
-      sources=[source],
+    path,
+    '',
+    sequence_length=LENGTH,
+    vocab_size=320,
+    megabytes=1,
+    sources=[source],
   )
   return path
 
@@ -77,12 +76,11 @@ def minipile(data_dir):
 def recorded(data_dir):
   """[N, T] train targets of the shards, read in the order of their names."""
   shards = [
-      os.path.join(data_dir, f'train.tfrecord-0000{i}-of-00004')
-      for i in range(4)
+    os.path.join(data_dir, f'train.tfrecord-0000{i}-of-00004') for i in range(4)
   ]
   targets = [
-      tf.train.Example.FromString(record).features.feature['targets']
-      for record in tf.data.TFRecordDataset(shards).as_numpy_iterator()
+    tf.train.Example.FromString(record).features.feature['targets']
+    for record in tf.data.TFRecordDataset(shards).as_numpy_iterator()
   ]
   result = np.array([list(feature.int64_list.value) for feature in targets])
   assert len(result) > 4 * 2 * 16  # or the default interleave would not show
@@ -91,14 +89,14 @@ def recorded(data_dir):
 
 def batches(split='train', **kwargs):
   return seqio.get_dataset(
-      'minipile_causal',
-      task_feature_lengths={'targets': LENGTH},
-      feature_converter=seqio.DecoderFeatureConverter(pack=False),
-      dataset_split=split,
-      shuffle=False,
-      seed=0,
-      batch_size=BATCH,
-      **kwargs,
+    'minipile_causal',
+    task_feature_lengths={'targets': LENGTH},
+    feature_converter=seqio.DecoderFeatureConverter(pack=False),
+    dataset_split=split,
+    shuffle=False,
+    seed=0,
+    batch_size=BATCH,
+    **kwargs,
   )
 
 
@@ -106,12 +104,12 @@ def batches(split='train', **kwargs):
 def test_batches_come_in_the_global_order(recorded):
   dataset = batches()
   assert dataset.element_spec['decoder_target_tokens'] == tf.TensorSpec(
-      [BATCH, LENGTH], tf.int32
+    [BATCH, LENGTH], tf.int32
   )
   found = [b['decoder_target_tokens'] for b in dataset.as_numpy_iterator()]
   steps = len(recorded) // BATCH
   np.testing.assert_array_equal(
-      np.concatenate(found), recorded[: steps * BATCH]
+    np.concatenate(found), recorded[: steps * BATCH]
   )
 
 
@@ -120,8 +118,8 @@ def test_every_token_counts_and_inputs_are_shifted():
   for batch in batches('validation').as_numpy_iterator():
     np.testing.assert_array_equal(batch['decoder_loss_weights'], 1)
     np.testing.assert_array_equal(
-        batch['decoder_input_tokens'][:, 1:],
-        batch['decoder_target_tokens'][:, :-1],
+      batch['decoder_input_tokens'][:, 1:],
+      batch['decoder_target_tokens'][:, :-1],
     )
 
 
@@ -146,7 +144,7 @@ def test_an_iterator_resumes_in_the_middle(recorded, tmp_path, share):
 @pytest.mark.usefixtures('minipile')
 def test_the_task_keeps_id_and_domain():
   dataset = seqio.get_mixture_or_task('minipile_causal').get_dataset(
-      {'targets': LENGTH}, split='train', shuffle=False
+    {'targets': LENGTH}, split='train', shuffle=False
   )
   assert dataset.element_spec['id'] == tf.TensorSpec([], tf.int64)
   example = next(dataset.as_numpy_iterator())
@@ -155,7 +153,7 @@ def test_the_task_keeps_id_and_domain():
 
 
 def test_the_vocabulary_is_the_built_one_with_no_extra_ids(
-    minipile, recorded, data_dir
+  minipile, recorded, data_dir
 ):
   vocabulary = minipile.vocabulary()
   assert vocabulary.vocab_size == 320
@@ -183,11 +181,13 @@ def test_the_vocabulary_can_be_named_in_gin(minipile):
   assert bound['vocabulary'] == minipile.vocabulary()
 
 
-def test_the_module_imports_before_there_is_data(minipile, monkeypatch, tmp_path):
+def test_the_module_imports_before_there_is_data(
+  minipile, monkeypatch, tmp_path
+):
   monkeypatch.chdir(tmp_path)
   monkeypatch.delenv('SALT_T5X_DATA')
   monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
   monkeypatch.delitem(sys.modules, MODULE)
   module = importlib.import_module(MODULE)
   assert module is not minipile
-  assert module.DATA_DIR == os.path.join('data', 'minipile')
+  assert os.path.join('data', 'minipile') == module.DATA_DIR

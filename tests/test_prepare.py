@@ -27,8 +27,7 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
-from salt_t5x import corpus
-from salt_t5x import prepare
+from salt_t5x import corpus, prepare
 
 LENGTH = 16
 DOMAINS = ('notes', 'letters')
@@ -41,28 +40,29 @@ def sources(tmp_path_factory):
   rng = random.Random(0)
   letters = 'abcdefghijklmnop'
   words = [
-      ''.join(rng.choices(letters, k=rng.randint(2, 7))) for _ in range(300)
+    ''.join(rng.choices(letters, k=rng.randint(2, 7))) for _ in range(300)
   ]
   result = []
   for domain in DOMAINS:
     folder = tmp_path_factory.mktemp(domain)
     for number in range(120):
       lines = [
-          '  ' * rng.randint(0, 2) + ' '.join(rng.choices(words, k=6))
-          + f' <{domain}{number}>'
-          for _ in range(rng.randint(5, 15))
+        '  ' * rng.randint(0, 2)
+        + ' '.join(rng.choices(words, k=6))
+        + f' <{domain}{number}>'
+        for _ in range(rng.randint(5, 15))
       ]
       (folder / f'{number:03d}.txt').write_text('\n'.join(lines))
     result.append(
-        corpus.Source(
-            domain=domain,
-            name=f'my-{domain}',
-            version='1',
-            licence='none',
-            members=r'.*\.txt',
-            parse=corpus.parse_file,
-            folder=str(folder),
-        )
+      corpus.Source(
+        domain=domain,
+        name=f'my-{domain}',
+        version='1',
+        licence='none',
+        members=r'.*\.txt',
+        parse=corpus.parse_file,
+        folder=str(folder),
+      )
     )
   return result
 
@@ -89,27 +89,27 @@ def read(data_dir, split):
 
 def read_files(folder):
   return {
-      name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))
+    name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))
   }
 
 
 def vocabulary(data_dir):
   return sentencepiece.SentencePieceProcessor(
-      model_file=os.path.join(data_dir, 'vocabulary.model')
+    model_file=os.path.join(data_dir, 'vocabulary.model')
   )
 
 
 def test_two_builds_are_the_same_bytes(built, sources, tmp_path):
   data_dir, info = built
   again = prepare.build(
-      str(tmp_path / 'elsewhere'), '', **ARGUMENTS, sources=sources
+    str(tmp_path / 'elsewhere'), '', **ARGUMENTS, sources=sources
   )
   files = read_files(tmp_path / 'elsewhere')
   assert sorted(files) == [
-      'info.json',
-      *(f'train.tfrecord-0000{i}-of-00004' for i in range(4)),
-      'validation.tfrecord-00000-of-00001',
-      'vocabulary.model',
+    'info.json',
+    *(f'train.tfrecord-0000{i}-of-00004' for i in range(4)),
+    'validation.tfrecord-00000-of-00001',
+    'vocabulary.model',
   ]
   assert files == read_files(pathlib.Path(data_dir))
   assert again == info == json.loads(files['info.json'])
@@ -119,7 +119,9 @@ def test_vocabulary_has_t5_ids_and_keeps_every_character(built):
   processor = vocabulary(built[0])
   assert processor.vocab_size() == 400
   assert (processor.pad_id(), processor.eos_id(), processor.unk_id()) == (
-      0, 1, 2,
+    0,
+    1,
+    2,
   )
   assert processor.bos_id() == -1
   text = '  def f(x):\n\n\treturn  x  # é 中 ½\r\n '
@@ -149,7 +151,7 @@ def test_sequences_are_the_documents_with_eos_between(built, sources, split):
   for domain in DOMAINS:
     stream = []
     for document in sorted(
-        documents, key=lambda document: corpus.uniform('order', document.id)
+      documents, key=lambda document: corpus.uniform('order', document.id)
     ):
       if document.domain == domain and prepare.split_of(document) == split:
         stream += [*processor.encode(document.text), 1]
@@ -164,7 +166,7 @@ def test_sequences_are_the_documents_with_eos_between(built, sources, split):
 def test_tokenize_and_cut(built):
   processor = vocabulary(built[0])
   documents = [
-      corpus.Document(str(i), 'notes', 'ab ' * (i + 1)) for i in range(200)
+    corpus.Document(str(i), 'notes', 'ab ' * (i + 1)) for i in range(200)
   ]
   with prepare.tqdm.tqdm(total=200, disable=True) as progress:
     stream = prepare.tokenize(documents, processor, progress)
@@ -191,14 +193,17 @@ def test_global_order_is_mixed_and_ids_are_unique(built):
   half = domains[: len(domains) // 2].count('notes') / domains.count('notes')
   assert 0.4 < half < 0.6
   assert collections.Counter(domains) == {
-      domain: counts['sequences']
-      for domain, counts in info['counts']['train'].items()
+    domain: counts['sequences']
+    for domain, counts in info['counts']['train'].items()
   }
   sizes = [
-      sum(1 for _ in tf.data.TFRecordDataset(
-          os.path.join(data_dir, f'train.tfrecord-0000{i}-of-00004')
-      ))
-      for i in range(4)
+    sum(
+      1
+      for _ in tf.data.TFRecordDataset(
+        os.path.join(data_dir, f'train.tfrecord-0000{i}-of-00004')
+      )
+    )
+    for i in range(4)
   ]
   assert max(sizes) - min(sizes) <= 1
 
@@ -208,10 +213,10 @@ def test_an_id_follows_place_and_content():
   number = prepare.sequence_id('train', 'notes', 3, tokens)
   assert number == prepare.sequence_id('train', 'notes', 3, tokens.copy())
   others = {
-      prepare.sequence_id('validation', 'notes', 3, tokens),
-      prepare.sequence_id('train', 'letters', 3, tokens),
-      prepare.sequence_id('train', 'notes', 4, tokens),
-      prepare.sequence_id('train', 'notes', 3, tokens + 1),
+    prepare.sequence_id('validation', 'notes', 3, tokens),
+    prepare.sequence_id('train', 'letters', 3, tokens),
+    prepare.sequence_id('train', 'notes', 4, tokens),
+    prepare.sequence_id('train', 'notes', 3, tokens + 1),
   }
   assert len(others | {number}) == 5
 
@@ -223,7 +228,7 @@ def test_info_counts_documents_and_names_sources(built, sources):
     counts = [info['counts'][split][domain] for split in prepare.SHARDS]
     assert sum(c['documents'] for c in counts) == 120
     assert sum(c['bytes'] for c in counts) == sum(
-        len(d.text.encode()) for d in documents if d.domain == domain
+      len(d.text.encode()) for d in documents if d.domain == domain
     )
   assert [s['name'] for s in info['sources']] == ['my-notes', 'my-letters']
   assert {'version', 'licence'} <= info['sources'][0].keys()
@@ -235,11 +240,9 @@ def test_info_counts_documents_and_names_sources(built, sources):
 
 def test_megabytes_cap_each_domain_at_its_share(sources, tmp_path):
   arguments = {**ARGUMENTS, 'megabytes': 0.04, 'vocab_size': 300}
-  info = prepare.build(
-      str(tmp_path / 'data'), '', **arguments, sources=sources
-  )
+  info = prepare.build(str(tmp_path / 'data'), '', **arguments, sources=sources)
   for domain in DOMAINS:
-    size = sum(info['counts'][split][domain]['bytes'] for split in info['counts'])
+    size = sum(counts[domain]['bytes'] for counts in info['counts'].values())
     assert 18_000 < size <= 20_000
 
 
@@ -250,18 +253,19 @@ def test_a_finished_build_is_found(built, sources, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('argument', 'value'),
-    [('sequence_length', 32), ('vocab_size', 500), ('megabytes', 2)],
+  ('argument', 'value'),
+  [('sequence_length', 32), ('vocab_size', 500), ('megabytes', 2)],
 )
 def test_other_arguments_are_refused(built, sources, argument, value):
   data_dir, _ = built
   before = read_files(pathlib.Path(data_dir))
   with pytest.raises(ValueError) as error:
     prepare.build(
-        data_dir, '', **{**ARGUMENTS, argument: value}, sources=sources
+      data_dir, '', **{**ARGUMENTS, argument: value}, sources=sources
     )
   message = str(error.value)
-  assert f'{argument} is {ARGUMENTS[argument]} there and {value} here' in message
+  there = ARGUMENTS[argument]
+  assert f'{argument} is {there} there and {value} here' in message
   assert 'Choose another data_dir' in message
   assert sum(name in message for name in ARGUMENTS) == 1
   assert read_files(pathlib.Path(data_dir)) == before
@@ -269,13 +273,13 @@ def test_other_arguments_are_refused(built, sources, argument, value):
 
 def test_other_wheels_are_refused(built, sources):
   other = corpus.Source(
-      domain='notes',
-      name='other',
-      version='2',
-      licence='none',
-      members='.*',
-      parse=corpus.parse_file,
-      sha256='0' * 64,
+    domain='notes',
+    name='other',
+    version='2',
+    licence='none',
+    members='.*',
+    parse=corpus.parse_file,
+    sha256='0' * 64,
   )
   with pytest.raises(ValueError, match=r'wheels is \[\] there and .*other-2'):
     prepare.build(built[0], '', **ARGUMENTS, sources=[*sources, other])
@@ -316,16 +320,16 @@ def test_an_empty_directory_is_filled(built, sources, tmp_path):
 def test_too_little_text_is_an_error(sources, tmp_path):
   with pytest.raises(ValueError, match='no sequence of 100000 tokens'):
     prepare.build(
-        str(tmp_path / 'data'),
-        '',
-        **{**ARGUMENTS, 'sequence_length': 100_000},
-        sources=sources,
+      str(tmp_path / 'data'),
+      '',
+      **{**ARGUMENTS, 'sequence_length': 100_000},
+      sources=sources,
     )
   assert os.listdir(tmp_path) == []
 
 
 def test_the_command_keeps_wheels_beside_the_data(
-    built, tmp_path, monkeypatch, capsys
+  built, tmp_path, monkeypatch, capsys
 ):
   calls = []
 
@@ -338,6 +342,6 @@ def test_the_command_keeps_wheels_beside_the_data(
   with flagsaver.flagsaver(data_dir=str(tmp_path / 'data'), megabytes=3.0):
     prepare.main(['prepare'])
   assert calls == [
-      (str(tmp_path / 'data'), str(tmp_path / 'wheels'), 128, 2048, 3.0)
+    (str(tmp_path / 'data'), str(tmp_path / 'wheels'), 128, 2048, 3.0)
   ]
   assert 'letters' in capsys.readouterr().out

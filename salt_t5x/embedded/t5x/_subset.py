@@ -18,8 +18,8 @@ from collections.abc import Callable
 import inspect
 
 _REMEDY = (
-    'is not part of the embedded engine of salt_t5x. Install the real t5x '
-    '(see the README) to use it, or leave it out.'
+  'is not part of the embedded engine of salt_t5x. Install the real t5x '
+  '(see the README) to use it, or leave it out.'
 )
 
 

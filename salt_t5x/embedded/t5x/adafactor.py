@@ -25,14 +25,12 @@ import enum
 from typing import Any
 
 import flax
-from flax import struct
-from flax import traverse_util
+from flax import struct, traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5x import _subset
-from t5x import optimizers
+from t5x import _subset, optimizers
 
 Array = jax.Array
 PyTree = Any
@@ -53,13 +51,21 @@ class FactorDim(enum.Enum):
 def standard_logical_factor_rules() -> Mapping[str, FactorDim]:
   """Returns t5x's standard table: logical axis name -> `FactorDim`."""
   names = {
-      FactorDim.ROW: ('embed',),
-      FactorDim.COLUMN: (
-          'vocab mlp heads kv joined_kv q_wi_fused o_wo_fused multiquery_heads '
-          'kv_fused mlp_activations'
-      ).split(),
-      FactorDim.BATCH: ('layers', 'stack'),
-      FactorDim.NONE: ('relpos_buckets', 'layer_norm_scale'),
+    FactorDim.ROW: ('embed',),
+    FactorDim.COLUMN: [
+      'vocab',
+      'mlp',
+      'heads',
+      'kv',
+      'joined_kv',
+      'q_wi_fused',
+      'o_wo_fused',
+      'multiquery_heads',
+      'kv_fused',
+      'mlp_activations',
+    ],
+    FactorDim.BATCH: ('layers', 'stack'),
+    FactorDim.NONE: ('relpos_buckets', 'layer_norm_scale'),
   }
   return flax.core.freeze({n: dim for dim, ns in names.items() for n in ns})
 
@@ -84,7 +90,9 @@ def _flatten(tree: PyTree) -> dict[str, Any]:
 
 def _unflatten_like(flat: dict[str, Any], like: PyTree) -> PyTree:
   tree = traverse_util.unflatten_dict(flat, sep='/')
-  return flax.core.freeze(tree) if isinstance(like, flax.core.FrozenDict) else tree
+  return (
+    flax.core.freeze(tree) if isinstance(like, flax.core.FrozenDict) else tree
+  )
 
 
 @_subset.subset_of_t5x
@@ -92,32 +100,32 @@ class Adafactor(optimizers.OptimizerDef):
   """Adafactor; see t5x's documentation for the options."""
 
   def __init__(
-      self,
-      learning_rate: float | None = None,
-      multiply_by_parameter_scale: bool = True,
-      beta1: float | None = None,
-      decay_rate: float = 0.8,
-      step_offset: int = 0,
-      clipping_threshold: float | None = 1.0,
-      weight_decay_rate: float | None = None,
-      min_dim_size_to_factor: int = 128,
-      epsilon1: float = 1e-30,
-      epsilon2: float = 1e-3,
-      logical_factor_rules: Mapping[str, FactorDim] | None = None,
+    self,
+    learning_rate: float | None = None,
+    multiply_by_parameter_scale: bool = True,
+    beta1: float | None = None,
+    decay_rate: float = 0.8,
+    step_offset: int = 0,
+    clipping_threshold: float | None = 1.0,
+    weight_decay_rate: float | None = None,
+    min_dim_size_to_factor: int = 128,
+    epsilon1: float = 1e-30,
+    epsilon2: float = 1e-3,
+    logical_factor_rules: Mapping[str, FactorDim] | None = None,
   ):
     super().__init__(
-        _HyperParams(
-            learning_rate=learning_rate,
-            multiply_by_parameter_scale=multiply_by_parameter_scale,
-            beta1=beta1,
-            decay_rate=decay_rate,
-            step_offset=step_offset,
-            clipping_threshold=clipping_threshold,
-            weight_decay_rate=weight_decay_rate,
-            min_dim_size_to_factor=min_dim_size_to_factor,
-            epsilon1=epsilon1,
-            epsilon2=epsilon2,
-        )
+      _HyperParams(
+        learning_rate=learning_rate,
+        multiply_by_parameter_scale=multiply_by_parameter_scale,
+        beta1=beta1,
+        decay_rate=decay_rate,
+        step_offset=step_offset,
+        clipping_threshold=clipping_threshold,
+        weight_decay_rate=weight_decay_rate,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+        epsilon1=epsilon1,
+        epsilon2=epsilon2,
+      )
     )
     self._logical_factor_rules = logical_factor_rules
     self._factor_rules: dict[str, tuple[FactorDim, ...]] | None = None
@@ -135,18 +143,20 @@ class Adafactor(optimizers.OptimizerDef):
     for path, names in _flatten(param_logical_axes).items():
       if unknown := [n for n in names if n not in self._logical_factor_rules]:
         raise ValueError(
-            f'adafactor.Adafactor.logical_factor_rules has no rule for the '
-            f'axes {unknown} of {path}.'
+          f'adafactor.Adafactor.logical_factor_rules has no rule for the '
+          f'axes {unknown} of {path}.'
         )
       dims = tuple(self._logical_factor_rules[n] for n in names)
       if {FactorDim.ROW, FactorDim.COLUMN} <= set(dims):
         if FactorDim.NONE in dims:
-          raise ValueError(f'{path}: incomplete factor rule {dims} for {names}.')
+          raise ValueError(
+            f'{path}: incomplete factor rule {dims} for {names}.'
+          )
       else:
         # Rows without columns (or the reverse) cannot be factored.
         dims = tuple(
-            FactorDim.BATCH if d is FactorDim.BATCH else FactorDim.NONE
-            for d in dims
+          FactorDim.BATCH if d is FactorDim.BATCH else FactorDim.NONE
+          for d in dims
         )
       rules[path] = dims
     self._factor_rules = rules
@@ -160,8 +170,8 @@ class Adafactor(optimizers.OptimizerDef):
       # large enough.
       if rank > 2:
         raise ValueError(
-            f'{path} {shape} has more than two dimensions and no factor rule; '
-            'set adafactor.Adafactor.logical_factor_rules.'
+          f'{path} {shape} has more than two dimensions and no factor rule; '
+          'set adafactor.Adafactor.logical_factor_rules.'
         )
       everything = tuple(range(rank))
       if rank < 2 or min(shape) < self.hyper_params.min_dim_size_to_factor:
@@ -187,10 +197,12 @@ class Adafactor(optimizers.OptimizerDef):
     return state
 
   def init_state(self, params: PyTree) -> optimizers.OptimizerState:
-    states = {k: self._init_param_state(k, v) for k, v in _flatten(params).items()}
+    states = {
+      k: self._init_param_state(k, v) for k, v in _flatten(params).items()
+    }
     return optimizers.OptimizerState(
-        step=jnp.asarray(0, jnp.int32),
-        param_states=_unflatten_like(states, params),
+      step=jnp.asarray(0, jnp.int32),
+      param_states=_unflatten_like(states, params),
     )
 
   def _update(self, path, hp: _HyperParams, step, param, state, grad):
@@ -210,16 +222,18 @@ class Adafactor(optimizers.OptimizerDef):
       update = grad * v**-0.5
     else:
       rows, columns = factors
-      v_row = decay * state['v_row'] + (1.0 - decay) * jnp.mean(squared, columns)
+      v_row = decay * state['v_row'] + (1.0 - decay) * jnp.mean(
+        squared, columns
+      )
       v_col = decay * state['v_col'] + (1.0 - decay) * jnp.mean(squared, rows)
       new_state['v_row'], new_state['v_col'] = v_row, v_col
       # The row axes' places once the columns are averaged away.
       rows_left = tuple(r - sum(c < r for c in columns) for r in rows)
       row_factor = (v_row / jnp.mean(v_row, rows_left, keepdims=True)) ** -0.5
       update = (
-          grad
-          * jnp.expand_dims(row_factor, columns)
-          * jnp.expand_dims(v_col**-0.5, rows)
+        grad
+        * jnp.expand_dims(row_factor, columns)
+        * jnp.expand_dims(v_col**-0.5, rows)
       )
     if hp.clipping_threshold is not None:
       rms = jnp.sqrt(mean(update * update))
@@ -239,23 +253,23 @@ class Adafactor(optimizers.OptimizerDef):
   def apply_gradient(self, hyper_params, params, state, grads):
     """Returns (new parameters, new `OptimizerState`)."""
     flat_states = traverse_util.flatten_dict(
-        flax.core.unfreeze(state.param_states), sep='/'
+      flax.core.unfreeze(state.param_states), sep='/'
     )
     flat_grads = _flatten(grads)
     new_params, new_states = {}, {}
     for path, param in _flatten(params).items():
       param_state = {
-          k: flat_states[f'{path}/{k}'] for k in ('v_row', 'v_col', 'v', 'm')
+        k: flat_states[f'{path}/{k}'] for k in ('v_row', 'v_col', 'v', 'm')
       }
       new_params[path], new_states[path] = self._update(
-          path, hyper_params, state.step, param, param_state, flat_grads[path]
+        path, hyper_params, state.step, param, param_state, flat_grads[path]
       )
     return _unflatten_like(new_params, params), optimizers.OptimizerState(
-        step=state.step + 1, param_states=_unflatten_like(new_states, params)
+      step=state.step + 1, param_states=_unflatten_like(new_states, params)
     )
 
   def derive_logical_axes(
-      self, optimizer: optimizers.Optimizer, param_logical_axes: PyTree
+    self, optimizer: optimizers.Optimizer, param_logical_axes: PyTree
   ) -> optimizers.Optimizer:
     """Returns the optimizer with logical axis names (or None) as leaves.
 
@@ -268,13 +282,13 @@ class Adafactor(optimizers.OptimizerDef):
     flat_axes = _flatten(param_logical_axes)
     flat_states = traverse_util.flatten_dict(states, sep='/')
     axes['state']['param_states'] = traverse_util.unflatten_dict(
-        {
-            f'{path}/{k}': names
-            if k in ('v', 'm') and flat_states[f'{path}/{k}'].shape != (1,)
-            else None
-            for path, names in flat_axes.items()
-            for k in ('v_row', 'v_col', 'v', 'm')
-        },
-        sep='/',
+      {
+        f'{path}/{k}': names
+        if k in ('v', 'm') and flat_states[f'{path}/{k}'].shape != (1,)
+        else None
+        for path, names in flat_axes.items()
+        for k in ('v_row', 'v_col', 'v', 'm')
+      },
+      sep='/',
     )
     return optimizer.restore_state(axes)

@@ -30,8 +30,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from t5x import _subset
-from t5x import partitioning
+from t5x import _subset, partitioning
 from t5x import train_state as train_state_lib
 
 PyTree = Any
@@ -64,7 +63,7 @@ class _DatasetHandler(ocp.CheckpointHandler):
 
 
 @ocp.args.register_with_handler(
-    _DatasetHandler, for_save=True, for_restore=True
+  _DatasetHandler, for_save=True, for_restore=True
 )
 @dataclasses.dataclass
 class _DatasetArgs(ocp.args.CheckpointArgs):
@@ -76,16 +75,16 @@ class OrbaxCheckpointManagerInterface:
   """Saves and restores train states, and the data iterator with them."""
 
   def __init__(
-      self,
-      directory: str,
-      train_state: train_state_lib.TrainState,
-      partitioner: partitioning.BasePartitioner,
-      dataset_iterator: dataset_iterator.DatasetIterator | None = None,
-      save_dtype: str | None = None,
-      restore_dtype: str | None = None,
-      keep: int | None = None,
-      period: int | None = 1,
-      force_keep_period: int | None = None,
+    self,
+    directory: str,
+    train_state: train_state_lib.TrainState,
+    partitioner: partitioning.BasePartitioner,
+    dataset_iterator: dataset_iterator.DatasetIterator | None = None,
+    save_dtype: str | None = None,
+    restore_dtype: str | None = None,
+    keep: int | None = None,
+    period: int | None = 1,
+    force_keep_period: int | None = None,
   ):
     """Constructor.
 
@@ -107,18 +106,18 @@ class OrbaxCheckpointManagerInterface:
     self._dataset_iterator = dataset_iterator
     self._restore_dtype = restore_dtype
     self._manager = ocp.CheckpointManager(
-        directory=os.path.abspath(directory),
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            save_interval_steps=period or 1,
-            keep_period=force_keep_period,
-            cleanup_tmp_directories=True,
-            step_prefix=_PREFIX,
-        ),
-        item_handlers={
-            _STATE: ocp.PyTreeCheckpointHandler(use_ocdbt=True),
-            _DATASET: _DatasetHandler(),
-        },
+      directory=os.path.abspath(directory),
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        save_interval_steps=period or 1,
+        keep_period=force_keep_period,
+        cleanup_tmp_directories=True,
+        step_prefix=_PREFIX,
+      ),
+      item_handlers={
+        _STATE: ocp.PyTreeCheckpointHandler(use_ocdbt=True),
+        _DATASET: _DatasetHandler(),
+      },
     )
 
   def all_steps(self) -> Sequence[int]:
@@ -133,12 +132,14 @@ class OrbaxCheckpointManagerInterface:
   def save(self, train_state: train_state_lib.TrainState) -> bool:
     """Saves a checkpoint of the state's step, in the background."""
     return self._manager.save(
-        int(train_state.step),
-        args=ocp.args.Composite(**{
-            _STATE: ocp.args.PyTreeSave(train_state.state_dict()),
-            _DATASET: _DatasetArgs(self._dataset_iterator),
-        }),
-        force=True,
+      int(train_state.step),
+      args=ocp.args.Composite(
+        **{
+          _STATE: ocp.args.PyTreeSave(train_state.state_dict()),
+          _DATASET: _DatasetArgs(self._dataset_iterator),
+        }
+      ),
+      force=True,
     )
 
   def restore(self, path: str) -> train_state_lib.TrainState:
@@ -149,23 +150,23 @@ class OrbaxCheckpointManagerInterface:
     shardings = self._partitioner.shardings(specs)
     dtype = self._restore_dtype and jnp.dtype(self._restore_dtype)
     restore_args = jax.tree_util.tree_map_with_path(
-        lambda key, shape, sharding: ocp.ArrayRestoreArgs(
-            sharding=sharding,
-            global_shape=shape.shape,
-            strict=True,
-            dtype=dtype if key[0].key == 'target' else None,
-        ),
-        shapes,
-        shardings,
+      lambda key, shape, sharding: ocp.ArrayRestoreArgs(
+        sharding=sharding,
+        global_shape=shape.shape,
+        strict=True,
+        dtype=dtype if key[0].key == 'target' else None,
+      ),
+      shapes,
+      shardings,
     )
     args = {
-        _STATE: ocp.args.PyTreeRestore(item=shapes, restore_args=restore_args)
+      _STATE: ocp.args.PyTreeRestore(item=shapes, restore_args=restore_args)
     }
     if self._dataset_iterator is not None:
       args[_DATASET] = _DatasetArgs(self._dataset_iterator)
     restored = self._manager.restore(
-        int(name.removeprefix(f'{_PREFIX}_')),
-        args=ocp.args.Composite(**args),
-        directory=epath.Path(directory),
+      int(name.removeprefix(f'{_PREFIX}_')),
+      args=ocp.args.Composite(**args),
+      directory=epath.Path(directory),
     )
     return self._train_state.restore_state(restored[_STATE])

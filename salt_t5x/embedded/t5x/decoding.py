@@ -49,16 +49,16 @@ class DecodingState:
 
 @_subset.subset_of_t5x
 def temperature_sample(
-    inputs: Array,
-    cache: Any,
-    tokens_to_logits: Callable[[DecodingState], tuple[Array, Any]],
-    eos_id: int,
-    decode_rng: Array | None = None,
-    num_decodes: int = 1,
-    temperature: float = 1.0,
-    topk: int = 1,
-    cache_offset: int = 0,
-    initial_index: Array | None = None,
+  inputs: Array,
+  cache: Any,
+  tokens_to_logits: Callable[[DecodingState], tuple[Array, Any]],
+  eos_id: int,
+  decode_rng: Array | None = None,
+  num_decodes: int = 1,
+  temperature: float = 1.0,
+  topk: int = 1,
+  cache_offset: int = 0,
+  initial_index: Array | None = None,
 ) -> tuple[Array, Array]:
   """Samples from the k most likely tokens (greedily for `topk` = 1).
 
@@ -106,27 +106,29 @@ def temperature_sample(
   def body(carry):
     index, sequences, cache, done, scores, rng = carry
     rng, sub_rng = jax.random.split(rng)
-    state = DecodingState(index, sequences, sequences[rows, index][:, None], cache)
+    state = DecodingState(
+      index, sequences, sequences[rows, index][:, None], cache
+    )
     logits, cache = tokens_to_logits(state)
     token, log_prob = choose(logits, sub_rng)
-    # A row that is full goes on overwriting its last place until all are.
-    active = ~done & (index < length)
-    place = jnp.minimum(index + 1, length)
-    token = jnp.where(active, token, jnp.where(done, 0, sequences[rows, place]))
+    # A row that is done (ended or full) stays as it is until all are; what
+    # follows its end is 0 already.
+    place = index + 1
+    token = jnp.where(done, sequences[rows, place], token)
     sequences = sequences.at[rows, place].set(token.astype(sequences.dtype))
-    scores = scores + jnp.where(active, log_prob, 0.0)
-    done = done | (active & (token == eos_id)) | (index + 1 >= length)
-    return jnp.minimum(index + 1, length - 1), sequences, cache, done, scores, rng
+    scores = scores + jnp.where(done, 0.0, log_prob)
+    done = done | (token == eos_id) | (place >= length)
+    return jnp.minimum(place, length - 1), sequences, cache, done, scores, rng
 
   carry = (
-      initial_index,
-      sequences,
-      cache,
-      initial_index >= length,
-      jnp.zeros((batch,), jnp.float32),
-      decode_rng,
+    initial_index,
+    sequences,
+    cache,
+    initial_index >= length,
+    jnp.zeros((batch,), jnp.float32),
+    decode_rng,
   )
   _, sequences, _, _, scores, _ = jax.lax.while_loop(
-      lambda carry: ~jnp.all(carry[3]), body, carry
+    lambda carry: ~jnp.all(carry[3]), body, carry
   )
   return sequences[:, None, 1:], scores[:, None]

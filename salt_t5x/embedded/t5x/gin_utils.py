@@ -17,21 +17,20 @@
 from collections.abc import Callable, Sequence
 import os
 
-from absl import app
-from absl import logging
+from absl import app, logging
 from clu import metric_writers
-import gin
 import tensorflow as tf
 
+import gin
 from t5x import _subset
 
 __getattr__ = _subset.missing(__name__)
 
 
 def parse_gin_flags(
-    gin_search_paths: Sequence[str],
-    gin_files: Sequence[str] | None,
-    gin_bindings: Sequence[str],
+  gin_search_paths: Sequence[str],
+  gin_files: Sequence[str] | None,
+  gin_bindings: Sequence[str],
 ):
   """Parses files, then bindings; later ones win."""
   for path in gin_search_paths:
@@ -54,9 +53,9 @@ def rewrite_gin_args(args: Sequence[str]) -> list[str]:
 
 
 def summarize_gin_config(
-    model_dir: str,
-    summary_writer: metric_writers.MetricWriter | None,
-    step: int,
+  model_dir: str,
+  summary_writer: metric_writers.MetricWriter | None,
+  step: int,
 ):
   """Writes the configuration to `config.gin` and to TensorBoard."""
   text = gin.config_str()
@@ -71,8 +70,8 @@ def summarize_gin_config(
 def run(main: Callable[[Sequence[str]], None]):
   """`app.run` with `--gin.NAME=VALUE` flags."""
   app.run(
-      main,
-      flags_parser=lambda args: app.parse_flags_with_usage(
-          rewrite_gin_args(args)
-      ),
+    main,
+    flags_parser=lambda args: app.parse_flags_with_usage(
+      rewrite_gin_args(args)
+    ),
   )

@@ -24,7 +24,7 @@ __getattr__ = _subset.missing(__name__)
 
 
 def get_loss_normalizing_factor_and_weights(
-    loss_normalizing_factor: float | int | None, batch: Mapping[str, jax.Array]
+  loss_normalizing_factor: float | int | None, batch: Mapping[str, jax.Array]
 ) -> tuple[float | int | None, jax.Array | None]:
   """Returns the constant that divides the loss, and the tokens' weights.
 

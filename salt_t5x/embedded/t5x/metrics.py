@@ -65,7 +65,7 @@ class AveragePerStep(Step):
 
   def merge(self, other):
     return self.replace(
-        total=self.total + other.total, steps=self.steps + other.steps
+      total=self.total + other.total, steps=self.steps + other.steps
     )
 
   def compute(self):
@@ -132,8 +132,8 @@ def shape_obj_to_defined_obj(obj: clu_metrics.Metric) -> clu_metrics.Metric:
 
 def _replace(metrics, cls, method, value):
   return {
-      k: getattr(m, method)(value) if isinstance(m, cls) else m
-      for k, m in metrics.items()
+    k: getattr(m, method)(value) if isinstance(m, cls) else m
+    for k, m in metrics.items()
   }
 
 

@@ -24,9 +24,7 @@ import jax
 import jax.numpy as jnp
 import seqio
 
-from t5x import _subset
-from t5x import decoding
-from t5x import optimizers
+from t5x import _subset, decoding, optimizers
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -59,16 +57,16 @@ class DecoderOnlyModel(BaseTransformerModel):
   FEATURE_CONVERTER_CLS = seqio.DecoderFeatureConverter
 
   def __init__(
-      self,
-      module: nn.Module,
-      vocabulary: seqio.Vocabulary,
-      optimizer_def: optimizers.OptimizerDef,
-      decode_fn: Callable[..., Any] = decoding.temperature_sample,
-      inputs_bidirectional_attention: bool = False,
-      feature_converter_cls: Callable[..., Any] | None = None,
-      label_smoothing: float = 0.0,
-      z_loss: float = 0.0,
-      loss_normalizing_factor: float | int | None = None,
+    self,
+    module: nn.Module,
+    vocabulary: seqio.Vocabulary,
+    optimizer_def: optimizers.OptimizerDef,
+    decode_fn: Callable[..., Any] = decoding.temperature_sample,
+    inputs_bidirectional_attention: bool = False,
+    feature_converter_cls: Callable[..., Any] | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    loss_normalizing_factor: float | int | None = None,
   ):
     """Constructor; see t5x's documentation."""
     if label_smoothing:
@@ -95,16 +93,16 @@ class DecoderOnlyModel(BaseTransformerModel):
     _subset.refuse('training a plain models.DecoderOnlyModel')
 
   def get_initial_variables(
-      self,
-      rng: Array,
-      input_shapes: Mapping[str, tuple[int, ...]],
-      input_types: Mapping[str, Any] | None = None,
+    self,
+    rng: Array,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    input_types: Mapping[str, Any] | None = None,
   ) -> PyTree:
     """Initialises the module's variables for a batch of these shapes."""
     dtype = (input_types or {}).get('decoder_input_tokens', jnp.float32)
     tokens = jnp.ones(input_shapes['decoder_input_tokens'], dtype)
     return flax.core.freeze(
-        self.module.init(rng, tokens, tokens, enable_dropout=False)
+      self.module.init(rng, tokens, tokens, enable_dropout=False)
     )
 
   def _get_decoder_causal_attention(self, batch: Batch) -> Array | None:
@@ -113,26 +111,26 @@ class DecoderOnlyModel(BaseTransformerModel):
       return None
     if 'decoder_causal_attention' not in batch:
       raise ValueError(
-          'inputs_bidirectional_attention = True needs the feature '
-          '"decoder_causal_attention": a task with "inputs" and a converter '
-          'that keeps them.'
+        'inputs_bidirectional_attention = True needs the feature '
+        '"decoder_causal_attention": a task with "inputs" and a converter '
+        'that keeps them.'
       )
     return batch['decoder_causal_attention']
 
   def _compute_logits(
-      self, params: PyTree, batch: Batch, dropout_rng: Array | None = None
+    self, params: PyTree, batch: Batch, dropout_rng: Array | None = None
   ) -> Array:
     """Returns [B, T, V] logits."""
     return self.module.apply(
-        {'params': params},
-        batch['decoder_input_tokens'],
-        batch['decoder_target_tokens'],
-        decoder_segment_ids=batch.get('decoder_segment_ids'),
-        decoder_positions=batch.get('decoder_positions'),
-        decoder_causal_attention=self._get_decoder_causal_attention(batch),
-        rngs=None if dropout_rng is None else {'dropout': dropout_rng},
-        decode=False,
-        enable_dropout=dropout_rng is not None,
+      {'params': params},
+      batch['decoder_input_tokens'],
+      batch['decoder_target_tokens'],
+      decoder_segment_ids=batch.get('decoder_segment_ids'),
+      decoder_positions=batch.get('decoder_positions'),
+      decoder_causal_attention=self._get_decoder_causal_attention(batch),
+      rngs=None if dropout_rng is None else {'dropout': dropout_rng},
+      decode=False,
+      enable_dropout=dropout_rng is not None,
     )
 
   def score_batch(self, params: PyTree, batch: Batch) -> Array:
@@ -156,52 +154,52 @@ class DecoderOnlyModel(BaseTransformerModel):
     lengths = jnp.sum(inputs[:, 1:] != 0, axis=-1)
     ones = jnp.ones_like(inputs)
     _, variables = self.module.apply(
-        {'params': params},
-        ones,
-        ones,
-        enable_dropout=False,
-        decode=True,
-        mutable=['cache'],
+      {'params': params},
+      ones,
+      ones,
+      enable_dropout=False,
+      decode=True,
+      mutable=['cache'],
     )
     _, variables = self.module.apply(
-        {'params': params, 'cache': variables['cache']},
-        inputs,
-        prefix,
-        decoder_causal_attention=self._get_decoder_causal_attention(
-            {'decoder_causal_attention': prefix}
-        ),
-        mutable=['cache'],
-        enable_dropout=False,
-        prefill=True,
-        prefill_lengths=lengths,
+      {'params': params, 'cache': variables['cache']},
+      inputs,
+      prefix,
+      decoder_causal_attention=self._get_decoder_causal_attention(
+        {'decoder_causal_attention': prefix}
+      ),
+      mutable=['cache'],
+      enable_dropout=False,
+      prefill=True,
+      prefill_lengths=lengths,
     )
     return variables['cache'], lengths
 
   def _compute_logits_from_slice(
-      self, decoding_state, params: PyTree, max_decode_length: int
+    self, decoding_state, params: PyTree, max_decode_length: int
   ) -> tuple[Array, PyTree]:
     """One token for each row: ([B, V] logits, new cache)."""
     token = decoding_state.cur_token
     logits, variables = self.module.apply(
-        {'params': params, 'cache': decoding_state.cache},
-        token,
-        token,
-        enable_dropout=False,
-        decode=True,
-        max_decode_length=max_decode_length,
-        mutable=['cache'],
+      {'params': params, 'cache': decoding_state.cache},
+      token,
+      token,
+      enable_dropout=False,
+      decode=True,
+      max_decode_length=max_decode_length,
+      mutable=['cache'],
     )
     return logits[:, 0], variables['cache']
 
   def predict_batch_with_aux(
-      self,
-      params: PyTree,
-      batch: Batch,
-      rng: Array | None = None,
-      *,
-      return_all_decodes: bool = False,
-      num_decodes: int = 1,
-      decoder_params: Mapping[str, Any] | None = None,
+    self,
+    params: PyTree,
+    batch: Batch,
+    rng: Array | None = None,
+    *,
+    return_all_decodes: bool = False,
+    num_decodes: int = 1,
+    decoder_params: Mapping[str, Any] | None = None,
   ) -> tuple[Array, dict[str, Array]]:
     """Continues each row's inputs.
 
@@ -226,22 +224,22 @@ class DecoderOnlyModel(BaseTransformerModel):
     if rng is not None:
       options['decode_rng'] = rng
     sequences, scores = self._decode_fn(
-        inputs=inputs,
-        cache=cache,
-        tokens_to_logits=functools.partial(
-            self._compute_logits_from_slice,
-            params=params,
-            max_decode_length=inputs.shape[1],
-        ),
-        initial_index=index,
-        cache_offset=int(getattr(self.module, 'scan_layers', False)),
-        **options,
+      inputs=inputs,
+      cache=cache,
+      tokens_to_logits=functools.partial(
+        self._compute_logits_from_slice,
+        params=params,
+        max_decode_length=inputs.shape[1],
+      ),
+      initial_index=index,
+      cache_offset=int(getattr(self.module, 'scan_layers', False)),
+      **options,
     )
     # Drop the prompt and move the rest to the front.
     length = inputs.shape[1]
     source = jnp.arange(length) + index[:, None]
     moved = jnp.take_along_axis(
-        sequences[:, 0], jnp.minimum(source, length - 1), axis=1
+      sequences[:, 0], jnp.minimum(source, length - 1), axis=1
     )
     return jnp.where(source < length, moved, 0), {'scores': scores[:, 0]}
 

@@ -16,8 +16,7 @@
 
 from typing import Any
 
-from flax import serialization
-from flax import struct
+from flax import serialization, struct
 
 from t5x import _subset
 
@@ -51,24 +50,24 @@ class Optimizer(struct.PyTreeNode):
 
   def apply_gradient(self, grads: Any, learning_rate: Any) -> 'Optimizer':
     target, state = self.optimizer_def.apply_gradient(
-        self.optimizer_def.hyper_params.replace(learning_rate=learning_rate),
-        self.target,
-        self.state,
-        grads,
+      self.optimizer_def.hyper_params.replace(learning_rate=learning_rate),
+      self.target,
+      self.state,
+      grads,
     )
     return self.replace(target=target, state=state)
 
   def state_dict(self) -> dict[str, Any]:
     return {
-        'target': serialization.to_state_dict(self.target),
-        'state': serialization.to_state_dict(self.state),
+      'target': serialization.to_state_dict(self.target),
+      'state': serialization.to_state_dict(self.state),
     }
 
   def restore_state(self, state_dict: dict[str, Any]) -> 'Optimizer':
     restore = serialization.from_state_dict
     return self.replace(
-        target=restore(self.target, state_dict['target']),
-        state=restore(self.state, state_dict['state']),
+      target=restore(self.target, state_dict['target']),
+      state=restore(self.state, state_dict['state']),
     )
 
 

@@ -22,9 +22,7 @@ from typing import Any
 from flax import traverse_util
 from flax.linen import partitioning as flax_partitioning
 import jax
-from jax.sharding import Mesh
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from t5x import _subset
@@ -37,9 +35,9 @@ __getattr__ = _subset.missing(__name__)
 
 @_subset.subset_of_t5x
 def standard_logical_axis_rules(
-    activation_partitioning_dims: int = 1,
-    parameter_partitioning_dims: int = 1,
-    additional_rules: LogicalAxisRules | None = None,
+  activation_partitioning_dims: int = 1,
+  parameter_partitioning_dims: int = 1,
+  additional_rules: LogicalAxisRules | None = None,
 ) -> LogicalAxisRules:
   """Returns t5x's standard rules: (logical axis, mesh axis or None).
 
@@ -50,26 +48,32 @@ def standard_logical_axis_rules(
   """
   dims = (activation_partitioning_dims, parameter_partitioning_dims)
   embed = {
-      (1, 1): [None],
-      (2, 1): ['model'],
-      (1, 2): ['data'],
-      (2, 2): ['model', 'data'],
+    (1, 1): [None],
+    (2, 1): ['model'],
+    (1, 2): ['data'],
+    (2, 2): ['model', 'data'],
   }.get(dims)
   if embed is None:
     raise ValueError(
-        'activation_partitioning_dims and parameter_partitioning_dims are 1 or '
-        f'2, not {dims}.'
+      'activation_partitioning_dims and parameter_partitioning_dims are 1 or '
+      f'2, not {dims}.'
     )
   over_model = ('vocab', 'mlp', 'heads', 'joined_kv')
-  replicated = (
-      'kv relpos_buckets abspos_buckets length layers stack mlp_activations'
-  ).split()
+  replicated = [
+    'kv',
+    'relpos_buckets',
+    'abspos_buckets',
+    'length',
+    'layers',
+    'stack',
+    'mlp_activations',
+  ]
   return [
-      ('batch', 'data'),
-      *((name, 'model') for name in over_model),
-      *(('embed', axis) for axis in embed),
-      *((name, None) for name in replicated),
-      *(additional_rules or ()),
+    ('batch', 'data'),
+    *((name, 'model') for name in over_model),
+    *(('embed', axis) for axis in embed),
+    *((name, None) for name in replicated),
+    *(additional_rules or ()),
   ]
 
 
@@ -109,10 +113,10 @@ class PjitPartitioner(BasePartitioner):
   """Partitions functions with `jax.jit` over a (data, model) mesh."""
 
   def __init__(
-      self,
-      num_partitions: int = 1,
-      model_parallel_submesh: Sequence[int] | None = None,
-      logical_axis_rules: LogicalAxisRules | None = None,
+    self,
+    num_partitions: int = 1,
+    model_parallel_submesh: Sequence[int] | None = None,
+    logical_axis_rules: LogicalAxisRules | None = None,
   ):
     """Constructor.
 
@@ -132,8 +136,8 @@ class PjitPartitioner(BasePartitioner):
     devices = np.array(jax.devices())
     if devices.size % self._num_partitions:
       raise ValueError(
-          f'partitioning.PjitPartitioner.num_partitions = '
-          f'{self._num_partitions} does not divide the {devices.size} devices.'
+        f'partitioning.PjitPartitioner.num_partitions = '
+        f'{self._num_partitions} does not divide the {devices.size} devices.'
       )
     return Mesh(devices.reshape(-1, self._num_partitions), ('data', 'model'))
 
@@ -155,8 +159,8 @@ class PjitPartitioner(BasePartitioner):
     batch_size = batch_size or data
     if batch_size % data:
       raise ValueError(
-          f'BATCH_SIZE = {batch_size} is not a multiple of the {data} devices '
-          'that share a batch.'
+        f'BATCH_SIZE = {batch_size} is not a multiple of the {data} devices '
+        'that share a batch.'
       )
     return DataLayout(batch_size)
 
@@ -164,16 +168,14 @@ class PjitPartitioner(BasePartitioner):
     """Returns the state with a PartitionSpec (or None) for each array."""
     logical = train_state.as_logical_axes()
     flat = traverse_util.flatten_dict(
-        logical.state_dict(), keep_empty_nodes=True, sep='/'
+      logical.state_dict(), keep_empty_nodes=True, sep='/'
     )
     to_mesh = lambda names: flax_partitioning.logical_to_mesh_axes(
-        names, self._rules
+      names, self._rules
     )
     specs = {
-        k: to_mesh(v)
-        if isinstance(v, (tuple, PartitionSpec))
-        else v
-        for k, v in flat.items()
+      k: to_mesh(v) if isinstance(v, (tuple, PartitionSpec)) else v
+      for k, v in flat.items()
     }
     return logical.restore_state(traverse_util.unflatten_dict(specs, sep='/'))
 
@@ -181,26 +183,26 @@ class PjitPartitioner(BasePartitioner):
     """Maps PartitionSpecs to shardings on the mesh; None is replicated."""
     leaf = lambda x: x is None or isinstance(x, PartitionSpec)
     return jax.tree.map(
-        lambda s: NamedSharding(self.mesh, PartitionSpec() if s is None else s),
-        specs,
-        is_leaf=leaf,
+      lambda s: NamedSharding(self.mesh, PartitionSpec() if s is None else s),
+      specs,
+      is_leaf=leaf,
     )
 
   def partition(
-      self,
-      fn: Callable,
-      in_axis_resources: PyTree,
-      out_axis_resources: PyTree,
-      static_argnums: Sequence[int] = (),
-      donate_argnums: Sequence[int] = (),
+    self,
+    fn: Callable,
+    in_axis_resources: PyTree,
+    out_axis_resources: PyTree,
+    static_argnums: Sequence[int] = (),
+    donate_argnums: Sequence[int] = (),
   ) -> _Partitioned:
     """Jits `fn` with the given partition specs (prefix trees) of its arrays."""
     jitted = jax.jit(
-        fn,
-        in_shardings=self.shardings(in_axis_resources),
-        out_shardings=self.shardings(out_axis_resources),
-        static_argnums=static_argnums,
-        donate_argnums=donate_argnums,
+      fn,
+      in_shardings=self.shardings(in_axis_resources),
+      out_shardings=self.shardings(out_axis_resources),
+      static_argnums=static_argnums,
+      donate_argnums=donate_argnums,
     )
     return _Partitioned(jitted, self.mesh, self._rules)
 

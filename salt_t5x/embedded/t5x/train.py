@@ -20,16 +20,11 @@ import time
 from typing import Any
 
 from absl import flags
-from absl import logging
 import jax
 import seqio
 import tensorflow as tf
 
-from t5x import _subset
-from t5x import gin_utils
-from t5x import models
-from t5x import partitioning
-from t5x import utils
+from t5x import _subset, gin_utils, models, partitioning, utils
 
 __getattr__ = _subset.missing(__name__)
 
@@ -40,30 +35,30 @@ def _steps_between_stops(eval_period: int, checkpoint_period: int, total: int):
   step = min(periods, default=total)
   if any(p % step for p in periods):
     raise ValueError(
-        f'eval_period ({eval_period}) and SaveCheckpointConfig.period '
-        f'({checkpoint_period}) must be multiples of each other.'
+      f'eval_period ({eval_period}) and SaveCheckpointConfig.period '
+      f'({checkpoint_period}) must be multiples of each other.'
     )
   return step
 
 
 @_subset.subset_of_t5x
 def train(
-    *,
-    model: models.DecoderOnlyModel,
-    train_dataset_cfg: utils.DatasetConfig,
-    train_eval_dataset_cfg: utils.DatasetConfig | None,
-    infer_eval_dataset_cfg: None,
-    checkpoint_cfg: utils.CheckpointConfig,
-    partitioner: partitioning.PjitPartitioner,
-    trainer_cls: Callable[..., Any],
-    model_dir: str,
-    total_steps: int,
-    eval_steps: int,
-    eval_period: int,
-    stats_period: int | None = None,
-    random_seed: int | None,
-    summarize_config_fn: Callable[..., None],
-    run_eval_before_training: bool = False,
+  *,
+  model: models.DecoderOnlyModel,
+  train_dataset_cfg: utils.DatasetConfig,
+  train_eval_dataset_cfg: utils.DatasetConfig | None,
+  infer_eval_dataset_cfg: None,
+  checkpoint_cfg: utils.CheckpointConfig,
+  partitioner: partitioning.PjitPartitioner,
+  trainer_cls: Callable[..., Any],
+  model_dir: str,
+  total_steps: int,
+  eval_steps: int,
+  eval_period: int,
+  stats_period: int | None = None,
+  random_seed: int | None,
+  summarize_config_fn: Callable[..., None],
+  run_eval_before_training: bool = False,
 ):
   """Trains; see t5x's documentation.
 
@@ -82,49 +77,49 @@ def train(
   layout = partitioner.get_data_layout(train_dataset_cfg.batch_size)
   utils.verify_matching_vocabs(train_dataset_cfg, model)
   train_iter = utils.prepare_train_iter(
-      utils.get_dataset(
-          train_dataset_cfg,
-          layout.shard_id,
-          layout.num_shards,
-          model.FEATURE_CONVERTER_CLS,
-      ),
-      partitioner=partitioner,
+    utils.get_dataset(
+      train_dataset_cfg,
+      layout.shard_id,
+      layout.num_shards,
+      model.FEATURE_CONVERTER_CLS,
+    ),
+    partitioner=partitioner,
   )
   eval_datasets = {}
   if train_eval_dataset_cfg is not None:
     utils.verify_matching_vocabs(train_eval_dataset_cfg, model)
     eval_datasets = utils.get_training_eval_datasets(
-        train_eval_dataset_cfg, eval_steps, model.FEATURE_CONVERTER_CLS
+      train_eval_dataset_cfg, eval_steps, model.FEATURE_CONVERTER_CLS
     )
 
   initializer = utils.TrainStateInitializer(
-      optimizer_def=model.optimizer_def,
-      init_fn=model.get_initial_variables,
-      input_shapes={k: v.shape for k, v in train_iter.element_spec.items()},
-      input_types={k: v.dtype for k, v in train_iter.element_spec.items()},
-      partitioner=partitioner,
+    optimizer_def=model.optimizer_def,
+    init_fn=model.get_initial_variables,
+    input_shapes={k: v.shape for k, v in train_iter.element_spec.items()},
+    input_types={k: v.dtype for k, v in train_iter.element_spec.items()},
+    partitioner=partitioner,
   )
   restore_path = utils.find_restore_path(model_dir, checkpoint_cfg.restore)
   resuming = restore_path is not None and os.path.dirname(
-      os.path.abspath(restore_path)
+    os.path.abspath(restore_path)
   ) == os.path.abspath(model_dir)
 
   def manager(**kwargs):
     cls = (save or utils.SaveCheckpointConfig()).checkpoint_manager_cls
     return cls(
-        directory=model_dir,
-        train_state=initializer.global_train_state_shape,
-        partitioner=partitioner,
-        **kwargs,
+      directory=model_dir,
+      train_state=initializer.global_train_state_shape,
+      partitioner=partitioner,
+      **kwargs,
     )
 
   checkpoint_manager = None
   if period:
     checkpoint_manager = manager(
-        dataset_iterator=train_iter if save.save_dataset else None,
-        save_dtype=save.dtype,
-        keep=save.keep,
-        period=period,
+      dataset_iterator=train_iter if save.save_dataset else None,
+      save_dtype=save.dtype,
+      keep=save.keep,
+      period=period,
     )
   if restore_path is None:
     train_state = initializer.from_scratch(init_rng)
@@ -137,44 +132,48 @@ def train(
     train_state = other.restore(restore_path)
     other.close()
   utils.log_model_info(
-      os.path.join(model_dir, 'model-info.txt'),
-      initializer.global_train_state_shape,
-      partitioner,
+    os.path.join(model_dir, 'model-info.txt'),
+    initializer.global_train_state_shape,
+    partitioner,
   )
 
   first_step = step = int(train_state.step)
   with trainer_cls(
-      model=model,
-      train_state=train_state,
-      partitioner=partitioner,
-      train_state_axes=initializer.train_state_axes,
-      eval_names=list(eval_datasets),
-      summary_dir=model_dir,
-      rng=trainer_rng,
+    model=model,
+    train_state=train_state,
+    partitioner=partitioner,
+    train_state_axes=initializer.train_state_axes,
+    eval_names=list(eval_datasets),
+    summary_dir=model_dir,
+    rng=trainer_rng,
   ) as trainer:
     del train_state
     summarize_config_fn(
-        model_dir, trainer.train_metrics_manager.summary_writer, step
+      model_dir, trainer.train_metrics_manager.summary_writer, step
     )
 
     def evaluate():
-      trainer.eval({
+      trainer.eval(
+        {
           name: dataset.as_numpy_iterator()
           for name, dataset in eval_datasets.items()
-      })
+        }
+      )
 
-    trainer.compile_eval({
+    trainer.compile_eval(
+      {
         name: utils.zeros_like_spec(dataset.element_spec)
         for name, dataset in eval_datasets.items()
-    })
+      }
+    )
     if run_eval_before_training:
       evaluate()
     if checkpoint_manager and step not in checkpoint_manager.all_steps():
       checkpoint_manager.save(trainer.train_state)
     if total_steps < step:
       raise ValueError(
-          f'TRAIN_STEPS = {total_steps}, but the checkpoint in {model_dir} is '
-          f'of step {step}.'
+        f'TRAIN_STEPS = {total_steps}, but the checkpoint in {model_dir} is '
+        f'of step {step}.'
       )
     eval_period = eval_period if eval_datasets else 0
     stride = _steps_between_stops(eval_period, period, total_steps)
@@ -187,13 +186,12 @@ def train(
         trainer.train(train_iter, num_steps, start_step=step)
         step += num_steps
       # Periods count from where this process began, as in t5x.
-      due = lambda p: p and (
-          step == total_steps or (step - first_step) % p == 0  # pylint: disable=cell-var-from-loop
-      )
-      if due(period):
+      done = step - first_step
+      last = step == total_steps
+      if period and (last or done % period == 0):
         checkpoint_manager.save(trainer.train_state)
         checkpoint_manager.wait_until_finished()
-      if due(eval_period):
+      if eval_period and (last or done % eval_period == 0):
         evaluate()
     if checkpoint_manager:
       checkpoint_manager.close()
@@ -203,10 +201,12 @@ def train(
 def _define_flags():
   flags.DEFINE_multi_string('gin_file', None, 'gin files, later ones win.')
   flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
-  flags.DEFINE_list('gin_search_paths', ['.'], 'where gin files are looked for.')
+  flags.DEFINE_list(
+    'gin_search_paths', ['.'], 'where gin files are looked for.'
+  )
   flags.DEFINE_string('tfds_data_dir', None, 'TFDS data directory.')
   flags.DEFINE_list(
-      'seqio_additional_cache_dirs', [], 'where cached tasks are looked for.'
+    'seqio_additional_cache_dirs', [], 'where cached tasks are looked for.'
   )
   flags.DEFINE_boolean('multiprocess_gpu', False, 'only in the real t5x.')
 
@@ -222,9 +222,9 @@ def _main(argv):
   seqio.add_global_cache_dirs(flags.FLAGS.seqio_additional_cache_dirs)
   configured = gin.configurable(train)
   gin_utils.parse_gin_flags(
-      flags.FLAGS.gin_search_paths,
-      flags.FLAGS.gin_file,
-      flags.FLAGS.gin_bindings,
+    flags.FLAGS.gin_search_paths,
+    flags.FLAGS.gin_file,
+    flags.FLAGS.gin_bindings,
   )
   configured()
 

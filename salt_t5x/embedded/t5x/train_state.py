@@ -21,8 +21,7 @@ from flax import struct
 from flax.linen import partitioning as flax_partitioning
 import jax.numpy as jnp
 
-from t5x import _subset
-from t5x import optimizers
+from t5x import _subset, optimizers
 
 PyTree = Any
 
@@ -77,14 +76,14 @@ class FlaxOptimTrainState(struct.PyTreeNode):
 
   def apply_gradient(self, grads, learning_rate) -> 'FlaxOptimTrainState':
     return self.replace(
-        _optimizer=self._optimizer.apply_gradient(grads, learning_rate)
+      _optimizer=self._optimizer.apply_gradient(grads, learning_rate)
     )
 
   def as_logical_axes(self) -> 'FlaxOptimTrainState':
     names = flax_partitioning.get_axis_names(self.params_axes)
     optimizer_def = self._optimizer.optimizer_def
     return FlaxOptimTrainState(
-        optimizer_def.derive_logical_axes(self._optimizer, names)
+      optimizer_def.derive_logical_axes(self._optimizer, names)
     )
 
 
@@ -102,19 +101,19 @@ class InferenceState(struct.PyTreeNode):
 
   def state_dict(self) -> dict[str, Any]:
     return {
-        'target': flax.core.unfreeze(self.params),
-        'state': {'step': self.step},
+      'target': flax.core.unfreeze(self.params),
+      'state': {'step': self.step},
     }
 
   def restore_state(self, state_dict) -> 'InferenceState':
     return self.replace(
-        params=flax.core.freeze(state_dict['target']),
-        step=state_dict['state']['step'],
+      params=flax.core.freeze(state_dict['target']),
+      step=state_dict['state']['step'],
     )
 
   def as_logical_axes(self) -> 'InferenceState':
     return InferenceState(
-        None, flax_partitioning.get_axis_names(self.params_axes)
+      None, flax_partitioning.get_axis_names(self.params_axes)
     )
 
 

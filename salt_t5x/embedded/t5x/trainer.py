@@ -23,13 +23,11 @@ from typing import Any
 from clu import metric_writers
 from clu import metrics as clu_metrics
 import jax
-from jax.sharding import PartitionSpec
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from t5x import _subset
+from t5x import _subset, models, partitioning
 from t5x import metrics as metrics_lib
-from t5x import models
-from t5x import partitioning
 from t5x import train_state as train_state_lib
 
 Array = jax.Array
@@ -51,7 +49,7 @@ class MetricsManager:
 
   def __init__(self, name: str, summary_dir: str | None = None):
     self._writer = metric_writers.create_default_writer(
-        summary_dir, collection=name, asynchronous=True
+      summary_dir, collection=name, asynchronous=True
     )
     self._started = time.time()
 
@@ -67,7 +65,7 @@ class MetricsManager:
     self._started = time.time()
 
   def write_metrics_summary(
-      self, metrics: MetricsMap, step: int, num_steps: int
+    self, metrics: MetricsMap, step: int, num_steps: int
   ) -> concurrent.futures.Future:
     """Writes what was accumulated over `num_steps`; waits for the device.
 
@@ -92,12 +90,12 @@ class MetricsManager:
 
 
 def accumulate_grads_microbatched(
-    model: models.BaseModel,
-    train_state: train_state_lib.TrainState,
-    batch: Batch,
-    dropout_rng: Array,
-    num_microbatches: int | None,
-    data_partition_spec: PartitionSpec,
+  model: models.BaseModel,
+  train_state: train_state_lib.TrainState,
+  batch: Batch,
+  dropout_rng: Array,
+  num_microbatches: int | None,
+  data_partition_spec: PartitionSpec,
 ) -> tuple[PyTree, MetricsMap]:
   """Sums gradients and metrics over microbatches.
 
@@ -119,18 +117,18 @@ def accumulate_grads_microbatched(
   batch_size = next(iter(batch.values())).shape[0]
   if batch_size % num_microbatches:
     raise ValueError(
-        f'BATCH_SIZE = {batch_size} is not a multiple of num_microbatches = '
-        f'{num_microbatches}.'
+      f'BATCH_SIZE = {batch_size} is not a multiple of num_microbatches = '
+      f'{num_microbatches}.'
     )
   size = batch_size // num_microbatches
 
   def microbatch_grad(i, rng):
     rng, sub_rng = jax.random.split(rng)
     microbatch = {
-        k: partitioning.with_sharding_constraint(
-            jax.lax.dynamic_slice_in_dim(v, i * size, size), data_partition_spec
-        )
-        for k, v in batch.items()
+      k: partitioning.with_sharding_constraint(
+        jax.lax.dynamic_slice_in_dim(v, i * size, size), data_partition_spec
+      )
+      for k, v in batch.items()
     }
     return rng, *grad_fn(train_state.params, microbatch, sub_rng)
 
@@ -138,42 +136,42 @@ def accumulate_grads_microbatched(
     rng, total, metrics = carry
     rng, grads, new_metrics = microbatch_grad(i, rng)
     metrics = jax.lax.cond(
-        i == 0,
-        lambda: new_metrics,
-        lambda: {k: metrics[k].merge(new_metrics[k]) for k in metrics},
+      i == 0,
+      lambda: new_metrics,
+      lambda: {k: metrics[k].merge(new_metrics[k]) for k in metrics},
     )
     return rng, jax.tree.map(jnp.add, total, grads), metrics
 
   _, _, shapes = jax.eval_shape(microbatch_grad, 0, dropout_rng)
   start = (
-      dropout_rng,
-      jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), train_state.params),
-      {k: metrics_lib.shape_obj_to_defined_obj(m) for k, m in shapes.items()},
+    dropout_rng,
+    jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), train_state.params),
+    {k: metrics_lib.shape_obj_to_defined_obj(m) for k, m in shapes.items()},
   )
   _, grads, metrics = jax.lax.fori_loop(0, num_microbatches, body, start)
   return grads, metrics
 
 
 def train_with_lr(
-    train_state: train_state_lib.TrainState,
-    batch: Batch,
-    learning_rate: Array,
-    dropout_rng: Array,
-    model: models.BaseModel,
-    num_microbatches: int | None,
-    weight_metrics_computer: None = None,
-    data_partition_spec: PartitionSpec = PartitionSpec('data'),
+  train_state: train_state_lib.TrainState,
+  batch: Batch,
+  learning_rate: Array,
+  dropout_rng: Array,
+  model: models.BaseModel,
+  num_microbatches: int | None,
+  weight_metrics_computer: None = None,
+  data_partition_spec: PartitionSpec = PartitionSpec('data'),
 ) -> tuple[train_state_lib.TrainState, MetricsMap]:
   """One training step: (new state, metrics)."""
   if weight_metrics_computer is not None:
     _subset.refuse('weight_metrics_computer')
   grads, metrics = accumulate_grads_microbatched(
-      model,
-      train_state,
-      batch,
-      dropout_rng,
-      num_microbatches,
-      data_partition_spec,
+    model,
+    train_state,
+    batch,
+    dropout_rng,
+    num_microbatches,
+    data_partition_spec,
   )
   rate = jnp.asarray([learning_rate])
   metrics['learning_rate'] = clu_metrics.Average.from_model_output(rate)
@@ -184,14 +182,14 @@ class BaseTrainer:
   """Trains for some steps at a time and evaluates in between."""
 
   def __init__(
-      self,
-      model: models.BaseModel,
-      train_state: train_state_lib.TrainState,
-      partitioner: partitioning.BasePartitioner,
-      eval_names: Sequence[str],
-      summary_dir: str | None,
-      train_state_axes: PyTree,
-      rng: Array,
+    self,
+    model: models.BaseModel,
+    train_state: train_state_lib.TrainState,
+    partitioner: partitioning.BasePartitioner,
+    eval_names: Sequence[str],
+    summary_dir: str | None,
+    train_state_axes: PyTree,
+    rng: Array,
   ):
     self._model = model
     self._train_state_axes = train_state_axes
@@ -202,8 +200,8 @@ class BaseTrainer:
     self.train_state = train_state
     self.train_metrics_manager = MetricsManager('train', summary_dir)
     self.eval_metrics_managers = {
-        name: MetricsManager(f'training_eval/{name}', summary_dir)
-        for name in eval_names
+      name: MetricsManager(f'training_eval/{name}', summary_dir)
+      for name in eval_names
     }
 
   def __enter__(self):
@@ -222,10 +220,10 @@ class BaseTrainer:
     return jax.random.fold_in(self._base_rng, step)
 
   def train(
-      self,
-      batch_iter: Iterator[Batch],
-      num_steps: int,
-      start_step: int | None = None,
+    self,
+    batch_iter: Iterator[Batch],
+    num_steps: int,
+    start_step: int | None = None,
   ) -> concurrent.futures.Future:
     """Trains for `num_steps` and writes one summary of them."""
     step_fn = self._compiled_train_step or self._partitioned_train_step
@@ -238,17 +236,17 @@ class BaseTrainer:
         metrics = merge_metrics(metrics, update) if metrics else update
     self.train_state = train_state
     return self.train_metrics_manager.write_metrics_summary(
-        metrics, start + num_steps, num_steps
+      metrics, start + num_steps, num_steps
     )
 
   def compile_train(self, batch: Batch) -> None:
     """Compiles the training step for batches of this shape."""
     start = time.time()
     self._compiled_train_step = self._partitioner.compile(
-        self._partitioned_train_step, self.train_state, batch
+      self._partitioned_train_step, self.train_state, batch
     )
     self.train_metrics_manager.write_scalar(
-        'timing/compilation_seconds', time.time() - start, self.train_state.step
+      'timing/compilation_seconds', time.time() - start, self.train_state.step
     )
 
   def compile_eval(self, batches: Mapping[str, Batch]) -> None:
@@ -258,7 +256,7 @@ class BaseTrainer:
       key = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in batch.items()))
       if key not in by_shape:
         by_shape[key] = self._partitioner.compile(
-            self._partitioned_eval_step, self.train_state, batch
+          self._partitioned_eval_step, self.train_state, batch
         )
       self._compiled_eval_steps[name] = by_shape[key]
 
@@ -277,7 +275,7 @@ class BaseTrainer:
       if metrics is None:
         raise ValueError(f'The evaluation data set {name} is empty.')
       summaries[name] = manager.write_metrics_summary(
-          metrics, self.train_state.step, num_steps
+        metrics, self.train_state.step, num_steps
       ).result()
     return summaries
 
@@ -286,17 +284,17 @@ class Trainer(BaseTrainer):
   """Plain training with optional microbatches."""
 
   def __init__(
-      self,
-      model: models.BaseModel,
-      train_state: train_state_lib.TrainState,
-      partitioner: partitioning.BasePartitioner,
-      eval_names: Sequence[str],
-      summary_dir: str | None,
-      train_state_axes: PyTree,
-      rng: Array,
-      learning_rate_fn: Callable[[Array], Array],
-      num_microbatches: int | None,
-      weight_metrics_computer: None = None,
+    self,
+    model: models.BaseModel,
+    train_state: train_state_lib.TrainState,
+    partitioner: partitioning.BasePartitioner,
+    eval_names: Sequence[str],
+    summary_dir: str | None,
+    train_state_axes: PyTree,
+    rng: Array,
+    learning_rate_fn: Callable[[Array], Array],
+    num_microbatches: int | None,
+    weight_metrics_computer: None = None,
   ):
     """Constructor; see t5x's documentation."""
     if weight_metrics_computer is not None:
@@ -305,47 +303,47 @@ class Trainer(BaseTrainer):
     self._num_microbatches = num_microbatches
     self._weight_metrics_computer = None
     super().__init__(
-        model=model,
-        train_state=train_state,
-        partitioner=partitioner,
-        eval_names=eval_names,
-        summary_dir=summary_dir,
-        train_state_axes=train_state_axes,
-        rng=rng,
+      model=model,
+      train_state=train_state,
+      partitioner=partitioner,
+      eval_names=eval_names,
+      summary_dir=summary_dir,
+      train_state_axes=train_state_axes,
+      rng=rng,
     )
 
   @functools.cached_property
   def _partitioned_train_step(self):
     def train_step(train_state, batch):
       return train_with_lr(
-          train_state,
-          batch,
-          learning_rate=self._learning_rate_fn(train_state.step),
-          dropout_rng=self._get_step_rng(train_state.step),
-          model=self._model,
-          num_microbatches=self._num_microbatches,
-          data_partition_spec=self._partitioner.data_partition_spec,
+        train_state,
+        batch,
+        learning_rate=self._learning_rate_fn(train_state.step),
+        dropout_rng=self._get_step_rng(train_state.step),
+        model=self._model,
+        num_microbatches=self._num_microbatches,
+        data_partition_spec=self._partitioner.data_partition_spec,
       )
 
     return self._partitioner.partition(
-        train_step,
-        in_axis_resources=(
-            self._train_state_axes,
-            self._partitioner.data_partition_spec,
-        ),
-        out_axis_resources=(self._train_state_axes, None),
-        donate_argnums=(0,),
+      train_step,
+      in_axis_resources=(
+        self._train_state_axes,
+        self._partitioner.data_partition_spec,
+      ),
+      out_axis_resources=(self._train_state_axes, None),
+      donate_argnums=(0,),
     )
 
   @functools.cached_property
   def _partitioned_eval_step(self):
     return self._partitioner.partition(
-        lambda train_state, batch: self._model.eval_fn(
-            train_state.params, batch
-        )[1],
-        in_axis_resources=(
-            self._train_state_axes,
-            self._partitioner.data_partition_spec,
-        ),
-        out_axis_resources=None,
+      lambda train_state, batch: self._model.eval_fn(train_state.params, batch)[
+        1
+      ],
+      in_axis_resources=(
+        self._train_state_axes,
+        self._partitioner.data_partition_spec,
+      ),
+      out_axis_resources=None,
     )

@@ -22,18 +22,15 @@ from typing import Any
 
 from absl import logging
 from clu.data import dataset_iterator
-from flax import traverse_util
 import flax
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from t5x import _subset
-from t5x import checkpoints
-from t5x import models
-from t5x import partitioning
+from t5x import _subset, checkpoints, models, partitioning
 from t5x import train_state as train_state_lib
 
 Array = jax.Array
@@ -52,7 +49,7 @@ class SaveCheckpointConfig:
   keep: int | None = None
   save_dataset: bool = False
   checkpoint_manager_cls: Callable[..., Any] = (
-      checkpoints.OrbaxCheckpointManagerInterface
+    checkpoints.OrbaxCheckpointManagerInterface
   )
 
 
@@ -115,58 +112,60 @@ class ShardedDatasetIterator(dataset_iterator.DatasetIterator):
 
 
 def prepare_train_iter(
-    dataset: tf.data.Dataset, *, partitioner
+  dataset: tf.data.Dataset, *, partitioner
 ) -> ShardedDatasetIterator:
   """Makes a data set into a checkpointable iterator of sharded batches."""
   return ShardedDatasetIterator(
-      dataset_iterator.TfDatasetIterator(dataset, checkpoint=True), partitioner
+    dataset_iterator.TfDatasetIterator(dataset, checkpoint=True), partitioner
   )
 
 
 def get_dataset(
-    cfg: DatasetConfig,
-    shard_id: int,
-    num_shards: int,
-    feature_converter_cls: Callable[..., seqio.FeatureConverter],
-    num_epochs: int | None = None,
+  cfg: DatasetConfig,
+  shard_id: int,
+  num_shards: int,
+  feature_converter_cls: Callable[..., seqio.FeatureConverter],
+  num_epochs: int | None = None,
 ) -> tf.data.Dataset:
   """Reads batches of a host's share through seqio, as t5x does."""
   seed = int(time.time()) if cfg.seed is None else cfg.seed
   return seqio.get_dataset(
-      mixture_or_task_name=cfg.mixture_or_task_name,
-      task_feature_lengths=cfg.task_feature_lengths,
-      dataset_split=cfg.split,
-      shuffle=cfg.shuffle,
-      num_epochs=num_epochs,
-      feature_converter=feature_converter_cls(
-          pack=cfg.pack, use_custom_packing_ops=False
-      ),
-      shard_info=seqio.ShardInfo(index=shard_id, num_shards=num_shards),
-      use_cached=cfg.use_cached,
-      seed=seed,
-      trim_output_features=cfg.trim_output_features,
-      batch_size=cfg.batch_size // num_shards,
+    mixture_or_task_name=cfg.mixture_or_task_name,
+    task_feature_lengths=cfg.task_feature_lengths,
+    dataset_split=cfg.split,
+    shuffle=cfg.shuffle,
+    num_epochs=num_epochs,
+    feature_converter=feature_converter_cls(
+      pack=cfg.pack, use_custom_packing_ops=False
+    ),
+    shard_info=seqio.ShardInfo(index=shard_id, num_shards=num_shards),
+    use_cached=cfg.use_cached,
+    seed=seed,
+    trim_output_features=cfg.trim_output_features,
+    batch_size=cfg.batch_size // num_shards,
   )
 
 
 def get_training_eval_datasets(
-    cfg: DatasetConfig,
-    eval_steps: int,
-    feature_converter_cls: Callable[..., seqio.FeatureConverter],
+  cfg: DatasetConfig,
+  eval_steps: int,
+  feature_converter_cls: Callable[..., seqio.FeatureConverter],
 ) -> dict[str, tf.data.Dataset]:
   """Returns {task: `eval_steps` batches, from the split's start}."""
   provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
-  names = [t.name for t in seqio.get_subtasks(provider) if cfg.split in t.splits]
+  names = [
+    t.name for t in seqio.get_subtasks(provider) if cfg.split in t.splits
+  ]
   if isinstance(provider, seqio.Mixture):
     names.append(provider.name)
   datasets = {}
   for name in names:
     dataset = get_dataset(
-        dataclasses.replace(cfg, mixture_or_task_name=name, batch_size=1),
-        shard_id=0,
-        num_shards=1,
-        feature_converter_cls=feature_converter_cls,
-        num_epochs=eval_steps * cfg.batch_size,
+      dataclasses.replace(cfg, mixture_or_task_name=name, batch_size=1),
+      shard_id=0,
+      num_shards=1,
+      feature_converter_cls=feature_converter_cls,
+      num_epochs=eval_steps * cfg.batch_size,
     )
     dataset = dataset.unbatch().repeat()
     dataset = dataset.batch(cfg.batch_size, drop_remainder=True)
@@ -188,9 +187,9 @@ def verify_matching_vocabs(cfg: DatasetConfig, model: models.DecoderOnlyModel):
       continue
     if vocabulary != model.output_vocabulary:
       raise ValueError(
-          f'The vocabulary of {cfg.mixture_or_task_name}/{name} is '
-          f'{vocabulary}, the one of the model {model.output_vocabulary}: bind '
-          'VOCABULARY to the one of the task.'
+        f'The vocabulary of {cfg.mixture_or_task_name}/{name} is '
+        f'{vocabulary}, the one of the model {model.output_vocabulary}: bind '
+        'VOCABULARY to the one of the task.'
       )
 
 
@@ -203,12 +202,12 @@ class TrainStateInitializer:
   """
 
   def __init__(
-      self,
-      optimizer_def,
-      init_fn: Callable[..., PyTree],
-      input_shapes: Mapping[str, tuple[int, ...]],
-      partitioner: partitioning.PjitPartitioner,
-      input_types: Mapping[str, Any] | None = None,
+    self,
+    optimizer_def,
+    init_fn: Callable[..., PyTree],
+    input_shapes: Mapping[str, tuple[int, ...]],
+    partitioner: partitioning.PjitPartitioner,
+    input_types: Mapping[str, Any] | None = None,
   ):
     """Constructor.
 
@@ -222,34 +221,36 @@ class TrainStateInitializer:
 
     def initialize(rng):
       variables = init_fn(
-          rng=rng, input_shapes=input_shapes, input_types=input_types
+        rng=rng, input_shapes=input_shapes, input_types=input_types
       )
       if optimizer_def is None:
         return train_state_lib.InferenceState.create(variables)
-      return train_state_lib.FlaxOptimTrainState.create(optimizer_def, variables)
+      return train_state_lib.FlaxOptimTrainState.create(
+        optimizer_def, variables
+      )
 
     self._initialize = initialize
     self._partitioner = partitioner
     self.global_train_state_shape = jax.eval_shape(
-        initialize, jax.random.PRNGKey(0)
+      initialize, jax.random.PRNGKey(0)
     )
     self.train_state_axes = partitioner.get_mesh_axes(
-        self.global_train_state_shape
+      self.global_train_state_shape
     )
 
   def from_scratch(self, init_rng: Array):
     """Initialises a state on the mesh."""
     return self._partitioner.partition(
-        self._initialize,
-        in_axis_resources=None,
-        out_axis_resources=self.train_state_axes,
+      self._initialize,
+      in_axis_resources=None,
+      out_axis_resources=self.train_state_axes,
     )(init_rng)
 
 
 def find_restore_path(
-    model_dir: str, restore: RestoreCheckpointConfig | None
+  model_dir: str, restore: RestoreCheckpointConfig | None
 ) -> str | None:
-  """Returns the checkpoint to begin from: the run's own newest, or `restore`'s."""
+  """Returns where to begin: the run's newest checkpoint, or `restore`'s."""
   places = [RestoreCheckpointConfig(path=model_dir)]
   if restore is not None and restore.path:
     places.append(restore)
@@ -260,7 +261,7 @@ def find_restore_path(
       _subset.refuse(f'restoring {place}')
     if not tf.io.gfile.isdir(place.path):
       raise ValueError(
-          f'utils.RestoreCheckpointConfig.path = {place.path!r} is no directory.'
+        f'utils.RestoreCheckpointConfig.path = {place.path!r} is no directory.'
       )
     if steps := checkpoints.all_steps(place.path):
       return os.path.join(place.path, f'checkpoint_{steps[-1]}')
@@ -268,11 +269,11 @@ def find_restore_path(
 
 
 def log_model_info(
-    log_file: str, train_state_shape, partitioner: partitioning.PjitPartitioner
+  log_file: str, train_state_shape, partitioner: partitioning.PjitPartitioner
 ):
   """Writes every parameter's shape and sharding, and their number."""
   flatten = lambda tree: traverse_util.flatten_dict(
-      flax.core.unfreeze(tree), sep='/'
+    flax.core.unfreeze(tree), sep='/'
   )
   shapes = flatten(train_state_shape.params)
   specs = flatten(partitioner.get_mesh_axes(train_state_shape).params)

@@ -1,0 +1,50 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Fixtures: a tiny student, a tiny teacher, and data whose rows are known.
+
+The suite runs on whichever engine is importable; with the real t5x on
+PYTHONPATH all of it runs on that one.
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Most tests compile the same few programs; subprocesses share the cache, too.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import pytest
+
+from salt_t5x import engine
+import tiny
+
+
+def pytest_report_header():
+  return f'salt_t5x engine: {engine.current()}'
+
+
+@pytest.fixture(scope='session')
+def teacher_dir(tmp_path_factory):
+  """A model directory with a trained tiny teacher (checkpoints 0, 30, 60)."""
+  model_dir = tmp_path_factory.mktemp('teacher')
+  tiny.train_teacher(str(model_dir), steps=60, period=30)
+  return str(model_dir)

@@ -1,0 +1,369 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The two stages: what each computes, what it holds, and the errors before."""
+
+import gc
+import math
+import os
+
+import jax
+import numpy as np
+import pytest
+from t5x import trainer as t5x_trainer
+
+from salt_t5x import run_record, schedules
+from salt_t5x import teacher as teacher_lib
+import tiny
+
+
+def plain_trainer(trainer, model=None):
+  """A stock t5x trainer that goes on from a trainer's present state."""
+  state = jax.tree.map(
+    lambda x: jax.device_put(np.array(x), x.sharding), trainer.train_state
+  )
+  return tiny.make_trainer(
+    model=model or trainer._model, train_state=state, cls=t5x_trainer.Trainer
+  )
+
+
+def test_second_stage_is_bitwise_stock_t5x(teacher_dir):
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=5))
+  data = tiny.batches()
+  trainer.compile_train(next(tiny.batches()))
+  tiny.summaries(trainer, 5, batch_iter=data)
+  stock = plain_trainer(trainer)
+  assert type(stock) is t5x_trainer.Trainer
+  ours = tiny.losses(trainer, 4, start=5)
+  theirs = tiny.losses(stock, 4, start=5)
+  assert ours == theirs
+  tiny.assert_equal(trainer.train_state, stock.train_state)
+
+
+def test_first_stage_differs_from_plain_training(teacher_dir):
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=5))
+  plain = tiny.make_trainer()
+  ours, theirs = tiny.losses(trainer, 6), tiny.losses(plain, 6)
+  assert all(a != b for a, b in zip(ours, theirs, strict=True))
+
+
+def test_loss_is_the_mix_of_its_parts(teacher_dir):
+  trainer = tiny.make_trainer(
+    tiny.make_model(z_loss=0.01),
+    **tiny.distilling(teacher_dir, kd_steps=3, weight=0.3),
+  )
+  for s in tiny.summaries(trainer, 3):
+    per_token = s['loss_per_nonpadding_target_token']
+    z_loss = s['z_loss'] / (tiny.BATCH * tiny.LENGTH)
+    mix = (
+      0.7 * s['salt/cross_entropy'] + 0.3 * s['salt/distillation_cross_entropy']
+    )
+    np.testing.assert_allclose(per_token, mix + z_loss, rtol=1e-5)
+    np.testing.assert_allclose(s['salt/distillation_weight'], 0.3, rtol=1e-6)
+    assert s['log_perplexity'] == s['salt/cross_entropy']
+    assert s['salt/teacher_entropy'] <= s['salt/distillation_cross_entropy']
+    assert s['salt/teacher_cross_entropy'] < math.log(tiny.VOCAB_SIZE) - 0.5
+    assert 0 <= s['salt/agreement'] <= 1
+
+
+def test_weight_zero_trains_like_baseline_without_a_teacher():
+  trainer = tiny.make_trainer(schedule=schedules.step(0.0, 5))
+  plain = tiny.make_trainer(cls=t5x_trainer.Trainer)
+  assert tiny.losses(trainer, 4) == tiny.losses(plain, 4)
+
+
+def test_switch_may_fall_inside_a_call(teacher_dir):
+  by_one = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=5))
+  at_once = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=5))
+  tiny.summaries(by_one, 8)
+  tiny.summaries(at_once, 8, per_call=8)
+  tiny.assert_equal(by_one.train_state, at_once.train_state)
+
+
+def test_teacher_is_freed_at_kd_steps(teacher_dir):
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=2))
+  data = tiny.batches()
+  trainer.compile_train(next(tiny.batches()))
+  arrays = jax.tree.leaves(trainer._teacher_params)
+  trainer.train(data, 1, 0).result()
+  assert not any(a.is_deleted() for a in arrays)
+  trainer.train(data, 1, 1).result()
+  assert all(a.is_deleted() for a in arrays)
+  assert trainer._teacher_params is None
+  shapes = {a.shape for a in arrays} - {
+    a.shape for a in jax.tree.leaves(trainer.train_state)
+  }
+  assert shapes, 'the teacher has shapes of its own'
+  gc.collect()
+  assert not shapes & {a.shape for a in jax.live_arrays()}
+
+
+def test_linear_decay_distils_until_weight_is_zero(teacher_dir):
+  options = tiny.distilling(teacher_dir)
+  options['schedule'] = schedules.linear_decay(0.8, 1, 5)
+  trainer = tiny.make_trainer(**options)
+  seen = [s.get('salt/distillation_weight') for s in tiny.summaries(trainer, 7)]
+  np.testing.assert_allclose(seen[:5], [0.8, 0.8, 0.6, 0.4, 0.2], rtol=1e-5)
+  assert seen[5:] == [None, None]
+
+
+@pytest.mark.parametrize('num_microbatches', [2, 4])
+def test_microbatches_change_nothing(teacher_dir, num_microbatches):
+  padded = tiny.rows()[: 4 * tiny.BATCH].copy()
+  padded[::3, 7:] = 0
+  data = [tiny.batch_of(b) for b in np.split(padded, 4)]
+  whole = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=3))
+  split = tiny.make_trainer(
+    num_microbatches=num_microbatches,
+    **tiny.distilling(teacher_dir, kd_steps=3),
+  )
+  a = tiny.summaries(whole, 4, batch_iter=iter(data))
+  b = tiny.summaries(split, 4, batch_iter=iter(data))
+  for one, other in zip(a, b, strict=True):
+    for name in one:
+      if not name.startswith('timing'):
+        np.testing.assert_allclose(
+          one[name], other[name], rtol=2e-4, err_msg=name
+        )
+
+
+def test_packed_rows_give_the_sums_of_single_ones(teacher_dir):
+  """Sums over tokens do not know about packing."""
+  data = tiny.rows()[:8]
+  one = tiny.batch_of(np.concatenate([data[:4], data[4:]]))
+  packed = {k: np.concatenate([v[:4], v[4:]], axis=1) for k, v in one.items()}
+  ones = np.ones((4, tiny.LENGTH), np.int32)
+  packed['decoder_segment_ids'] = np.concatenate([ones, 2 * ones], axis=1)
+  packed['decoder_positions'] = np.tile(np.arange(tiny.LENGTH), (4, 2))
+  model, teacher = tiny.make_model(), tiny.make_teacher_model()
+  init = lambda m, seed: m.get_initial_variables(
+    jax.random.PRNGKey(seed),
+    {'decoder_input_tokens': (8, tiny.LENGTH)},
+    {'decoder_input_tokens': np.int32},
+  )['params']
+  params, teacher_params = init(model, 0), init(teacher, 1)
+
+  @jax.jit
+  def loss(batch):
+    return model.distillation_loss_fn(
+      params,
+      batch,
+      None,
+      teacher_model=teacher,
+      teacher_params=teacher_params,
+      distillation_weight=0.667,
+      teacher_temperature=0.25,
+      top_k=None,
+    )
+
+  (a, metrics_a), (b, metrics_b) = loss(one), loss(packed)
+  np.testing.assert_allclose(a, b, rtol=1e-5)
+  for name in ('accuracy', 'log_perplexity', 'salt/agreement'):
+    np.testing.assert_allclose(
+      metrics_a[name].compute(), metrics_b[name].compute(), rtol=1e-5
+    )
+
+
+def test_any_module_that_returns_logits_teaches(teacher_dir, tmp_path):
+  """Hidden states and embedding are a short cut, not a condition."""
+  model = tiny.make_teacher_model()
+  model.module = tiny.LogitsOnly(model.module.config)
+  trainer = tiny.make_trainer(model, summary_dir=str(tmp_path), total_steps=40)
+  trainer.train(tiny.batches(), 40, 0).result()
+  tiny.save_checkpoint(str(tmp_path), trainer)
+  student = tiny.make_trainer(
+    **tiny.distilling(str(tmp_path), kd_steps=3, model=model)
+  )
+  for s in tiny.summaries(student, 3):
+    assert s['salt/teacher_cross_entropy'] < math.log(tiny.VOCAB_SIZE) - 0.5
+
+
+def test_top_k_distils_another_loss(teacher_dir):
+  full = tiny.make_trainer(**tiny.distilling(teacher_dir))
+  top = tiny.make_trainer(**tiny.distilling(teacher_dir, top_k=4))
+  everything = tiny.make_trainer(
+    **tiny.distilling(teacher_dir, top_k=tiny.VOCAB_SIZE)
+  )
+  a, b, c = (tiny.losses(t, 2) for t in (full, top, everything))
+  assert a[0] != b[0]
+  np.testing.assert_allclose(a, c, rtol=1e-4)
+
+
+def test_resume_past_kd_steps_needs_no_teacher(teacher_dir):
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=2))
+  tiny.losses(trainer, 3)
+  resumed = tiny.make_trainer(
+    trainer._model,
+    train_state=trainer.train_state,
+    **tiny.distilling('/no/such/teacher', kd_steps=2),
+  )
+  resumed.compile_train(next(tiny.batches()))
+  assert resumed._teacher_params is None
+  assert len(tiny.losses(resumed, 2, start=3)) == 2
+
+
+def test_run_at_its_first_step_reads_from_the_beginning(tmp_path):
+  """t5x saves the first checkpoint with one batch already read."""
+
+  class Data:
+    def __init__(self):
+      self.reset()
+      next(self)
+
+    def __iter__(self):
+      return self
+
+    def __next__(self):
+      return next(self._it)
+
+    def reset(self):
+      self._it = tiny.batches()
+
+  fresh = tiny.make_trainer(summary_dir=str(tmp_path))
+  expected = tiny.losses(tiny.make_trainer(), 2)
+  assert tiny.losses(fresh, 2, batch_iter=Data()) == expected
+  # Later in the run the iterator is where it was saved, and is left alone.
+  later = tiny.make_trainer(
+    fresh._model, summary_dir=str(tmp_path), train_state=fresh.train_state
+  )
+  assert int(later.train_state.step) == 2
+  data = Data()
+  later.train(data, 1, 2).result()
+  assert tiny.row_ids(next(data))[0] == 2 * tiny.BATCH
+
+
+def test_record_keeps_vocabulary_and_first_step(tmp_path):
+  tiny.make_trainer(summary_dir=str(tmp_path))
+  record = run_record.read(str(tmp_path))
+  assert record.first_step == 0
+  assert record.vocab_size == tiny.VOCAB_SIZE
+  with pytest.raises(ValueError, match='MODEL_DIR.*another vocabulary'):
+    tiny.make_trainer(
+      tiny.make_model(tiny.vocabulary(31)), summary_dir=str(tmp_path)
+    )
+
+
+def test_metrics_reach_tensorboard(teacher_dir, tmp_path):
+  trainer = tiny.make_trainer(
+    summary_dir=str(tmp_path), **tiny.distilling(teacher_dir, kd_steps=2)
+  )
+  tiny.summaries(trainer, 3)
+  trainer.close()
+  from salt_t5x import report  # pylint: disable=g-import-not-at-top
+
+  scalars = report.read_scalars(os.path.join(tmp_path, 'train'))
+  assert [s for s, _ in scalars['loss']] == [1, 2, 3]
+  weights = dict(scalars['salt/distillation_weight'])
+  assert weights[2] == 0.0 and weights[1] == pytest.approx(0.667)
+  for name in (
+    'salt/cross_entropy',
+    'salt/distillation_cross_entropy',
+    'salt/teacher_cross_entropy',
+    'salt/agreement',
+  ):
+    assert len(scalars[name]) == 2
+
+
+# --- Errors, each before anything compiles -----------------------------------
+
+
+@pytest.mark.parametrize('rho', [0.0, -1.0, math.nan, math.inf])
+def test_temperature_out_of_range(teacher_dir, rho):
+  with pytest.raises(ValueError, match='teacher_temperature = .*positive'):
+    tiny.make_trainer(**tiny.distilling(teacher_dir, teacher_temperature=rho))
+
+
+@pytest.mark.parametrize('k', [0, tiny.VOCAB_SIZE + 1])
+def test_top_k_out_of_range(teacher_dir, k):
+  with pytest.raises(ValueError, match=f'top_k = {k} '):
+    tiny.make_trainer(**tiny.distilling(teacher_dir, top_k=k))
+
+
+def test_schedule_past_the_run(teacher_dir):
+  with pytest.raises(ValueError, match=r'schedules.step.kd_steps = 9 .* = 8'):
+    tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=9, total_steps=8))
+
+
+def test_no_teacher():
+  with pytest.raises(ValueError, match='trainer.SaltTrainer.teacher = None'):
+    tiny.make_trainer(schedule=schedules.step(0.5, 5))
+
+
+@pytest.mark.parametrize('path', [None, ''])
+def test_no_teacher_path(path):
+  with pytest.raises(
+    ValueError, match=r'teacher.Teacher.path = .*TEACHER_PATH'
+  ):
+    tiny.make_trainer(**tiny.distilling(path))
+
+
+def test_teacher_of_another_vocabulary(teacher_dir):
+  with pytest.raises(ValueError, match='another vocabulary'):
+    tiny.make_trainer(
+      tiny.make_model(tiny.vocabulary(31)), **tiny.distilling(teacher_dir)
+    )
+
+
+def test_teacher_of_another_architecture(teacher_dir):
+  trainer = tiny.make_trainer(
+    **tiny.distilling(teacher_dir, model=tiny.make_teacher_model(mlp_dim=48))
+  )
+  with pytest.raises(
+    ValueError, match=r'teacher.Teacher.model is not the architecture'
+  ) as e:
+    trainer.compile_train(next(tiny.batches()))
+  assert '(in the checkpoint' not in str(e.value)
+  assert 'wi_0' in str(e.value) and '32' in str(e.value)
+
+
+@pytest.mark.parametrize('damage', [lambda x: 0 * x, lambda x: np.nan * x])
+def test_teacher_that_knows_nothing(teacher_dir, monkeypatch, damage):
+  """Zeros and NaN are found before the first update."""
+  load = teacher_lib.load
+
+  def damaged(*args):
+    params, axes = load(*args)
+    return jax.tree.map(damage, params), axes
+
+  monkeypatch.setattr(teacher_lib, 'load', damaged)
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir))
+  before = tiny.host_copy(trainer.train_state)
+  with pytest.raises(ValueError, match='minimum_gain'):
+    trainer.train(tiny.batches(), 1, 0)
+  for x, y in zip(
+    jax.tree.leaves(before),
+    jax.tree.leaves(tiny.host_copy(trainer.train_state)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_untrained_teacher(teacher_dir):
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, step=0))
+  with pytest.raises(ValueError, match=r'knows nothing has log V'):
+    trainer.train(tiny.batches(), 1, 0)
+
+
+def test_normalizer_that_depends_on_the_microbatch():
+  model = tiny.make_model(loss_normalizing_factor='NUM_REAL_TARGET_TOKENS')
+  with pytest.raises(ValueError, match='loss_normalizing_factor.*microbatches'):
+    tiny.make_trainer(model, num_microbatches=2)
+
+
+def test_constant_normalizer_scales_the_loss():
+  plain = tiny.make_trainer()
+  scaled = tiny.make_trainer(tiny.make_model(loss_normalizing_factor=96.0))
+  a, b = tiny.summaries(plain, 1)[0], tiny.summaries(scaled, 1)[0]
+  np.testing.assert_allclose(a['loss'], 96 * b['loss'], rtol=1e-6)
+  assert a['log_perplexity'] == b['log_perplexity']
