@@ -21,6 +21,7 @@ other modules of this package just `import t5x`; nothing outside this file
 knows which engine it got.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -118,13 +119,23 @@ def current() -> str:
   return EMBEDDED if folder.parent == _EMBEDDED_DIR else T5X
 
 
+def _gin_dir() -> pathlib.Path:
+  """Where 'salt_t5x/gin' lies: in the package, or beside it in a checkout."""
+  installed = _PACKAGE_DIR / 'gin'
+  return installed if installed.is_dir() else _PACKAGE_DIR.parent / 'gin'
+
+
 def _gin_file(path: str) -> pathlib.Path:
-  """Maps 'salt_t5x/gin/...' to the file, from a wheel or from a checkout."""
-  relative = path[len(_GIN_PREFIX) :]
-  installed = _PACKAGE_DIR / 'gin' / relative
-  return (
-    installed if installed.exists() else _PACKAGE_DIR.parent / 'gin' / relative
-  )
+  return _gin_dir() / path.removeprefix(_GIN_PREFIX)
+
+
+def gin_fingerprint() -> str:
+  """Returns a hash of all gin files of the package."""
+  digest = hashlib.sha256()
+  for path in sorted(_gin_dir().rglob('*.gin')):
+    digest.update(path.relative_to(_gin_dir()).as_posix().encode() + b'\0')
+    digest.update(path.read_bytes() + b'\0')
+  return digest.hexdigest()
 
 
 def register_gin_reader():

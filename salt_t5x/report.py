@@ -12,17 +12,31 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Reads a run's scalars back from its TensorBoard files."""
+"""From a run's TensorBoard files to a table and curves."""
 
 import collections
+from collections.abc import Mapping, Sequence
 import glob
+import json
 import os
+from typing import Any
 
+import matplotlib
+
+matplotlib.use('Agg')  # Files only; there may be no screen.
+
+import matplotlib.pyplot as plt
+import numpy as np
 import tensorflow as tf
 
+# {tag: [(step, value), ...]}
+Curves = Mapping[str, Sequence[tuple[int, float]]]
 
-def read_scalars(directory: str) -> dict[str, list[tuple[int, float]]]:
-  """Reads all scalars that were written below a directory's event files.
+_LABELS = {'teacher': 'SLM', 'baseline': 'BASELINE', 'salt': 'SALT'}
+
+
+def read_scalars(directory: str) -> Curves:
+  """Reads all scalars from a directory's event files.
 
   A step that was written twice (before and after a preemption) keeps the last
   value written.
@@ -42,3 +56,147 @@ def read_scalars(directory: str) -> dict[str, list[tuple[int, float]]]:
           tensor = tf.make_ndarray(value.tensor)
           found[value.tag][event.step] = float(tensor)
   return {tag: sorted(points.items()) for tag, points in found.items()}
+
+
+def first_step_below(
+  curve: Sequence[tuple[int, float]], limit: float
+) -> int | None:
+  """The first step from which a curve stays at or below a limit, or None."""
+  first = None
+  for step, value in curve:
+    if value > limit:
+      first = None
+    elif first is None:
+      first = step
+  return first
+
+
+def summarize(
+  seeds: Sequence[Mapping[str, Curves]], kd_steps: int
+) -> dict[str, Any]:
+  """Reduces held-out curves to the numbers of Table 1.
+
+  Args:
+    seeds: for each seed, {run: curves with 'accuracy' and 'log_perplexity'}.
+    kd_steps: n_KD; the runs were evaluated at this step.
+
+  Returns:
+    A JSON-able dict. `rows` holds (run, step, accuracy in percent and
+    log-perplexity in nats, each a list over the seeds); `passes_baseline` the
+    share of the steps after which SALT stays at or below BASELINE's final
+    log-perplexity, or null, for each seed.
+  """
+  last = seeds[0]['baseline']['log_perplexity'][-1][0]
+  rows = []
+
+  def add(run, step, stage):
+    at = lambda tag: [dict(curves[run][tag])[step] for curves in seeds]
+    rows.append(
+      {
+        'run': run,
+        'stage': stage,
+        'step': step,
+        'accuracy': [100 * a for a in at('accuracy')],
+        'log_perplexity': at('log_perplexity'),
+      }
+    )
+
+  add('teacher', seeds[0]['teacher']['accuracy'][-1][0], 'final')
+  for step, stage in ((kd_steps, 'n_KD'), (last, 'final')):
+    for run in ('baseline', 'salt'):
+      add(run, step, stage)
+  passes = []
+  for curves in seeds:
+    final = curves['baseline']['log_perplexity'][-1][1]
+    step = first_step_below(curves['salt']['log_perplexity'], final)
+    passes.append(None if step is None else step / last)
+  return {
+    'kd_steps': kd_steps,
+    'total_steps': last,
+    'rows': rows,
+    'passes_baseline': passes,
+  }
+
+
+def _mean_and_spread(values: Sequence[float], digits: int) -> str:
+  text = f'{np.mean(values):.{digits}f}'
+  if len(values) > 1:
+    text += f' ± {np.std(values, ddof=1):.{digits}f}'
+  return text
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+  """Formats the numbers as the paper's Table 1."""
+  seeds = len(results['passes_baseline'])
+  lines = [
+    '| model | stage (step) | accuracy, % | log-perplexity |',
+    '|---|---|---|---|',
+  ]
+  for row in results['rows']:
+    lines.append(
+      f'| {_LABELS[row["run"]]} | {row["stage"]} ({row["step"]}) '
+      f'| {_mean_and_spread(row["accuracy"], 2)} '
+      f'| {_mean_and_spread(row["log_perplexity"], 3)} |'
+    )
+  lines.append('')
+  if seeds > 1:
+    lines.append(f'Mean ± standard deviation over {seeds} seeds.')
+  passes = results['passes_baseline']
+  if None in passes:
+    lines.append(
+      f"SALT passed BASELINE's final log-perplexity in "
+      f'{seeds - passes.count(None)} of {seeds} comparisons.'
+    )
+  else:
+    share = _mean_and_spread([100 * p for p in passes], 0)
+    lines.append(
+      f"SALT passes BASELINE's final log-perplexity after {share}% of the "
+      f'steps (n_KD = {results["kd_steps"]} of {results["total_steps"]}).'
+    )
+  return '\n'.join(lines) + '\n'
+
+
+def plot(
+  path: str, seeds: Mapping[str, Mapping[str, Curves]], kd_steps: int
+) -> None:
+  """Draws held-out accuracy and log-perplexity over the steps (Fig. 3, 8)."""
+  figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout='constrained')
+  colors = {'teacher': 'tab:gray', 'baseline': 'tab:blue', 'salt': 'tab:red'}
+  for axis, tag in zip(axes, ('accuracy', 'log_perplexity'), strict=True):
+    for i, curves in enumerate(seeds.values()):
+      for run, color in colors.items():
+        steps, values = zip(*curves[run][tag], strict=True)
+        axis.plot(
+          steps,
+          values,
+          color=color,
+          linestyle='--' if run == 'teacher' else '-',
+          label=None if i else _LABELS[run],
+        )
+    axis.axvline(kd_steps, color='black', linewidth=0.8, linestyle=':')
+    axis.set(xlabel='step', title=f'held-out {tag.replace("_", "-")}')
+    axis.grid(alpha=0.3)
+  # The first evaluations would flatten what matters.
+  final = [c['baseline']['log_perplexity'][-1][1] for c in seeds.values()]
+  axes[1].set_ylim(min(final) - 0.15, min(final) + 1.5)
+  axes[0].legend()
+  axes[0].text(kd_steps, axes[0].get_ylim()[0], ' $n_{KD}$', va='bottom')
+  figure.savefig(path, dpi=140)
+  plt.close(figure)
+
+
+def write(
+  directory: str,
+  results: Mapping[str, Any],
+  text: str,
+  seeds: Mapping[str, Mapping[str, Curves]],
+) -> None:
+  """Writes results.json, results.md and curves.png."""
+  with open(
+    os.path.join(directory, 'results.json'), 'w', encoding='utf-8'
+  ) as f:
+    json.dump(results, f, indent=2)
+    f.write('\n')
+  with open(os.path.join(directory, 'results.md'), 'w', encoding='utf-8') as f:
+    f.write(text)
+  plot(os.path.join(directory, 'curves.png'), seeds, results['kd_steps'])

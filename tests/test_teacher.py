@@ -1,0 +1,165 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Finding, checking and restoring a teacher."""
+
+import math
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from t5x import partitioning
+
+from salt_t5x import run_record
+from salt_t5x import teacher as teacher_lib
+import tiny
+
+
+def steps_of(path, step=None):
+  return teacher_lib.find_checkpoint(path, step).name
+
+
+def test_newest_or_named_checkpoint(teacher_dir):
+  assert steps_of(teacher_dir) == 'checkpoint_60'
+  assert steps_of(teacher_dir, 30) == 'checkpoint_30'
+  assert steps_of(f'{teacher_dir}/checkpoint_0') == 'checkpoint_0'
+  assert steps_of(f'{teacher_dir}/checkpoint_30', 30) == 'checkpoint_30'
+
+
+def test_checkpoint_being_written_is_not_seen(teacher_dir, tmp_path):
+  copy = shutil.copytree(teacher_dir, tmp_path / 'teacher')
+  os.rename(
+    copy / 'checkpoint_60', copy / 'checkpoint_60.orbax-checkpoint-tmp-1'
+  )
+  assert steps_of(str(copy)) == 'checkpoint_30'
+
+
+@pytest.mark.parametrize(
+  'path, step, message',
+  [
+    (None, None, 'TEACHER_PATH'),
+    ('/no/such/place', None, 'no such directory'),
+    ('{dir}', 31, r'only the steps \[0, 30, 60\]'),
+    ('{dir}/checkpoint_30', 60, 'names step 30'),
+    ('{dir}/checkpoint_31', None, 'no such directory'),
+    ('{dir}/train', None, 'no finished checkpoint'),
+  ],
+)
+def test_no_such_checkpoint(teacher_dir, path, step, message):
+  os.makedirs(f'{teacher_dir}/train', exist_ok=True)
+  path = path and path.format(dir=teacher_dir)
+  with pytest.raises(ValueError, match=message):
+    teacher_lib.find_checkpoint(path, step)
+
+
+def test_legacy_checkpoint_is_named(tmp_path):
+  os.makedirs(tmp_path / 'checkpoint_5')
+  with pytest.raises(ValueError, match='not an Orbax checkpoint'):
+    teacher_lib.find_checkpoint(str(tmp_path), None)
+
+
+def load(teacher_dir, **options):
+  teacher = teacher_lib.Teacher(
+    **(dict(model=tiny.make_teacher_model(), path=teacher_dir) | options)
+  )
+  return teacher_lib.load(
+    teacher,
+    next(tiny.batches()),
+    partitioning.PjitPartitioner(num_partitions=1),
+  )
+
+
+def test_restores_what_was_saved(teacher_dir, tmp_path):
+  trainer = tiny.make_trainer(
+    tiny.make_teacher_model(), summary_dir=str(tmp_path)
+  )
+  trainer.train(tiny.batches(), 3, 0).result()
+  tiny.save_checkpoint(str(tmp_path), trainer)
+  params, axes = load(str(tmp_path))
+  expected = trainer.train_state.state_dict()['target']
+  assert jax.tree.structure(params) == jax.tree.structure(expected)
+  for a, b in zip(
+    jax.tree.leaves(params), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+  assert set(axes) == set(params)
+
+
+def test_held_in_bfloat16_on_request(teacher_dir):
+  exact, _ = load(teacher_dir)
+  params, _ = load(teacher_dir, dtype='bfloat16')
+  for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(params), strict=True):
+    assert b.dtype == jax.numpy.bfloat16
+    np.testing.assert_allclose(a, b.astype(np.float32), rtol=1e-2)
+
+
+def test_vocabulary_of_the_teacher(teacher_dir, tmp_path, caplog):
+  check = teacher_lib.check_vocabulary
+  check(teacher_dir, tiny.vocabulary())
+  check(f'{teacher_dir}/checkpoint_60', tiny.vocabulary())
+  with pytest.raises(ValueError, match=r'32 tokens.*31 tokens'):
+    check(f'{teacher_dir}/checkpoint_60', tiny.vocabulary(31))
+  # A teacher from elsewhere has no record: said, not refused.
+  check(str(tmp_path), tiny.vocabulary())
+
+
+def test_padding_rows_may_differ(teacher_dir):
+  """The same tokens, but a student padded to more rows."""
+  student = tiny.make_model(vocab_size=tiny.VOCAB_SIZE + 8)
+  trainer = tiny.make_trainer(student, **tiny.distilling(teacher_dir))
+  assert np.isfinite(tiny.losses(trainer, 2)).all()
+
+
+def test_teacher_with_fewer_rows_than_tokens(tmp_path):
+  narrow = tiny.make_teacher_model(vocab_size=tiny.VOCAB_SIZE - 2)
+  trainer = tiny.make_trainer(narrow)
+  tiny.save_checkpoint(str(tmp_path), trainer)
+  with pytest.raises(ValueError, match=r'30 output rows.*32 tokens'):
+    load(str(tmp_path), model=narrow)
+
+
+def test_features_the_teacher_cannot_take(teacher_dir):
+  """A prefix-LM teacher needs to know the prefix."""
+  model = tiny.make_teacher_model(inputs_bidirectional_attention=True)
+  with pytest.raises(ValueError, match='cannot be applied to the features'):
+    load(teacher_dir, model=model)
+
+
+@pytest.mark.parametrize('value', [math.log(32) - 0.49, 9.0, math.nan])
+def test_weak_teacher_is_refused(value):
+  with pytest.raises(ValueError, match=r'log V = 3\.466'):
+    teacher_lib.check_cross_entropy(value, 32, 0.5)
+
+
+def test_strong_teacher_passes():
+  teacher_lib.check_cross_entropy(math.log(32) - 0.51, 32, 0.5)
+
+
+def test_damaged_record_is_named(tmp_path):
+  record = run_record.RunRecord('a', 3, 0)
+  run_record.write(str(tmp_path), record)
+  assert run_record.read(str(tmp_path)) == record
+  path = tmp_path / 'salt_t5x.json'
+  for text in ('', '{', '[]', '{"vocabulary": "a"}', 'null'):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r'salt_t5x\.json is damaged'):
+      run_record.read(str(tmp_path))
+
+
+def test_fingerprint_knows_the_vocabulary_not_its_file():
+  a, b = tiny.vocabulary(), tiny.vocabulary(31)
+  assert run_record.fingerprint(a) == run_record.fingerprint(tiny.vocabulary())
+  assert run_record.fingerprint(a) != run_record.fingerprint(b)
