@@ -61,7 +61,8 @@ def _import_real_t5x(folder):
   """Imports the real t5x, or says which piece of it is missing."""
   try:
     importlib.import_module('t5x.trainer')
-  except ImportError as e:
+  except (ImportError, AttributeError) as e:
+    # An AttributeError is how a version that does not fit shows.
     raise ImportError(
       f'A real t5x is installed at {folder}, but it cannot be imported: '
       f'{e.name or "a name"} is missing or broken ({e}). Install what t5x '

@@ -22,9 +22,9 @@ without z-loss, so that BASELINE, RKD and SALT compare.
 from clu import metrics as clu_metrics
 import jax
 import jax.numpy as jnp
-from t5x import metrics as t5x_metrics
 
 from salt_t5x import losses
+from t5x import metrics as t5x_metrics
 
 MetricsMap = dict[str, clu_metrics.Metric]
 

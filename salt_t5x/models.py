@@ -20,11 +20,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import seqio
+
+from salt_t5x import losses, metrics
 from t5x import decoding, optimizers
 from t5x import losses as t5x_losses
 from t5x import models as t5x_models
-
-from salt_t5x import losses, metrics
 
 Array = jax.Array
 Batch = Mapping[str, Array]

@@ -38,12 +38,13 @@ class RunRecord:
     vocabulary: fingerprint of the vocabulary (`fingerprint`).
     vocab_size: tokens in it, extra ids included, padding rows not.
     first_step: the step at which training in this directory began: 0, or the
-      step of the checkpoint it was initialised from.
+      step of the checkpoint it was initialised from; None if the directory held
+      checkpoints before it held a record.
   """
 
   vocabulary: str
   vocab_size: int
-  first_step: int
+  first_step: int | None
 
 
 def fingerprint(vocabulary: seqio.Vocabulary) -> str:

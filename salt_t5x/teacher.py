@@ -34,10 +34,10 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import seqio
-from t5x import models as t5x_models
-from t5x import partitioning, utils
 
 from salt_t5x import models, run_record
+from t5x import models as t5x_models
+from t5x import partitioning, utils
 
 Array = jax.Array
 PyTree = Any
@@ -65,6 +65,13 @@ class Teacher:
   step: int | None = None
   dtype: str | None = None
   minimum_gain: float = 0.5
+
+
+def finished_checkpoints(model_dir: str) -> dict[int, epath.Path]:
+  """Lists {step: directory}, leaving out what is still being written."""
+  names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
+  found = names.find_all(epath.Path(model_dir))
+  return {m.step: epath.Path(m.path) for m in found}
 
 
 def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
@@ -102,8 +109,7 @@ def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
         f'names step {named[1]}; leave one of them out.'
       )
     step, directory = int(named[1]), directory.parent
-  names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
-  found = {m.step: m.path for m in names.find_all(directory)}
+  found = finished_checkpoints(os.fspath(directory))
   if not found:
     raise ValueError(
       f'teacher.Teacher.path = {path!r} holds no finished checkpoint_<step>; '
@@ -117,7 +123,7 @@ def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
       f'only the steps {sorted(found)}. Note that t5x keeps the last '
       '`SaveCheckpointConfig.keep` checkpoints only.'
     )
-  checkpoint = epath.Path(found[step])
+  checkpoint = found[step]
   if not (checkpoint / 'state').is_dir():
     raise ValueError(
       f'teacher.Teacher.path: {checkpoint} is not an Orbax checkpoint of t5x '

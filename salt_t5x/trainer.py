@@ -30,14 +30,14 @@ from typing import Any
 
 from absl import logging
 import jax
-from t5x import models as t5x_models
-from t5x import partitioning
-from t5x import train_state as train_state_lib
-from t5x import trainer as t5x_trainer
 import tqdm
 
 from salt_t5x import losses, models, run_record, schedules
 from salt_t5x import teacher as teacher_lib
+from t5x import models as t5x_models
+from t5x import partitioning
+from t5x import train_state as train_state_lib
+from t5x import trainer as t5x_trainer
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -130,17 +130,20 @@ class SaltTrainer(t5x_trainer.Trainer):
       weight_metrics_computer=weight_metrics_computer,
     )
 
-  def _begin_record(self, summary_dir, model, first_step):
+  def _begin_record(self, summary_dir, model, step):
     """Writes the model directory's record, or compares with it on a resume."""
+    record = run_record.read(summary_dir) if summary_dir else None
+    # A directory with checkpoints but no record was begun by another trainer,
+    # and where is not known.
+    begun = summary_dir and teacher_lib.finished_checkpoints(summary_dir)
     mine = run_record.RunRecord(
       vocabulary=run_record.fingerprint(model.output_vocabulary),
       vocab_size=model.output_vocabulary.vocab_size,
-      first_step=first_step,
+      first_step=None if begun else step,
     )
-    record = run_record.read(summary_dir) if summary_dir else mine
     if record is None:
       record = mine
-      if jax.process_index() == 0:
+      if summary_dir and jax.process_index() == 0:
         run_record.write(summary_dir, mine)
     elif record.vocabulary != mine.vocabulary:
       raise ValueError(

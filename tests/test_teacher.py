@@ -21,10 +21,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from t5x import partitioning
 
 from salt_t5x import run_record
 from salt_t5x import teacher as teacher_lib
+from t5x import partitioning
 import tiny
 
 

@@ -21,10 +21,10 @@ import os
 import jax
 import numpy as np
 import pytest
-from t5x import trainer as t5x_trainer
 
 from salt_t5x import run_record, schedules
 from salt_t5x import teacher as teacher_lib
+from t5x import trainer as t5x_trainer
 import tiny
 
 
@@ -241,6 +241,26 @@ def test_run_at_its_first_step_reads_from_the_beginning(tmp_path):
   data = Data()
   later.train(data, 1, 2).result()
   assert tiny.row_ids(next(data))[0] == 2 * tiny.BATCH
+
+
+def test_run_begun_by_another_trainer_keeps_its_place(tmp_path):
+  """A checkpoint without a record: the data is where it was saved."""
+  stock = tiny.make_trainer(cls=t5x_trainer.Trainer)
+  stock.train(tiny.batches(), 2, 0).result()
+  tiny.save_checkpoint(str(tmp_path), stock)
+  trainer = tiny.make_trainer(
+    stock._model, summary_dir=str(tmp_path), train_state=stock.train_state
+  )
+  assert run_record.read(str(tmp_path)).first_step is None
+
+  class Data:
+    def reset(self):
+      raise AssertionError('reset')
+
+    def __iter__(self):
+      return tiny.batches(2 * tiny.BATCH)
+
+  trainer.train(Data(), 1, 2).result()
 
 
 def test_record_keeps_vocabulary_and_first_step(tmp_path):

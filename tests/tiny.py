@@ -28,12 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import seqio
-from t5x import adafactor, checkpoints, partitioning, utils
 import tensorflow as tf
 
 from salt_t5x import models, network, schedules
 from salt_t5x import teacher as teacher_lib
 from salt_t5x import trainer as trainer_lib
+from t5x import adafactor, checkpoints, partitioning, utils
 
 VOCAB_SIZE = 32
 LENGTH = 12

@@ -19,9 +19,9 @@ import os
 
 from absl import app, logging
 from clu import metric_writers
+import gin
 import tensorflow as tf
 
-import gin
 from t5x import _subset
 
 __getattr__ = _subset.missing(__name__)

@@ -16,10 +16,11 @@
 
 from collections.abc import Callable
 import os
+import sys
 import time
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 import jax
 import seqio
 import tensorflow as tf
@@ -27,6 +28,11 @@ import tensorflow as tf
 from t5x import _subset, gin_utils, models, partitioning, utils
 
 __getattr__ = _subset.missing(__name__)
+
+
+# Data iterators outlive `train`: tf.data takes up to a minute to end the
+# threads of one that is deleted.
+_iterators = []
 
 
 def _steps_between_stops(eval_period: int, checkpoint_period: int, total: int):
@@ -85,6 +91,7 @@ def train(
     ),
     partitioner=partitioner,
   )
+  _iterators.append(train_iter)
   eval_datasets = {}
   if train_eval_dataset_cfg is not None:
     utils.verify_matching_vocabs(train_eval_dataset_cfg, model)
@@ -227,6 +234,10 @@ def _main(argv):
     flags.FLAGS.gin_bindings,
   )
   configured()
+  # Everything is saved and closed; do not wait for tf.data's threads.
+  logging.flush()
+  sys.stdout.flush()
+  os._exit(0)
 
 
 if __name__ == '__main__':
