@@ -41,6 +41,7 @@ setuptools.setup(
   install_requires=[
     'absl-py',
     'clu>=0.0.12',
+    'etils[epath]',
     'flax>=0.12.8,<0.13',
     'gin-config>=0.5.0',
     'jax>=0.10.2,<0.13',

@@ -90,30 +90,32 @@ class Run:
     }
     self._process = None
     self._log = os.path.join(self.model_dir, 'log.txt')
-    self._done_file = os.path.join(self.model_dir, 'done.json')
+    self._options_file = os.path.join(self.model_dir, 'options.json')
+    self._done_file = os.path.join(self.model_dir, 'done')
     self.progress = None
 
   def is_done(self) -> bool:
-    """Tells whether the run finished, with these very options.
+    """Tells whether the run has finished.
 
     Raises:
-      RunError: it was made with other options.
+      RunError: it was begun with other options than it has now.
     """
-    if not os.path.exists(self._done_file):
-      return False
-    with open(self._done_file, encoding='utf-8') as f:
-      made_with = json.load(f)
-    if made_with != self._options:
-      raise RunError(
-        f'{self.model_dir} was made with {made_with}, and now '
-        f'{self._options} is asked for. Delete it, or choose another '
-        '--work_dir.'
-      )
-    return True
+    if os.path.exists(self._options_file):
+      with open(self._options_file, encoding='utf-8') as f:
+        begun_with = json.load(f)
+      if begun_with != self._options:
+        raise RunError(
+          f'{self.model_dir} was begun with {begun_with}, and now '
+          f'{self._options} is asked for. Delete it, or choose another '
+          '--work_dir.'
+        )
+    return os.path.exists(self._done_file)
 
   def start(self, position: int):
     """Starts the process, with a progress bar in line `position`."""
     os.makedirs(self.model_dir, exist_ok=True)
+    with open(self._options_file, 'w', encoding='utf-8') as f:
+      json.dump(self._options, f)
     # Two runs share the machine: no thread pool and no memory of their own.
     xla_flags = os.environ.get('XLA_FLAGS', '')
     environment = os.environ | {
@@ -153,17 +155,17 @@ class Run:
             re.search(r'^TRAIN_STEPS = (\d+)', f.read(), re.M)[1]
           )
     steps = re.findall(r'\[(\d+)\] collection=train ', log)
-    if steps:
+    if steps and int(steps[-1]) != self.progress.n:
       self.progress.n = int(steps[-1])
-    self.progress.refresh()
+      self.progress.refresh()
     if code is None:
       return False
     self.progress.close()
     if code:
       tail = '\n'.join(log.splitlines()[-15:])
       raise RunError(f'{self.name} failed; the end of {self._log}:\n{tail}')
-    with open(self._done_file, 'w', encoding='utf-8') as f:
-      json.dump(self._options, f)
+    with open(self._done_file, 'w', encoding='utf-8'):
+      pass
     return True
 
   def stop(self):

@@ -157,6 +157,7 @@ def distillation_loss(
   distillation_weight: Array | float,
   teacher_temperature: float,
   top_k: int | None = None,
+  vocab_size: int | None = None,
   z_loss: float = 0.0,
 ) -> LossSums:
   """SALT's first-stage loss, eq. (4): (1 - ω) CE(onehot) + ω CE(P_ζ^ρ).
@@ -174,9 +175,10 @@ def distillation_loss(
   a second log-sum-exp of the student; ρ then applies to the restricted
   teacher. Ties at the k-th place go to the lower token id.
 
-  Padding rows: where V_t and V_s differ, the vocabulary is the same and only
-  the padding differs. The teacher's rows past V_s are dropped before its
-  softmax; the student's rows past V_t get no mass from the teacher.
+  Padding rows: an embedding may have more rows than the vocabulary has tokens,
+  and V_t and V_s may differ. No row past `vocab_size` takes part in the target:
+  such rows have little mass, but there may be many, and ρ < 1 would raise them
+  above the tokens.
 
   Args:
     student_hidden: [B, T, D] float, or [B, T, V_s] logits.
@@ -189,17 +191,20 @@ def distillation_loss(
     distillation_weight: ω in [0, 1], may be traced.
     teacher_temperature: ρ > 0.
     top_k: k, or None for the full distributions of eq. (3).
+    vocab_size: V, the tokens both models know; None for min(V_s, V_t).
     z_loss: see `next_token_loss`.
 
   Returns:
     The sums, `distillation` included.
 
   Raises:
-    ValueError: `top_k` is not in [1, min(V_s, V_t)].
+    ValueError: `top_k` is not in [1, V].
   """
   u = logits(student_hidden, student_embedding)
   teacher = jax.lax.stop_gradient(logits(teacher_hidden, teacher_embedding))
   rows = min(u.shape[-1], teacher.shape[-1])
+  if vocab_size is not None:
+    rows = min(rows, vocab_size)
   teacher = teacher[..., :rows].astype(u.dtype)
   w = _weights_like(weights, targets, u.dtype)
 

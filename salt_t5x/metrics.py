@@ -14,9 +14,9 @@
 
 """Training metrics from loss sums.
 
-Names that t5x has keep t5x's meaning (its `loss` includes z-loss and the loss
-normaliser). `log_perplexity` is the paper's: the token average of eq. (1),
-without z-loss, so that BASELINE, RKD and SALT compare.
+Names that t5x has keep t5x's meaning (`loss` includes z-loss, and the loss
+normaliser divides both). `log_perplexity` is the paper's: the token average of
+eq. (1), without z-loss, so that BASELINE, RKD and SALT compare.
 """
 
 from clu import metrics as clu_metrics
@@ -34,13 +34,18 @@ def _per_token(total, sums: losses.LossSums) -> clu_metrics.Average:
 
 
 def from_sums(
-  sums: losses.LossSums, loss: jax.Array, num_sequences: int, length: int
+  sums: losses.LossSums,
+  loss: jax.Array,
+  loss_normalizing_factor: float | None,
+  num_sequences: int,
+  length: int,
 ) -> MetricsMap:
   """Builds the metrics of a plain training or evaluation step.
 
   Args:
     sums: the weighted sums over the batch's tokens.
     loss: [] the loss that was minimised, after the loss normaliser.
+    loss_normalizing_factor: what it was divided by, if anything.
     num_sequences: rows of the batch, B.
     length: T.
 
@@ -56,7 +61,9 @@ def from_sums(
     'log_perplexity': _per_token(sums.cross_entropy, sums),
     'loss': t5x_metrics.AveragePerStep(total=loss),
     'loss_per_nonpadding_target_token': _per_token(loss, sums),
-    'z_loss': t5x_metrics.AveragePerStep(total=sums.z_loss),
+    'z_loss': t5x_metrics.AveragePerStep(
+      total=sums.z_loss / (loss_normalizing_factor or 1)
+    ),
     'non_padding_fraction/loss_weights': clu_metrics.Average(
       total=sums.weight, count=tokens
     ),

@@ -52,22 +52,36 @@ def hidden_and_embedding(
   Returns:
     ([B, T, D], [V, D]) hidden states and embedding, or ([B, T, V], None)
     logits.
+
+  Raises:
+    ValueError: V is less than the vocabulary; found while tracing.
   """
   module = model.module
-  if not hasattr(module, 'output_embedding'):
-    return model._compute_logits(params, batch, dropout_rng), None  # pylint: disable=protected-access
-  hidden = module.apply(
-    {'params': params},
-    batch['decoder_input_tokens'],
-    batch['decoder_target_tokens'],
-    decoder_segment_ids=batch.get('decoder_segment_ids'),
-    decoder_positions=batch.get('decoder_positions'),
-    decoder_causal_attention=model._get_decoder_causal_attention(batch),  # pylint: disable=protected-access
-    enable_dropout=dropout_rng is not None,
-    rngs=None if dropout_rng is None else {'dropout': dropout_rng},
-    method='hidden_states',
-  )
-  return hidden, module.output_embedding(params)
+  if hasattr(module, 'output_embedding'):
+    hidden = module.apply(
+      {'params': params},
+      batch['decoder_input_tokens'],
+      batch['decoder_target_tokens'],
+      decoder_segment_ids=batch.get('decoder_segment_ids'),
+      decoder_positions=batch.get('decoder_positions'),
+      decoder_causal_attention=model._get_decoder_causal_attention(batch),
+      enable_dropout=dropout_rng is not None,
+      rngs=None if dropout_rng is None else {'dropout': dropout_rng},
+      method='hidden_states',
+    )
+    embedding = module.output_embedding(params)
+    rows = embedding.shape[0]
+  else:
+    hidden = model._compute_logits(params, batch, dropout_rng)
+    embedding, rows = None, hidden.shape[-1]
+  vocab_size = model.output_vocabulary.vocab_size
+  if rows < vocab_size:
+    # The targets past the last row would turn the loss into NaN.
+    raise ValueError(
+      f'network.TransformerConfig.vocab_size (VOCAB_SIZE) = {rows} output rows '
+      f'for a vocabulary of {vocab_size} tokens: set it to at least that.'
+    )
+  return hidden, embedding
 
 
 class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
@@ -122,7 +136,7 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
   def _loss_and_metrics(self, sums: losses.LossSums, factor, batch: Batch):
     loss = sums.loss if factor is None else sums.loss / factor
     return loss, metrics.from_sums(
-      sums, loss, *batch['decoder_target_tokens'].shape
+      sums, loss, factor, *batch['decoder_target_tokens'].shape
     )
 
   def loss_fn(
@@ -167,6 +181,7 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
       distillation_weight=distillation_weight,
       teacher_temperature=teacher_temperature,
       top_k=top_k,
+      vocab_size=self.output_vocabulary.vocab_size,
       z_loss=self._z_loss,
     )
     loss, base = self._loss_and_metrics(sums, factor, batch)

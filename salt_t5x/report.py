@@ -28,6 +28,7 @@ matplotlib.use('Agg')  # Files only; there may be no screen.
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.util import event_pb2
 
 # {tag: [(step, value), ...]}
 Curves = Mapping[str, Sequence[tuple[int, float]]]
@@ -50,7 +51,8 @@ def read_scalars(directory: str) -> Curves:
   found = collections.defaultdict(dict)
   pattern = os.path.join(glob.escape(directory), 'events.out.tfevents.*')
   for path in sorted(glob.glob(pattern)):
-    for event in tf.compat.v1.train.summary_iterator(path):
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+      event = event_pb2.Event.FromString(record)
       for value in event.summary.value:
         if value.metadata.plugin_data.plugin_name == 'scalars':
           tensor = tf.make_ndarray(value.tensor)

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A small record in every model directory: vocabulary and first step.
+"""A small record in every model directory, of what a checkpoint does not hold.
 
-A t5x checkpoint holds neither. The vocabulary's fingerprint tells a student
-whether a teacher speaks its language; the first step tells a resumed run that
-it stands at its very beginning.
+The vocabulary's fingerprint tells a student whether a teacher speaks its
+language; the teacher's checkpoint lets a resumed run go on with the same one,
+though there may be newer ones by then.
 """
 
 import dataclasses
@@ -37,21 +37,22 @@ class RunRecord:
   Attributes:
     vocabulary: fingerprint of the vocabulary (`fingerprint`).
     vocab_size: tokens in it, extra ids included, padding rows not.
-    first_step: the step at which training in this directory began: 0, or the
-      step of the checkpoint it was initialised from; None if the directory held
-      checkpoints before it held a record.
+    kd_steps: n_KD the run began with; None for distillation without end.
+    teacher: the checkpoint directory the run distils from, or None.
   """
 
   vocabulary: str
   vocab_size: int
-  first_step: int | None
+  kd_steps: int | None = 0
+  teacher: str | None = None
 
 
 def fingerprint(vocabulary: seqio.Vocabulary) -> str:
-  """Returns a string that is equal for equal vocabularies, and only then.
+  """Returns a string that tells vocabularies apart.
 
   A SentencePiece vocabulary is known by its model's bytes and its extra ids,
-  not by the file's name; any other by its class and size.
+  not by the file's name. Any other is known by its class and size alone, so
+  two of them may differ unnoticed.
   """
   if isinstance(vocabulary, seqio.SentencePieceVocabulary):
     digest = hashlib.sha256(vocabulary.sp_model).hexdigest()

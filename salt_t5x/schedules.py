@@ -51,7 +51,16 @@ def _check_weight(function: str, distillation_weight: float):
     )
 
 
+def _check_steps(function: str, **steps: int):
+  for name, value in steps.items():
+    if not isinstance(value, int):
+      raise ValueError(
+        f'schedules.{function}.{name} = {value!r}: steps are whole numbers.'
+      )
+
+
 def _check_window(function: str, decay_start: int, decay_end: int):
+  _check_steps(function, decay_start=decay_start, decay_end=decay_end)
   if not 0 <= decay_start < decay_end:
     raise ValueError(
       f'schedules.{function}.decay_start = {decay_start}, '
@@ -88,6 +97,7 @@ def step(distillation_weight: float, kd_steps: int) -> Schedule:
     ValueError: a parameter is out of range.
   """
   _check_weight('step', distillation_weight)
+  _check_steps('step', kd_steps=kd_steps)
   if kd_steps < 0:
     raise ValueError(
       f'schedules.step.kd_steps = {kd_steps}: n_KD counts steps; use 0 for '

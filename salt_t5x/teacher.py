@@ -31,7 +31,9 @@ from etils import epath
 import flax
 from flax import traverse_util
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 import seqio
 
@@ -66,6 +68,13 @@ class Teacher:
   dtype: str | None = None
   minimum_gain: float = 0.5
 
+  def __post_init__(self):
+    if self.dtype not in (None, 'float32', 'bfloat16'):
+      raise ValueError(
+        f"teacher.Teacher.dtype = {self.dtype!r}: choose 'float32', 'bfloat16' "
+        'or None.'
+      )
+
 
 def finished_checkpoints(model_dir: str) -> dict[int, epath.Path]:
   """Lists {step: directory}, leaving out what is still being written."""
@@ -96,10 +105,12 @@ def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
       "teacher's model directory; set TEACHER_PATH, or set ω "
       '(DISTILLATION_WEIGHT) to 0 to train without one.'
     )
-  directory = epath.Path(path)
+  # Orbax wants local paths absolute; URLs are.
+  directory = epath.Path(path if '://' in path else os.path.abspath(path))
   if not directory.is_dir():
     raise ValueError(
-      f'teacher.Teacher.path = {path!r}: there is no such directory.'
+      f'teacher.Teacher.path = {path!r}: there is no such directory; set '
+      "TEACHER_PATH to the model directory of the teacher's training run."
     )
   named = re.fullmatch(r'checkpoint_(\d+)', directory.name)
   if named:
@@ -128,6 +139,40 @@ def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
     raise ValueError(
       f'teacher.Teacher.path: {checkpoint} is not an Orbax checkpoint of t5x '
       "(it has no 'state'). Convert it with t5x first."
+    )
+  return checkpoint
+
+
+def resolve(teacher: Teacher, recorded: str | None) -> epath.Path:
+  """Decides on the checkpoint to distil from, the same one on all hosts.
+
+  Args:
+    teacher: which one.
+    recorded: the checkpoint the run began with. If it is one of `teacher.path`
+      and no step is asked for, it stays: a teacher that is still training has
+      newer ones by now.
+
+  Returns:
+    The `checkpoint_<step>` directory.
+
+  Raises:
+    ValueError: see `find_checkpoint`.
+  """
+  checkpoint = find_checkpoint(teacher.path, teacher.step)
+  if recorded and teacher.step is None:
+    began_with = epath.Path(recorded)
+    if began_with.parent == checkpoint.parent:
+      step = int(began_with.name.removeprefix('checkpoint_'))
+      checkpoint = find_checkpoint(os.fspath(checkpoint.parent), step)
+  if jax.process_count() > 1:
+    step = np.int32(checkpoint.name.removeprefix('checkpoint_'))
+    step = int(multihost_utils.broadcast_one_to_all(step))
+    checkpoint = checkpoint.parent / f'checkpoint_{step}'
+  if recorded and os.fspath(checkpoint) != recorded:
+    logging.warning(
+      'This run began with the teacher %s and goes on with %s.',
+      recorded,
+      checkpoint,
     )
   return checkpoint
 
@@ -230,6 +275,7 @@ def _restore(
 
 def load(
   teacher: Teacher,
+  checkpoint: epath.Path,
   batch: Mapping[str, Array],
   partitioner: partitioning.BasePartitioner,
 ) -> tuple[PyTree, PyTree]:
@@ -237,6 +283,7 @@ def load(
 
   Args:
     teacher: which one.
+    checkpoint: its checkpoint directory, from `resolve`.
     batch: a batch (values do not matter) with the features of training.
     partitioner: the student's.
 
@@ -244,30 +291,28 @@ def load(
     (parameters, their partition specs), two trees of equal structure.
 
   Raises:
-    ValueError: there is no such checkpoint, it is of another architecture, the
-      model cannot take the batch, or it has fewer rows than its vocabulary.
+    ValueError: the checkpoint is of another architecture, the model cannot
+      take the batch, or it has fewer rows than its vocabulary.
   """
-  checkpoint = find_checkpoint(teacher.path, teacher.step)
-  initializer = utils.TrainStateInitializer(
-    optimizer_def=None,
-    init_fn=teacher.model.get_initial_variables,
-    input_shapes={k: v.shape for k, v in batch.items()},
-    partitioner=partitioner,
-    input_types={k: v.dtype for k, v in batch.items()},
-  )
-  shapes = flax.core.unfreeze(initializer.global_train_state_shape.params)
-  axes = flax.core.unfreeze(initializer.train_state_axes.params)
-  _check_outputs(teacher.model, shapes, batch)
+  shapes, axes = _shapes_and_axes(teacher.model, batch, partitioner)
   params = _restore(checkpoint, shapes, axes, partitioner.mesh, teacher.dtype)
   count = sum(x.size for x in jax.tree.leaves(params))
   logging.info('Teacher: %s, %d parameters.', checkpoint, count)
   return params, axes
 
 
-def _check_outputs(model, shapes: PyTree, batch: Mapping[str, Array]):
-  """Traces the teacher on the batch's shapes, before anything compiles."""
+def _shapes_and_axes(model, batch: Mapping[str, Array], partitioner):
+  """Traces the teacher on the batch's shapes: (shapes, partition specs)."""
   try:
-    hidden, embedding = jax.eval_shape(
+    initializer = utils.TrainStateInitializer(
+      optimizer_def=None,
+      init_fn=model.get_initial_variables,
+      input_shapes={k: v.shape for k, v in batch.items()},
+      partitioner=partitioner,
+      input_types={k: v.dtype for k, v in batch.items()},
+    )
+    shapes = flax.core.unfreeze(initializer.global_train_state_shape.params)
+    jax.eval_shape(
       lambda p, b: models.hidden_and_embedding(model, p, b),
       shapes,
       {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()},
@@ -280,14 +325,7 @@ def _check_outputs(model, shapes: PyTree, batch: Mapping[str, Array]):
       "the teacher takes, and the teacher's inputs_bidirectional_attention "
       f'against the task. The error was: {e}'
     ) from e
-  rows = hidden.shape[-1] if embedding is None else embedding.shape[0]
-  vocab_size = model.output_vocabulary.vocab_size
-  if rows < vocab_size:
-    raise ValueError(
-      f'teacher.Teacher.model has {rows} output rows for a vocabulary of '
-      f'{vocab_size} tokens; set the vocab_size of its network to at least '
-      'that.'
-    )
+  return shapes, flax.core.unfreeze(initializer.train_state_axes.params)
 
 
 def check_cross_entropy(

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import functools
 import itertools
 import math
+import os
 import types
 from typing import Any
 
@@ -99,12 +100,16 @@ class SaltTrainer(t5x_trainer.Trainer):
     self._teacher_params = None
     self._teacher_axes = None
     self._compiled_distillation_step = None
+    self._teacher_checkpoint = None
     self._data_is_checked = False
     self._progress = None
 
     _check_normalizer(model, num_microbatches)
     if self._kd_steps > 0:
       _check_distillation(model, teacher_temperature, top_k)
+    record = run_record.read(summary_dir) if summary_dir else None
+    if record:
+      self._compare(record, summary_dir, model)
     if first_step < self._kd_steps:
       if teacher is None:
         raise ValueError(
@@ -113,9 +118,12 @@ class SaltTrainer(t5x_trainer.Trainer):
           'salt_t5x/gin/teachers/... file and set TEACHER_PATH, or set ω '
           '(DISTILLATION_WEIGHT) to 0.'
         )
-      teacher_lib.find_checkpoint(teacher.path, teacher.step)
+      self._teacher_checkpoint = teacher_lib.resolve(
+        teacher, record.teacher if record else None
+      )
       teacher_lib.check_vocabulary(teacher.path, model.output_vocabulary)
-    self._begin_record(summary_dir, model, first_step)
+    if summary_dir and record is None and jax.process_index() == 0:
+      run_record.write(summary_dir, self._record(model))
 
     super().__init__(
       model=model,
@@ -130,28 +138,31 @@ class SaltTrainer(t5x_trainer.Trainer):
       weight_metrics_computer=weight_metrics_computer,
     )
 
-  def _begin_record(self, summary_dir, model, step):
-    """Writes the model directory's record, or compares with it on a resume."""
-    record = run_record.read(summary_dir) if summary_dir else None
-    # A directory with checkpoints but no record was begun by another trainer,
-    # and where is not known.
-    begun = summary_dir and teacher_lib.finished_checkpoints(summary_dir)
-    mine = run_record.RunRecord(
+  def _record(self, model) -> run_record.RunRecord:
+    """What this run's model directory remembers."""
+    checkpoint = self._teacher_checkpoint
+    return run_record.RunRecord(
       vocabulary=run_record.fingerprint(model.output_vocabulary),
       vocab_size=model.output_vocabulary.vocab_size,
-      first_step=None if begun else step,
+      kd_steps=None if self._kd_steps == math.inf else self._kd_steps,
+      teacher=None if checkpoint is None else os.fspath(checkpoint),
     )
-    if record is None:
-      record = mine
-      if summary_dir and jax.process_index() == 0:
-        run_record.write(summary_dir, mine)
-    elif record.vocabulary != mine.vocabulary:
+
+  def _compare(self, record: run_record.RunRecord, model_dir: str, model):
+    """Compares a resumed run with its record."""
+    mine = self._record(model)
+    if record.vocabulary != mine.vocabulary:
       raise ValueError(
-        f'MODEL_DIR = {summary_dir!r} holds a run with another vocabulary '
+        f'MODEL_DIR = {model_dir!r} holds a run with another vocabulary '
         f'({record.vocabulary}) than VOCABULARY ({mine.vocabulary}): choose '
         'another MODEL_DIR, or the vocabulary the run began with.'
       )
-    self._first_step_of_run = record.first_step
+    if record.kd_steps != mine.kd_steps:
+      logging.warning(
+        'This run began with n_KD = %s and goes on with %s.',
+        record.kd_steps,
+        mine.kd_steps,
+      )
 
   def _distils(self, step: int) -> bool:
     return step < self._kd_steps
@@ -220,17 +231,21 @@ class SaltTrainer(t5x_trainer.Trainer):
   def _load_teacher(self, batch: Batch):
     if self._teacher_params is None:
       self._teacher_params, self._teacher_axes = teacher_lib.load(
-        self._teacher, batch, self._partitioner
+        self._teacher, self._teacher_checkpoint, batch, self._partitioner
       )
 
-  def _release_teacher(self):
+  def _release_teacher(self, summary):
     """Frees the teacher's memory; from here on the run is a baseline's."""
     # The last distillation step may still be running.
     jax.block_until_ready(self.train_state.params)
+    if summary is not None:
+      # t5x writes in the background, and this step's ω must come last below.
+      summary.result()
     for array in jax.tree.leaves(self._teacher_params):
       array.delete()
     self._teacher_params = None
     self._compiled_distillation_step = None
+    del self._partitioned_distillation_step
     logging.info('Step %d: distillation ends, teacher freed.', self._kd_steps)
     self.train_metrics_manager.write_scalar(
       'salt/distillation_weight', 0.0, self._kd_steps
@@ -266,7 +281,7 @@ class SaltTrainer(t5x_trainer.Trainer):
       summary = self._train_distillation(batch_iter, stage_end - step, step)
       step = stage_end
     if self._teacher_params is not None and not self._distils(step):
-      self._release_teacher()
+      self._release_teacher(summary)
     if step < end:
       summary = super().train(self._counted(batch_iter), end - step, step)
     return summary
@@ -289,10 +304,10 @@ class SaltTrainer(t5x_trainer.Trainer):
     if self._data_is_checked:
       return batch_iter
     self._data_is_checked = True
-    if step == self._first_step_of_run and hasattr(batch_iter, 'reset'):
-      # t5x has read one batch ahead when it saves the run's first checkpoint,
-      # so the saved data iterator has lost it. A run that stands at its very
-      # beginning, resumed or not, therefore reads from the beginning.
+    if step == 0 and hasattr(batch_iter, 'reset'):
+      # t5x has read one batch ahead when it saves checkpoint_0, so the data
+      # iterator saved there has lost it. A run at step 0, resumed or not,
+      # therefore reads from the beginning.
       batch_iter.reset()
     if not self._distils(step):
       return batch_iter
@@ -319,6 +334,11 @@ class SaltTrainer(t5x_trainer.Trainer):
       ),
       out_axis_resources=None,
     )(self._teacher_params, batch)
+    if not sums.weight:
+      raise ValueError(
+        'The first batch has no token with a loss weight: check '
+        'MIXTURE_OR_TASK_NAME and TASK_FEATURE_LENGTHS.'
+      )
     cross_entropy = float(sums.cross_entropy) / float(sums.weight)
     vocab_size = self._model.output_vocabulary.vocab_size
     teacher_lib.check_cross_entropy(

@@ -18,8 +18,10 @@ The suite runs on whichever engine is importable; with the real t5x on
 PYTHONPATH all of it runs on that one.
 """
 
+import importlib
 import os
 import pathlib
+import subprocess
 import sys
 import tempfile
 
@@ -39,7 +41,20 @@ import tiny
 
 
 def pytest_report_header():
-  return f'salt_t5x engine: {engine.current()}'
+  """Says what is tested: the engine and, if git knows it, t5x's commit."""
+  line = f'salt_t5x engine: {engine.current()}'
+  if engine.current() == engine.T5X:
+    folder = pathlib.Path(importlib.import_module('t5x').__file__).parent.parent
+    # Only a repository of t5x's own, not one that it lies in.
+    if (folder / '.git').exists():
+      commit = subprocess.run(
+        ['git', '-C', folder, 'rev-parse', 'HEAD'],
+        capture_output=True,
+        text=True,
+        check=False,
+      )
+      line += f' {commit.stdout.strip() or "(commit unknown)"}'
+  return line
 
 
 @pytest.fixture(scope='session')
@@ -48,3 +63,13 @@ def teacher_dir(tmp_path_factory):
   model_dir = tmp_path_factory.mktemp('teacher')
   tiny.train_teacher(str(model_dir), steps=60, period=30)
   return str(model_dir)
+
+
+@pytest.fixture(scope='session')
+def chain(tmp_path_factory):
+  """Writes the rows of the seqio task `chain` (see chain_task.py)."""
+  directory = tmp_path_factory.mktemp('chain')
+  tiny.write_task(str(directory), 'chain')
+  os.environ['SALT_T5X_TEST_CHAIN'] = str(directory)
+  yield str(directory)
+  del os.environ['SALT_T5X_TEST_CHAIN']

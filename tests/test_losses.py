@@ -270,6 +270,26 @@ def test_padding_rows_may_differ(v_student, v_teacher, top_k):
   assert np.isfinite(got.distillation.teacher_entropy)
 
 
+@pytest.mark.parametrize('top_k', [None, 2])
+def test_padding_rows_of_the_teacher_take_no_part(top_k):
+  """Rows past the vocabulary may be many, and ρ < 1 would raise them."""
+  options = dict(distillation_weight=1.0, teacher_temperature=0.25, top_k=top_k)
+  x = make_inputs(14)
+  padded = x | dict(
+    teacher_embedding=np.concatenate(
+      [x['teacher_embedding'], np.random.default_rng(0).normal(size=(50, D_T))]
+    ).astype(np.float32)
+  )
+  exact = losses.distillation_loss(**x, **options)
+  got = losses.distillation_loss(**padded, **options, vocab_size=V)
+  np.testing.assert_allclose(got.loss, exact.loss, rtol=1e-6)
+  np.testing.assert_allclose(
+    got.distillation.teacher_cross_entropy,
+    exact.distillation.teacher_cross_entropy,
+    rtol=1e-6,
+  )
+
+
 def test_logits_serve_as_hidden_states():
   x = make_inputs(11)
   options = dict(distillation_weight=0.5, teacher_temperature=0.25)

@@ -19,12 +19,12 @@ import os
 import random
 import sys
 
+import gin
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
-import gin
 from salt_t5x import corpus, prepare
 
 LENGTH = 16

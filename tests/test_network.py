@@ -22,15 +22,15 @@ import pathlib
 
 from flax import serialization
 from flax.linen import partitioning as flax_partitioning
+import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import seqio
-from t5x import adafactor, decoding, models
 
-import gin
 from salt_t5x import engine, network
+from t5x import adafactor, decoding, models
 
 SIZES = pathlib.Path(__file__).parents[1] / 'gin' / 'sizes'
 V, D, H, B, T = 61, 24, 4, 2, 12

@@ -171,11 +171,13 @@ def test_finished_run_with_other_options_is_refused(tmp_path):
   run = compare.Run('baseline', '0', str(tmp_path), ['TRAIN_STEPS=5'])
   assert not run.is_done()
   os.makedirs(run.model_dir)
-  with open(os.path.join(run.model_dir, 'done.json'), 'w') as f:
+  with open(os.path.join(run.model_dir, 'options.json'), 'w') as f:
     json.dump(run._options, f)
+  assert not run.is_done()  # Begun, but not finished.
+  open(os.path.join(run.model_dir, 'done'), 'w').close()
   assert run.is_done()
   other = compare.Run('baseline', '0', str(tmp_path), ['TRAIN_STEPS=6'])
-  with pytest.raises(compare.RunError, match=r'was made with.*--work_dir'):
+  with pytest.raises(compare.RunError, match=r'was begun with.*--work_dir'):
     other.is_done()
 
 

@@ -111,6 +111,14 @@ def test_negative_kd_steps():
     schedules.step(0.5, -1)
 
 
+@pytest.mark.parametrize('steps', [36_000.0, '36000'])
+def test_steps_are_whole(steps):
+  with pytest.raises(ValueError, match=r'step.kd_steps = .*whole'):
+    schedules.step(0.5, steps)
+  with pytest.raises(ValueError, match=r'decay_end = .*whole'):
+    schedules.linear_decay(0.5, 0, steps)
+
+
 def test_ratio_from_one():
   with pytest.raises(ValueError, match='linear_ratio_decay.*= 1.0'):
     schedules.linear_ratio_decay(1.0, 1, 5)

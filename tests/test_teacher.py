@@ -14,6 +14,7 @@
 
 """Finding, checking and restoring a teacher."""
 
+import dataclasses
 import math
 import os
 import shutil
@@ -37,6 +38,31 @@ def test_newest_or_named_checkpoint(teacher_dir):
   assert steps_of(teacher_dir, 30) == 'checkpoint_30'
   assert steps_of(f'{teacher_dir}/checkpoint_0') == 'checkpoint_0'
   assert steps_of(f'{teacher_dir}/checkpoint_30', 30) == 'checkpoint_30'
+
+
+def test_relative_path(teacher_dir, monkeypatch):
+  monkeypatch.chdir(os.path.dirname(teacher_dir))
+  found = teacher_lib.find_checkpoint(os.path.basename(teacher_dir) + '/', None)
+  assert os.fspath(found) == f'{teacher_dir}/checkpoint_60'
+
+
+def test_resumed_run_keeps_its_teacher(teacher_dir):
+  """A teacher that is still training has newer checkpoints by then."""
+  teacher = teacher_lib.Teacher(tiny.make_teacher_model(), teacher_dir)
+  began_with = f'{teacher_dir}/checkpoint_30'
+  assert os.fspath(teacher_lib.resolve(teacher, began_with)) == began_with
+  # Asked for by name, another one it is.
+  asked = dataclasses.replace(teacher, step=0)
+  assert teacher_lib.resolve(asked, began_with).name == 'checkpoint_0'
+  elsewhere = '/other/teacher/checkpoint_30'
+  assert teacher_lib.resolve(teacher, elsewhere).name == 'checkpoint_60'
+  with pytest.raises(ValueError, match='no such checkpoint'):
+    teacher_lib.resolve(teacher, f'{teacher_dir}/checkpoint_45')
+
+
+def test_dtype_of_the_parameters():
+  with pytest.raises(ValueError, match=r"teacher.Teacher.dtype = 'bf16'"):
+    teacher_lib.Teacher(None, None, dtype='bf16')
 
 
 def test_checkpoint_being_written_is_not_seen(teacher_dir, tmp_path):
@@ -77,6 +103,7 @@ def load(teacher_dir, **options):
   )
   return teacher_lib.load(
     teacher,
+    teacher_lib.resolve(teacher, None),
     next(tiny.batches()),
     partitioning.PjitPartitioner(num_partitions=1),
   )
@@ -149,7 +176,7 @@ def test_strong_teacher_passes():
 
 
 def test_damaged_record_is_named(tmp_path):
-  record = run_record.RunRecord('a', 3, 0)
+  record = run_record.RunRecord('a', 3, 36_000, '/a/checkpoint_5')
   run_record.write(str(tmp_path), record)
   assert run_record.read(str(tmp_path)) == record
   path = tmp_path / 'salt_t5x.json'

@@ -118,6 +118,17 @@ def test_linear_decay_distils_until_weight_is_zero(teacher_dir):
   assert seen[5:] == [None, None]
 
 
+def test_rkd_distils_throughout(teacher_dir):
+  options = tiny.distilling(teacher_dir, total_steps=4)
+  options['schedule'] = schedules.constant(1.0)
+  trainer = tiny.make_trainer(**options)
+  trainer.compile_train(next(tiny.batches()))
+  assert trainer._compiled_train_step is None, 'no second stage to compile'
+  seen = [s['salt/distillation_weight'] for s in tiny.summaries(trainer, 4)]
+  assert seen == [1.0] * 4
+  assert trainer._teacher_params is not None
+
+
 @pytest.mark.parametrize('num_microbatches', [2, 4])
 def test_microbatches_change_nothing(teacher_dir, num_microbatches):
   padded = tiny.rows()[: 4 * tiny.BATCH].copy()
@@ -213,7 +224,7 @@ def test_resume_past_kd_steps_needs_no_teacher(teacher_dir):
   assert len(tiny.losses(resumed, 2, start=3)) == 2
 
 
-def test_run_at_its_first_step_reads_from_the_beginning(tmp_path):
+def test_run_at_step_0_reads_from_the_beginning(tmp_path):
   """t5x saves the first checkpoint with one batch already read."""
 
   class Data:
@@ -243,15 +254,14 @@ def test_run_at_its_first_step_reads_from_the_beginning(tmp_path):
   assert tiny.row_ids(next(data))[0] == 2 * tiny.BATCH
 
 
-def test_run_begun_by_another_trainer_keeps_its_place(tmp_path):
-  """A checkpoint without a record: the data is where it was saved."""
+def test_run_that_starts_later_keeps_its_place(tmp_path):
+  """From another run's checkpoint, the data is where that one left it."""
   stock = tiny.make_trainer(cls=t5x_trainer.Trainer)
   stock.train(tiny.batches(), 2, 0).result()
   tiny.save_checkpoint(str(tmp_path), stock)
   trainer = tiny.make_trainer(
     stock._model, summary_dir=str(tmp_path), train_state=stock.train_state
   )
-  assert run_record.read(str(tmp_path)).first_step is None
 
   class Data:
     def reset(self):
@@ -263,15 +273,37 @@ def test_run_begun_by_another_trainer_keeps_its_place(tmp_path):
   trainer.train(Data(), 1, 2).result()
 
 
-def test_record_keeps_vocabulary_and_first_step(tmp_path):
-  tiny.make_trainer(summary_dir=str(tmp_path))
-  record = run_record.read(str(tmp_path))
-  assert record.first_step == 0
-  assert record.vocab_size == tiny.VOCAB_SIZE
+def test_record(teacher_dir, tmp_path):
+  tiny.make_trainer(summary_dir=str(tmp_path), **tiny.distilling(teacher_dir))
+  assert run_record.read(str(tmp_path)) == run_record.RunRecord(
+    vocabulary=run_record.fingerprint(tiny.vocabulary()),
+    vocab_size=tiny.VOCAB_SIZE,
+    kd_steps=5,
+    teacher=f'{teacher_dir}/checkpoint_60',
+  )
   with pytest.raises(ValueError, match='MODEL_DIR.*another vocabulary'):
     tiny.make_trainer(
       tiny.make_model(tiny.vocabulary(31)), summary_dir=str(tmp_path)
     )
+
+
+def test_resume_distils_from_the_teacher_it_began_with(teacher_dir, tmp_path):
+  run_record.write(
+    str(tmp_path),
+    run_record.RunRecord(
+      run_record.fingerprint(tiny.vocabulary()),
+      tiny.VOCAB_SIZE,
+      kd_steps=5,
+      teacher=f'{teacher_dir}/checkpoint_30',
+    ),
+  )
+  resumed = tiny.make_trainer(
+    summary_dir=str(tmp_path), **tiny.distilling(teacher_dir)
+  )
+  named = tiny.make_trainer(**tiny.distilling(teacher_dir, step=30))
+  newest = tiny.make_trainer(**tiny.distilling(teacher_dir))
+  a, b, c = (tiny.losses(t, 1) for t in (resumed, named, newest))
+  assert a == b != c
 
 
 def test_metrics_reach_tensorboard(teacher_dir, tmp_path):
@@ -381,9 +413,25 @@ def test_normalizer_that_depends_on_the_microbatch():
     tiny.make_trainer(model, num_microbatches=2)
 
 
+def test_student_with_fewer_rows_than_tokens():
+  trainer = tiny.make_trainer(tiny.make_model(vocab_size=tiny.VOCAB_SIZE - 2))
+  with pytest.raises(ValueError, match=r'VOCAB_SIZE.* = 30 .* 32 tokens'):
+    trainer.compile_train(next(tiny.batches()))
+
+
+def test_first_batch_without_tokens(teacher_dir):
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir))
+  empty = tiny.batch_of(np.zeros((tiny.BATCH, tiny.LENGTH)))
+  with pytest.raises(ValueError, match='no token with a loss weight'):
+    trainer.train(iter([empty]), 1, 0)
+
+
 def test_constant_normalizer_scales_the_loss():
-  plain = tiny.make_trainer()
-  scaled = tiny.make_trainer(tiny.make_model(loss_normalizing_factor=96.0))
+  plain = tiny.make_trainer(tiny.make_model(z_loss=0.1))
+  scaled = tiny.make_trainer(
+    tiny.make_model(z_loss=0.1, loss_normalizing_factor=96.0)
+  )
   a, b = tiny.summaries(plain, 1)[0], tiny.summaries(scaled, 1)[0]
   np.testing.assert_allclose(a['loss'], 96 * b['loss'], rtol=1e-6)
+  np.testing.assert_allclose(a['z_loss'], 96 * b['z_loss'], rtol=1e-6)
   assert a['log_perplexity'] == b['log_perplexity']

@@ -26,6 +26,7 @@ from typing import Any
 
 from clu.data import dataset_iterator
 from etils import epath
+import gin
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -70,6 +71,9 @@ class _DatasetArgs(ocp.args.CheckpointArgs):
   item: dataset_iterator.DatasetIterator | None = None
 
 
+# The class itself is a default elsewhere, so gin must bind that, and not only
+# the copy that dynamic registration makes.
+@gin.configurable
 @_subset.subset_of_t5x
 class OrbaxCheckpointManagerInterface:
   """Saves and restores train states, and the data iterator with them."""

@@ -121,10 +121,6 @@ class StepsPerTime(Step, Time):
     return jnp.asarray(self.steps) / self.duration
 
 
-def is_metric_obj(obj: Any) -> bool:
-  return isinstance(obj, clu_metrics.Metric)
-
-
 def shape_obj_to_defined_obj(obj: clu_metrics.Metric) -> clu_metrics.Metric:
   """Turns a metric of shapes (from `jax.eval_shape`) into one of zeros."""
   return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obj)

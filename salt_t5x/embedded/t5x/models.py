@@ -82,10 +82,6 @@ class DecoderOnlyModel(BaseTransformerModel):
     self._loss_normalizing_factor = loss_normalizing_factor
 
   @property
-  def input_vocabulary(self) -> seqio.Vocabulary:
-    return self._vocabulary
-
-  @property
   def output_vocabulary(self) -> seqio.Vocabulary:
     return self._vocabulary
 
@@ -132,13 +128,6 @@ class DecoderOnlyModel(BaseTransformerModel):
       decode=False,
       enable_dropout=dropout_rng is not None,
     )
-
-  def score_batch(self, params: PyTree, batch: Batch) -> Array:
-    """Returns each row's summed log-likelihood of its targets, [B]."""
-    log_probs = jax.nn.log_softmax(self._compute_logits(params, batch))
-    targets = batch['decoder_target_tokens']
-    scores = jnp.take_along_axis(log_probs, targets[..., None], -1)[..., 0]
-    return jnp.sum(scores * batch['decoder_loss_weights'], axis=-1)
 
   def _prefilled_cache(self, params, inputs, prefix) -> tuple[PyTree, Array]:
     """Fills the attention cache with the prompts.

@@ -72,4 +72,3 @@ class Optimizer(struct.PyTreeNode):
 
 
 OptimizerDefType = OptimizerDef
-OptimizerType = Optimizer

@@ -84,7 +84,6 @@ class DataLayout:
   batch_size: int
   shard_id: int = 0
   num_shards: int = 1
-  is_first_host_in_replica_set: bool = True
 
 
 class _Partitioned:
@@ -193,7 +192,6 @@ class PjitPartitioner(BasePartitioner):
     fn: Callable,
     in_axis_resources: PyTree,
     out_axis_resources: PyTree,
-    static_argnums: Sequence[int] = (),
     donate_argnums: Sequence[int] = (),
   ) -> _Partitioned:
     """Jits `fn` with the given partition specs (prefix trees) of its arrays."""
@@ -201,7 +199,6 @@ class PjitPartitioner(BasePartitioner):
       fn,
       in_shardings=self.shardings(in_axis_resources),
       out_shardings=self.shardings(out_axis_resources),
-      static_argnums=static_argnums,
       donate_argnums=donate_argnums,
     )
     return _Partitioned(jitted, self.mesh, self._rules)

@@ -14,6 +14,7 @@
 
 """Trains a model: t5x's `train`, as far as SALT's gin files use it."""
 
+import atexit
 from collections.abc import Callable
 import os
 import sys
@@ -64,7 +65,6 @@ def train(
   stats_period: int | None = None,
   random_seed: int | None,
   summarize_config_fn: Callable[..., None],
-  run_eval_before_training: bool = False,
 ):
   """Trains; see t5x's documentation.
 
@@ -107,37 +107,25 @@ def train(
     partitioner=partitioner,
   )
   restore_path = utils.find_restore_path(model_dir, checkpoint_cfg.restore)
-  resuming = restore_path is not None and os.path.dirname(
-    os.path.abspath(restore_path)
-  ) == os.path.abspath(model_dir)
-
-  def manager(**kwargs):
-    cls = (save or utils.SaveCheckpointConfig()).checkpoint_manager_cls
-    return cls(
+  checkpoint_manager = None
+  if period or restore_path:
+    # As in t5x, a run that starts from another one's checkpoint goes on with
+    # that one's data, too.
+    save = save or utils.SaveCheckpointConfig()
+    checkpoint_manager = save.checkpoint_manager_cls(
       directory=model_dir,
       train_state=initializer.global_train_state_shape,
       partitioner=partitioner,
-      **kwargs,
-    )
-
-  checkpoint_manager = None
-  if period:
-    checkpoint_manager = manager(
       dataset_iterator=train_iter if save.save_dataset else None,
       save_dtype=save.dtype,
+      restore_dtype=checkpoint_cfg.restore and checkpoint_cfg.restore.dtype,
       keep=save.keep,
       period=period,
     )
   if restore_path is None:
     train_state = initializer.from_scratch(init_rng)
-  elif resuming and checkpoint_manager:
-    train_state = checkpoint_manager.restore(restore_path)
   else:
-    # From another run: its parameters and optimizer, not its data.
-    dtype = checkpoint_cfg.restore and checkpoint_cfg.restore.dtype
-    other = manager(restore_dtype=dtype)
-    train_state = other.restore(restore_path)
-    other.close()
+    train_state = checkpoint_manager.restore(restore_path)
   utils.log_model_info(
     os.path.join(model_dir, 'model-info.txt'),
     initializer.global_train_state_shape,
@@ -159,7 +147,18 @@ def train(
       model_dir, trainer.train_metrics_manager.summary_writer, step
     )
 
+    compiled = False
+
     def evaluate():
+      nonlocal compiled
+      if not compiled:
+        trainer.compile_eval(
+          {
+            name: utils.zeros_like_spec(dataset.element_spec)
+            for name, dataset in eval_datasets.items()
+          }
+        )
+        compiled = True
       trainer.eval(
         {
           name: dataset.as_numpy_iterator()
@@ -167,16 +166,9 @@ def train(
         }
       )
 
-    trainer.compile_eval(
-      {
-        name: utils.zeros_like_spec(dataset.element_spec)
-        for name, dataset in eval_datasets.items()
-      }
-    )
-    if run_eval_before_training:
-      evaluate()
-    if checkpoint_manager and step not in checkpoint_manager.all_steps():
+    if period and step not in checkpoint_manager.all_steps():
       checkpoint_manager.save(trainer.train_state)
+      checkpoint_manager.wait_until_finished()
     if total_steps < step:
       raise ValueError(
         f'TRAIN_STEPS = {total_steps}, but the checkpoint in {model_dir} is '
@@ -237,6 +229,7 @@ def _main(argv):
   # Everything is saved and closed; do not wait for tf.data's threads.
   logging.flush()
   sys.stdout.flush()
+  atexit._run_exitfuncs()
   os._exit(0)
 
 

@@ -64,10 +64,6 @@ class FlaxOptimTrainState(struct.PyTreeNode):
   def param_states(self) -> PyTree:
     return self._optimizer.state.param_states
 
-  @property
-  def flax_mutables(self) -> PyTree:
-    return flax.core.FrozenDict()
-
   def state_dict(self) -> dict[str, Any]:
     return self._optimizer.state_dict()
 

@@ -82,9 +82,6 @@ class MetricsManager:
     future.set_result(summary)
     return future
 
-  def flush(self):
-    self._writer.flush()
-
   def close(self):
     self._writer.close()
 
