@@ -55,6 +55,7 @@ setuptools.setup(
     'protobuf>=6,<7',
     'sentencepiece>=0.2.0,<0.2.3',
     'seqio>=0.0.20',
+    'tensorboard',  # clu's metric writer imports it
     'tensorflow>=2.21,<2.22',
     'tensorflow-text>=2.21,<2.22',
     'tqdm',
@@ -68,7 +69,6 @@ setuptools.setup(
       'fiddle',
       'grain',
       'jaxtyping',
-      'tensorboard',
     ],
     'test': ['hypothesis', 'pytest', 'ruff'],
   },
