@@ -1,0 +1,248 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The seam: which engine a process gets, and what it is told otherwise.
+
+Each test starts processes of its own; this one's engine is left alone.
+"""
+
+import importlib.util
+import re
+
+import gin
+import jax
+import pytest
+
+import runs
+from t5x import decoding
+from t5x import models as t5x_models
+from t5x import train as t5x_train
+from t5x import trainer as t5x_trainer
+import tiny
+
+REPORT = 'from salt_t5x import engine; import t5x; print(engine.current())'
+
+
+def seam(tmp_path, *folders, choice='', script=REPORT):
+  """Imports salt_t5x in a process that finds only these folders.
+
+  Returns:
+    (exit status, last line of the output, or of the error).
+  """
+  done = runs.python(
+    ['-c', script], runs.environment(choice, folders), cwd=tmp_path
+  )
+  text = done.stderr if done.returncode else done.stdout
+  return done.returncode, text.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope='module')
+def nothing_installed(tmp_path_factory):
+  """Skips where t5x is installed into the very environment."""
+  find = 'import importlib.util; print(importlib.util.find_spec("t5x"))'
+  if seam(tmp_path_factory.mktemp('empty'), script=find) != (0, 'None'):
+    pytest.skip('t5x is installed in this environment')
+
+
+def make_t5x(folder, init='', trainer=''):
+  """Makes a folder that looks like an installed t5x."""
+  (folder / 't5x').mkdir(parents=True)
+  (folder / 't5x/__init__.py').write_text(init)
+  (folder / 't5x/trainer.py').write_text(trainer)
+  return folder
+
+
+def test_without_t5x_the_embedded_engine_is_found(tmp_path, nothing_installed):
+  assert seam(tmp_path) == (0, 'embedded')
+
+
+def test_a_working_t5x_wins(tmp_path):
+  site = make_t5x(tmp_path / 'site')
+  assert seam(tmp_path, site) == (0, 't5x')
+  assert seam(tmp_path, site, choice='t5x') == (0, 't5x')
+
+
+def test_a_bare_folder_is_not_t5x(tmp_path, nothing_installed):
+  """In the working directory or on the path, even with a trainer.py."""
+  for place in (tmp_path, tmp_path / 'site'):
+    (place / 't5x').mkdir(parents=True)
+    (place / 't5x/trainer.py').write_text('raise RuntimeError')
+  assert seam(tmp_path, tmp_path / 'site') == (0, 'embedded')
+  status, error = seam(tmp_path, tmp_path / 'site', choice='t5x')
+  assert status and re.match('ImportError: .*no t5x is installed', error)
+
+
+@pytest.mark.parametrize(
+  'where, text, missing',
+  [
+    ('init', 'import airio', 'airio'),
+    ('trainer', 'import airio', 'airio'),
+    ('trainer', 'import airio.pygrain as p', 'airio'),
+    ('trainer', 'from jax import no_such_name', 'no_such_name'),
+    ('trainer', 'import jax; jax.no_such_name', 'no_such_name'),
+  ],
+)
+def test_a_broken_t5x_is_an_error(tmp_path, where, text, missing):
+  """It names the missing piece and the remedies; there is no fallback."""
+  site = make_t5x(tmp_path / 'site', **{where: text})
+  status, error = seam(tmp_path, site)
+  assert status and error.startswith('ImportError: A real t5x is installed at')
+  assert str(site / 't5x') in error
+  assert missing in error
+  assert 'SALT_T5X_ENGINE=embedded' in error and 'README' in error
+  assert seam(tmp_path, site, choice='t5x')[0] != 0
+
+
+def test_embedded_can_be_chosen_past_a_broken_t5x(tmp_path):
+  site = make_t5x(tmp_path / 'site', init='import airio')
+  script = 'from salt_t5x import engine; import t5x; print(t5x.__file__)'
+  status, file = seam(tmp_path, site, choice='embedded', script=script)
+  assert status == 0 and file.endswith('salt_t5x/embedded/t5x/__init__.py')
+
+
+def test_unknown_choice(tmp_path):
+  status, error = seam(tmp_path, choice='T5X')
+  assert status and error.startswith("ValueError: SALT_T5X_ENGINE='T5X'")
+  assert "'t5x'" in error and "'embedded'" in error
+
+
+def test_t5x_chosen_but_not_installed(tmp_path, nothing_installed):
+  status, error = seam(tmp_path, choice='t5x')
+  assert status and error.startswith('ImportError: SALT_T5X_ENGINE=t5x')
+  assert 'README' in error
+
+
+def test_engines_do_not_share_a_process(tmp_path):
+  site = make_t5x(tmp_path / 'site')
+  status, error = seam(
+    tmp_path, site, choice='embedded', script=f'import t5x; {REPORT}'
+  )
+  assert status and 'already imported the t5x engine' in error
+  embedded = importlib.util.find_spec('salt_t5x').submodule_search_locations[0]
+  script = f'import sys; sys.path.insert(0, {embedded + "/embedded"!r});'
+  status, error = seam(
+    tmp_path, site, choice='t5x', script=f'{script} import t5x; {REPORT}'
+  )
+  assert status and 'already imported the embedded engine' in error
+  # What was imported first is what an open choice goes on with.
+  assert seam(tmp_path, site, script=f'import t5x; {REPORT}') == (0, 't5x')
+
+
+# --- What t5x has and the embedded engine has not ----------------------------
+
+WITHOUT_TEACHER = (
+  'trainer.SaltTrainer.schedule = None',
+  'trainer.SaltTrainer.teacher = None',
+)
+
+
+def _build(binding):
+  """Builds what `train` is called with."""
+  with runs.configured([runs.RECIPE], ['MODEL_DIR = "/no"', binding]):
+    gin.get_bindings(t5x_train.train)
+
+
+def _train(binding):
+  runs.train('/no/such/place', [runs.RECIPE], *WITHOUT_TEACHER, binding)
+
+
+def _loss(normalizer):
+  model = tiny.make_model(loss_normalizing_factor=normalizer)
+  batch = tiny.batch_of(tiny.rows()[:2])
+  jax.eval_shape(lambda: model.loss_fn({}, batch, None))
+
+
+def _statement(text):
+  exec(text, {})
+
+
+# What is asked for: (how, what the error must name).
+REFUSED = {
+  'utils.DatasetConfig.use_custom_packing_ops = False': (
+    _build,
+    'utils.DatasetConfig.use_custom_packing_ops',
+  ),
+  'adafactor.Adafactor.global_norm_clip_threshold = 1.0': (
+    _build,
+    'adafactor.Adafactor.global_norm_clip_threshold',
+  ),
+  'utils.SaveCheckpointConfig.checkpoint_steps = [1]': (
+    _build,
+    'utils.SaveCheckpointConfig.checkpoint_steps',
+  ),
+  'partitioning.PjitPartitioner.params_on_devices = True': (
+    _build,
+    'partitioning.PjitPartitioner.params_on_devices',
+  ),
+  'train.actions = {}': (_train, 'train.train.actions'),
+  'train.infer_eval_dataset_cfg = @train_eval/utils.DatasetConfig()': (
+    _train,
+    'infer_eval_dataset_cfg',
+  ),
+  'weight_metrics_computer': (
+    lambda _: t5x_trainer.Trainer(*[None] * 9, weight_metrics_computer=1),
+    'weight_metrics_computer',
+  ),
+  'NUM_REAL_TARGET_TOKENS': (
+    _loss,
+    "loss_normalizing_factor = 'NUM_REAL_TARGET_TOKENS'",
+  ),
+  'label_smoothing': (
+    lambda _: t5x_models.DecoderOnlyModel(None, None, None, label_smoothing=1),
+    'label_smoothing = 1',
+  ),
+  'num_decodes': (
+    lambda _: decoding.temperature_sample(None, None, None, 1, num_decodes=2),
+    'num_decodes = 2',
+  ),
+  'topp': (
+    lambda _: decoding.temperature_sample(None, None, None, 1, topp=0.9),
+    'decoding.temperature_sample.topp',
+  ),
+  'from t5x import interactive_model': (_statement, 't5x.interactive_model'),
+  'import t5x; t5x.infer': (_statement, 't5x.infer'),
+  'from t5x import utils; utils.get_infer_fn': (
+    _statement,
+    't5x.utils.get_infer_fn',
+  ),
+  'from t5x import decoding; decoding.beam_search': (
+    _statement,
+    't5x.decoding.beam_search',
+  ),
+}
+
+
+def refusals():
+  """Asks for each; returns what came of it. Runs on the embedded engine."""
+  answers = {}
+  for asked, (ask, _) in REFUSED.items():
+    try:
+      ask(asked)
+      answers[asked] = 'nothing'
+    except Exception as e:  # pylint: disable=broad-exception-caught
+      answers[asked] = f'{type(e).__name__}: {e}'
+  return answers
+
+
+@pytest.fixture(scope='module')
+def answers(chain):
+  del chain
+  return runs.call('test_engine.refusals', engine_name='embedded')
+
+
+@pytest.mark.parametrize('asked', REFUSED)
+def test_the_embedded_engine_names_t5x(answers, asked):
+  assert re.match('(Value|Import)Error: .*t5x: ', answers[asked], re.DOTALL)
+  assert REFUSED[asked][1] in answers[asked]
+  assert 'Install the real t5x' in answers[asked]

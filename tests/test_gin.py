@@ -1,0 +1,333 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The gin files: they say what they are, build the paper's runs, are found."""
+
+import functools
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+
+import flax
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import runs
+from salt_t5x import engine
+from salt_t5x import trainer as trainer_lib
+from t5x import train as t5x_train
+from t5x import utils
+
+GIN = runs.ROOT / 'gin'
+RECIPES = sorted(
+  p.stem for p in GIN.glob('recipes/*.gin') if not p.stem.startswith('tiny')
+)
+# design.md §5, at V = 256,000.
+PARAMETERS = {
+  '0p5b': 498_647_808,
+  '1p5b': 1_554_080_768,
+  '2p8b': 2_818_761_728,
+  '8p6b': 8_598_589_440,
+}
+
+
+# --- The files ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  'path', [str(p.relative_to(GIN)) for p in sorted(GIN.rglob('*.gin'))]
+)
+def test_every_file_says_what_it_is(path):
+  lines = (GIN / path).read_text(encoding='utf-8').splitlines()
+  header = []
+  for line in lines:
+    if not line.startswith('#'):
+      break
+    header.append(line.lstrip('# '))
+  assert len(' '.join(header)) > 20
+  # A file that leaves something open names it.
+  required = [x.split(' = ')[0] for x in lines if '%gin.REQUIRED' in x]
+  for name in required:
+    assert name in '\n'.join(header), f'{name} is required; the header is mute'
+
+
+def test_folders_are_packages_and_gin_is_none():
+  """`gin/__init__.py` would shadow gin-config from the repository root."""
+  folders = {p.parent for p in GIN.rglob('*.gin')}
+  assert folders and GIN not in folders
+  assert not (GIN / '__init__.py').exists()
+  for folder in folders:
+    assert (folder / '__init__.py').exists(), folder
+
+
+# --- The paper's recipes -----------------------------------------------------
+
+
+class Recipe:
+  """A recipe as it was built: what gin gives to `train` and to the trainer."""
+
+  def __init__(self, name, *bindings):
+    file = f'salt_t5x/gin/recipes/{name}.gin'
+    bindings = [
+      'from __gin__ import dynamic_registration',
+      'import seqio',
+      'VOCABULARY = @seqio.PassThroughVocabulary()',
+      'seqio.PassThroughVocabulary.size = 256000',
+      'MIXTURE_OR_TASK_NAME = "any"',
+      'MODEL_DIR = "/no/such/place"',
+      *bindings,
+    ]
+    with runs.configured([file], bindings):
+      self.train = gin.get_bindings(t5x_train.train)
+      self.trainer = gin.get_bindings(trainer_lib.SaltTrainer)
+      self.keep_period = (
+        gin.config.query_parameter('%KEEP_PERIOD')
+        if (name.startswith('teacher'))
+        else None
+      )
+
+  def parameters(self, model):
+    """Counts a model's parameters in an abstract train state."""
+    batch = self.train['train_dataset_cfg'].batch_size
+    length = self.train['train_dataset_cfg'].task_feature_lengths['targets']
+    initializer = utils.TrainStateInitializer(
+      optimizer_def=model.optimizer_def,
+      init_fn=model.get_initial_variables,
+      input_shapes={'decoder_input_tokens': (batch, length)},
+      input_types={'decoder_input_tokens': jnp.int32},
+      partitioner=self.train['partitioner'],
+    )
+    state = initializer.global_train_state_shape
+    axes = initializer.train_state_axes
+    count = lambda tree: sum(
+      int(np.prod(x.shape)) for x in jax.tree.leaves(tree)
+    )
+    # Adafactor's state is small: factored but for the norms' scales.
+    assert count(state.param_states) < count(state.params) / 50
+    flatten = flax.traverse_util.flatten_dict
+    specs = flatten(flax.core.unfreeze(axes.params))
+    assert specs[('embedding',)] == jax.sharding.PartitionSpec('model', None)
+    return count(state.params)
+
+
+@functools.cache
+def recipe(name):
+  return Recipe(name)
+
+
+def test_all_recipes_are_here():
+  assert len(RECIPES) >= 11
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipe_builds_with_the_exact_sizes(name):
+  built = recipe(name)
+  sizes = [s for s in name.split('_') if s in PARAMETERS]
+  student = built.train['model']
+  assert built.parameters(student) == PARAMETERS[sizes[0]]
+  teacher = built.trainer['teacher']
+  if len(sizes) == 1:
+    assert teacher is None and built.trainer['schedule'] is None
+  else:
+    assert built.parameters(teacher.model) == PARAMETERS[sizes[1]]
+    assert teacher.model is not student
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipe_trains_as_appendix_e_says(name):
+  built = recipe(name)
+  steps = {'teacher_1p5b_498k': 498_000, '1p5b_from_0p5b': 40_000}
+  steps = steps.get(name, 208_000)
+  batch = 1024 if name == '1p5b_from_0p5b' else 2048
+  assert built.train['total_steps'] == built.trainer['total_steps'] == steps
+  for data in ('train_dataset_cfg', 'train_eval_dataset_cfg'):
+    assert built.train[data].batch_size == batch
+    assert built.train[data].task_feature_lengths == {'targets': 1280}
+    # What exact resumes rest on.
+    assert built.train[data].seed is not None
+    assert built.train[data].shuffle is False
+  assert built.train['random_seed'] is not None
+  assert built.train['checkpoint_cfg'].save.save_dataset is True
+  rate = built.trainer['learning_rate_fn']
+  assert rate(0) == 0
+  np.testing.assert_allclose(rate(2_000), 5e-4, rtol=1e-6)
+  np.testing.assert_allclose(rate(4_000), 1e-3, rtol=1e-6)
+  # Half-way down the cosine is half-way between the two rates.
+  np.testing.assert_allclose(rate((4_000 + steps) // 2), 5.5e-4, rtol=1e-4)
+  np.testing.assert_allclose(rate(steps), 1e-4, rtol=1e-6)
+  config = built.train['model'].module.config
+  assert (config.dtype, config.scan_layers) == ('bfloat16', True)
+
+
+@pytest.mark.parametrize(
+  'name, kd_steps, weights',
+  [
+    ('2p8b_from_1p5b', 36_000, {0: 0.667, 35_999: 0.667, 36_000: 0}),
+    ('8p6b_from_2p8b', 36_000, {0: 0.667, 35_999: 0.667, 36_000: 0}),
+    ('8p6b_from_1p5b', 14_000, {0: 0.667, 13_999: 0.667, 14_000: 0}),
+    ('8p6b_from_0p5b', 7_000, {0: 0.667, 6_999: 0.667, 7_000: 0}),
+    ('1p5b_from_0p5b', None, {0: 0.667, 39_999: 0.667, 10**6: 0.667}),
+    (
+      '2p8b_from_1p5b_linear_decay',
+      36_000,
+      {0: 0.667, 32_000: 0.667, 34_000: 0.3335, 35_000: 0.16675, 36_000: 0},
+    ),
+    (
+      '2p8b_from_1p5b_linear_ratio_decay',
+      36_000,
+      # The ratio is about 2 at 32K, half of that at 34K: 1.0015 / 2.0015.
+      {0: 0.667, 32_000: 0.667, 34_000: 0.500374, 36_000: 0, 10**5: 0},
+    ),
+  ],
+)
+def test_recipe_distils_as_the_paper_says(name, kd_steps, weights):
+  trainer = recipe(name).trainer
+  assert trainer['schedule'].kd_steps == kd_steps
+  for step, weight in weights.items():
+    found = trainer['schedule'].weight(step)
+    np.testing.assert_allclose(found, weight, rtol=2e-5, err_msg=str(step))
+  assert trainer['teacher_temperature'] == 0.25
+  assert trainer['top_k'] is None
+
+
+def test_every_distilling_recipe_is_tested_above():
+  tested = test_recipe_distils_as_the_paper_says.pytestmark[0].args[1]
+  assert {t[0] for t in tested} == {r for r in RECIPES if '_from_' in r}
+
+
+@pytest.mark.parametrize('name', [r for r in RECIPES if r[:7] == 'teacher'])
+def test_teacher_recipe_keeps_its_early_checkpoint(name):
+  built = recipe(name)
+  assert built.keep_period == 26_000
+  # A checkpoint is written there at all.
+  assert built.keep_period % built.train['checkpoint_cfg'].save.period == 0
+
+
+@pytest.mark.parametrize('period, kept', [(2, {0, 2, 4, 5}), (None, {5})])
+def test_keep_period_reaches_the_checkpoint_manager(
+  chain, tmp_path, period, kept
+):
+  runs.train(
+    tmp_path,
+    [
+      'salt_t5x/gin/teachers/tiny.gin',
+      'salt_t5x/gin/runs/pretrain_teacher.gin',
+      runs.CHAIN,
+    ],
+    f'KEEP_PERIOD = {period}',
+    'CHECKPOINTS_TO_KEEP = 1',
+    'TRAIN_STEPS = 5',
+  )
+  found = {int(p.name.split('_')[1]) for p in tmp_path.glob('checkpoint_*')}
+  assert found == kept
+
+
+# --- Found from a wheel, a checkout, and beside folders of the same names ----
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+  """A wheel, installed into a folder of its own."""
+  source = tmp_path_factory.mktemp('source')
+  # Of a copy: building leaves build/ and *.egg-info behind.
+  for name in ('salt_t5x', 'gin', 'tasks'):
+    shutil.copytree(
+      runs.ROOT / name,
+      source / name,
+      ignore=shutil.ignore_patterns('__pycache__'),
+    )
+  for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(runs.ROOT / name, source)
+  # A mark, by which the tests know whose file was read.
+  with (source / 'gin/runs/salt.gin').open('a') as f:
+    f.write('FROM_THE_WHEEL = %gin.REQUIRED\n')
+  built, site = source / 'wheel', source / 'site'
+  here = all(map(importlib.util.find_spec, ('setuptools', 'wheel')))
+  pip = ['-m', 'pip', '--disable-pip-version-check']
+  for command in (
+    ['wheel', '--no-deps', '-w', built, source]
+    + ['--no-build-isolation'] * here,
+    ['install', '--no-deps', '--no-index', '--target', site]
+    + ['--find-links', built, 'salt_t5x'],
+  ):
+    done = runs.python([*pip, *map(str, command)], runs.environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+  return site
+
+
+@pytest.fixture
+def decoys(tmp_path):
+  """A working directory with folders of the same names as gin/'s."""
+  for folder in ('runs', 'gin/runs', 'gin/recipes', 'recipes', 'students'):
+    (tmp_path / folder).mkdir(parents=True)
+  for file in ('runs/salt.gin', 'gin/runs/salt.gin', 'runs/baseline.gin'):
+    (tmp_path / file).write_text('raise SystemExit("the wrong file")\n')
+  return tmp_path
+
+
+@pytest.fixture(scope='module')
+def installed():
+  """Skips where the package is only found because it lies here."""
+  try:
+    importlib.metadata.distribution('salt_t5x')
+  except importlib.metadata.PackageNotFoundError:
+    pytest.skip('salt_t5x is not installed')
+
+
+BINARIES = ['salt_t5x.train'] + ['t5x.train'] * runs.REAL_T5X
+
+
+def missing_parameter(binary, cwd, *site):
+  """Starts a binary on runs/salt.gin; returns the parameter it asks for.
+
+  gin asks once all files are parsed, and both of them end the run.
+  """
+  done = runs.python(
+    [
+      *('-m', binary),
+      '--gin_file=salt_t5x/gin/runs/salt.gin',
+      '--gin.MODEL=None',
+      '--gin.TEACHER_MODEL=None',
+      '--gin.MIXTURE_OR_TASK_NAME="none"',
+      '--gin.FROM_THE_WHEEL=1' if not site else '--gin.MODEL_DIR="none"',
+    ],
+    runs.environment('', [*site, *runs.real_t5x_path()]),
+    cwd=cwd,
+  )
+  assert done.returncode != 0
+  if binary == 'salt_t5x.train':
+    assert f'running on the {engine.current()} engine' in done.stdout
+  error = done.stderr.strip().splitlines()[-1]
+  found = re.fullmatch(r'ValueError: (\w+)/macro.value set to .*', error)
+  assert found, done.stderr[-3000:]
+  return found[1]
+
+
+@pytest.mark.parametrize('binary', BINARIES)
+def test_run_file_is_found_in_a_wheel(binary, wheel, decoys):
+  assert missing_parameter(binary, decoys, wheel) == 'FROM_THE_WHEEL'
+
+
+@pytest.mark.parametrize('binary', BINARIES)
+def test_run_file_is_found_by_an_editable_install(binary, installed, decoys):
+  assert missing_parameter(binary, decoys) == 'MODEL_DIR'
+
+
+@pytest.mark.parametrize('binary', BINARIES)
+def test_run_file_is_found_from_the_repository(binary, installed):
+  assert missing_parameter(binary, runs.ROOT) == 'MODEL_DIR'
