@@ -212,6 +212,11 @@ REFUSED = {
   ),
   'from t5x import interactive_model': (_statement, 't5x.interactive_model'),
   'import t5x; t5x.infer': (_statement, 't5x.infer'),
+  'import t5x.interactive_model': (_statement, 't5x.interactive_model'),
+  'from t5x.examples.decoder_only import network': (
+    _statement,
+    't5x.examples',
+  ),
   'from t5x import utils; utils.get_infer_fn': (
     _statement,
     't5x.utils.get_infer_fn',

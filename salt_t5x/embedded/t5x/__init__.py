@@ -22,14 +22,14 @@ uses that one instead.
 """
 
 import importlib
-import importlib.util
+import sys
 
 from t5x import _subset
 
-_missing = _subset.missing(__name__)
+sys.meta_path.append(_subset.ModuleFinder)
 
 
 def __getattr__(name: str):
-  if not name.startswith('__') and importlib.util.find_spec(f't5x.{name}'):
-    return importlib.import_module(f't5x.{name}')
-  return _missing(name)
+  if name.startswith('__'):
+    raise AttributeError(name)
+  return importlib.import_module(f't5x.{name}')

@@ -34,6 +34,16 @@ def missing(module: str) -> Callable[[str], object]:
   return getattr_
 
 
+class ModuleFinder:
+  """Asked last, for modules of t5x that no other finder has found."""
+
+  @staticmethod
+  def find_spec(name: str, path=None, target=None) -> None:
+    del path, target
+    if name.startswith('t5x.'):
+      raise ImportError(f't5x: {name} {_REMEDY}', name=name)
+
+
 def refuse(what: str):
   """Raises the error for an option or a value that only t5x knows."""
   raise ValueError(f't5x: {what} {_REMEDY}')
