@@ -120,8 +120,8 @@ def _split_evenly_at_random(
     int32 [parts] lengths that sum to `total`.
   """
   # The cuts are parts - 1 of the total - 1 places between tokens.
-  order = tf.argsort(tf.random.stateless_uniform([total - 1], seed))
-  cuts = tf.sort(order[: parts - 1]) + 1
+  draws = tf.random.stateless_uniform([total - 1], seed)
+  cuts = tf.sort(tf.math.top_k(draws, parts - 1, sorted=False).indices) + 1
   edges = tf.concat([[0], cuts, [total]], axis=0)
   return edges[1:] - edges[:-1]
 
