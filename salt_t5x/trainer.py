@@ -238,9 +238,8 @@ class SaltTrainer(t5x_trainer.Trainer):
     """Frees the teacher's memory; from here on the run is a baseline's."""
     # The last distillation step may still be running.
     jax.block_until_ready(self.train_state.params)
-    if summary is not None:
-      # t5x writes in the background, and this step's ω must come last below.
-      summary.result()
+    # t5x writes in the background, and this step's ω must come last below.
+    summary.result()
     for array in jax.tree.leaves(self._teacher_params):
       array.delete()
     self._teacher_params = None

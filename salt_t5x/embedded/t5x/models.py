@@ -231,6 +231,3 @@ class DecoderOnlyModel(BaseTransformerModel):
       sequences[:, 0], jnp.minimum(source, length - 1), axis=1
     )
     return jnp.where(source < length, moved, 0), {'scores': scores[:, 0]}
-
-  def predict_batch(self, params, batch, rng=None) -> Array:
-    return self.predict_batch_with_aux(params, batch, rng)[0]
