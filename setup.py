@@ -59,8 +59,11 @@ setuptools.setup(
     'tensorflow>=2.21,<2.22',
     'tensorflow-text>=2.21,<2.22',
     'tqdm',
+    'zstandard',
   ],
   extras_require={
+    # seqio_cache_tasks; without a CRC package Beam writes no TFRecords.
+    'beam': ['apache-beam>=2.77', 'google-crc32c'],
     # What the real t5x needs from the package registry; t5x, airio and
     # jestimator themselves are installed from their repositories (README).
     't5x': [

@@ -52,7 +52,9 @@ _GIN = flags.DEFINE_multi_string(
 
 # Run -> the run whose checkpoint it needs.
 RUNS = {'teacher': None, 'baseline': None, 'salt': 'teacher'}
-_TASK = 'minipile_causal'
+# Models are compared by the first view of the held-out text; what UL2 makes of
+# it stands beside.
+VIEWS = ('minipile_causal', 'minipile_ul2')
 
 
 class RunError(RuntimeError):
@@ -200,11 +202,11 @@ def train_all(runs: Sequence[Run], workers: int):
       run.stop()
 
 
-def collect(work_dir: str, seed: str) -> Mapping[str, report.Curves]:
+def collect(work_dir: str, seed: str, task: str) -> Mapping[str, report.Curves]:
   """Reads {run: held-out curves} of a finished comparison."""
   return {
     name: report.read_scalars(
-      os.path.join(work_dir, f'seed_{seed}', name, 'training_eval', _TASK)
+      os.path.join(work_dir, f'seed_{seed}', name, 'training_eval', task)
     )
     for name in RUNS
   }
@@ -219,7 +221,7 @@ def main(argv: Sequence[str]):
     cache_dir=os.path.join(os.path.dirname(work_dir), 'wheels'),
     sequence_length=128,
     vocab_size=2048,
-    megabytes=24,
+    megabytes=30,
   )
   print(prepare.table(info))
   runs = {
@@ -237,11 +239,20 @@ def main(argv: Sequence[str]):
     os.path.join(first_salt.model_dir, 'config.gin'), encoding='utf-8'
   ) as f:
     kd_steps = int(re.search(r'^KD_STEPS = (\d+)', f.read(), re.M)[1])
-  curves = {seed: collect(work_dir, seed) for seed in _SEEDS.value}
-  results = report.summarize(list(curves.values()), kd_steps)
-  text = report.markdown(results)
-  report.write(work_dir, results, text, curves)
-  print(f'\nHeld-out text, {_TASK}:\n\n{text}')
+  curves = {
+    view: {seed: collect(work_dir, seed, view) for seed in _SEEDS.value}
+    for view in VIEWS
+  }
+  results = {
+    view: report.summarize(list(of_view.values()), kd_steps)
+    for view, of_view in curves.items()
+  }
+  text = '\n'.join(
+    f'Held-out text, {view}:\n\n{report.markdown(result)}'
+    for view, result in results.items()
+  )
+  report.write(work_dir, results, text, curves[VIEWS[0]], kd_steps)
+  print(f'\n{text}')
   print(
     f'Curves: {work_dir}/curves.png\n'
     f'Table:  {work_dir}/results.md and results.json\n'

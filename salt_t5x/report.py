@@ -192,8 +192,9 @@ def write(
   results: Mapping[str, Any],
   text: str,
   seeds: Mapping[str, Mapping[str, Curves]],
+  kd_steps: int,
 ) -> None:
-  """Writes results.json, results.md and curves.png."""
+  """Writes results.json, results.md and curves.png (of `seeds`)."""
   with open(
     os.path.join(directory, 'results.json'), 'w', encoding='utf-8'
   ) as f:
@@ -201,4 +202,4 @@ def write(
     f.write('\n')
   with open(os.path.join(directory, 'results.md'), 'w', encoding='utf-8') as f:
     f.write(text)
-  plot(os.path.join(directory, 'curves.png'), seeds, results['kd_steps'])
+  plot(os.path.join(directory, 'curves.png'), seeds, kd_steps)

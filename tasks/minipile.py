@@ -12,30 +12,26 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The seqio task `minipile_causal`: the small data set of `salt_t5x.prepare`.
+
+"""mini-Pile's seqio tasks: the data set of `salt_t5x.prepare`.
 
 The data lies in the directory that the environment variable SALT_T5X_DATA
 names when this module is imported, by default `data/minipile` under the working
-directory. Nothing is read before the task or its vocabulary is used.
+directory. Nothing but its info.json is read before a task or the vocabulary is
+used.
 
-Features: targets (int32, [T]; EOS between documents, no padding), id (int64, a
-stable id of the sequence) and domain (bytes).
-
-Order: without shuffling, examples come in the global order that `prepare`
-wrote. seqio interleaves the shards of a source, which would mix them; with
-`cycle_length=1` it reads them one after the other. Several hosts that read
-this task directly get whole shards each (up to four hosts), so the examples of
-a step then depend on the number of hosts. The batches of T tokens need a task
-feature length of T: seqio cuts or pads to any other.
-
-The pipeline has no Python function in it: its iterator can be saved and
-restored in the middle of an epoch.
+`minipile_documents`, `minipile_sequences`, `minipile_ul2` and the views
+`minipile_causal`, `minipile_prefix`, `minipile_short_spans` and
+`minipile_long_spans` are those of `salt_t5x.text_tasks`. The mixture
+`minipile_held_out` is there to evaluate two views of the text in one run.
 """
 
+import json
 import os
 
 import seqio
-import tensorflow as tf
+
+from salt_t5x import prepare, text_tasks
 
 DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
 
@@ -43,33 +39,30 @@ DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
 def vocabulary() -> seqio.SentencePieceVocabulary:
   """The data set's vocabulary; in gin, `@minipile.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
-    os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=0
+    os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=prepare.EXTRA_IDS
   )
 
 
-@seqio.map_over_dataset
-def _cast_targets(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-  return {**example, 'targets': tf.cast(example['targets'], tf.int32)}
+def _sequence_length() -> int:
+  """T of the build, or what `prepare` would make it."""
+  try:
+    with open(os.path.join(DATA_DIR, 'info.json'), encoding='utf-8') as f:
+      return json.load(f)['arguments']['sequence_length']
+  except FileNotFoundError:
+    return 128
 
 
-seqio.TaskRegistry.add(
-  'minipile_causal',
-  source=seqio.TFExampleDataSource(
-    {
-      split: os.path.join(DATA_DIR, f'{split}.tfrecord-*')
-      for split in ('train', 'validation')
-    },
-    feature_description={
-      'targets': tf.io.FixedLenSequenceFeature(
-        [], tf.int64, allow_missing=True
-      ),
-      'id': tf.io.FixedLenFeature([], tf.int64),
-      'domain': tf.io.FixedLenFeature([], tf.string),
-    },
-    cycle_length=1,
-  ),
-  preprocessors=[_cast_targets],
-  output_features={
-    'targets': seqio.Feature(vocabulary(), add_eos=False, dtype=tf.int32)
+seqio.add_global_cache_dirs([os.path.join(DATA_DIR, 'cache')])
+text_tasks.register(
+  'minipile',
+  {
+    split: os.path.join(DATA_DIR, 'raw', f'{split}-*.jsonl.zst')
+    for split in ('train', 'validation')
   },
+  vocabulary(),
+  _sequence_length(),
+)
+# A model is compared by the causal view; the objective's own stands beside it.
+seqio.MixtureRegistry.add(
+  'minipile_held_out', ['minipile_causal', 'minipile_ul2'], default_rate=1
 )

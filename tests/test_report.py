@@ -107,7 +107,9 @@ def test_summary_says_when_salt_does_not_pass():
 
 def test_write(tmp_path):
   results = report.summarize([SEED], kd_steps=100)
-  report.write(str(tmp_path), results, report.markdown(results), {'0': SEED})
+  report.write(
+    str(tmp_path), results, report.markdown(results), {'0': SEED}, kd_steps=2
+  )
   with open(tmp_path / 'results.json') as f:
     assert json.load(f) == results
   with open(tmp_path / 'curves.png', 'rb') as f:

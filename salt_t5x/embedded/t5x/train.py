@@ -65,6 +65,7 @@ def train(
   stats_period: int | None = None,
   random_seed: int | None,
   summarize_config_fn: Callable[..., None],
+  get_dataset_fn: Callable[..., Any] = utils.get_dataset,
 ):
   """Trains; see t5x's documentation.
 
@@ -83,7 +84,7 @@ def train(
   layout = partitioner.get_data_layout(train_dataset_cfg.batch_size)
   utils.verify_matching_vocabs(train_dataset_cfg, model)
   train_iter = utils.prepare_train_iter(
-    utils.get_dataset(
+    get_dataset_fn(
       train_dataset_cfg,
       layout.shard_id,
       layout.num_shards,

@@ -1,0 +1,223 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Training data in one global order, whatever the number of hosts.
+
+seqio reads a cache file by file, and hosts divide the files: which examples
+make a batch then depends on how many hosts there are. Here the cache has one
+order. It takes the files of a split in turn, by name, an example from each,
+and passes over a file that has ended; `seqio_cache_tasks` and
+`salt_t5x.local_cache` both deal examples evenly to files. Of that order,
+repeated epoch after epoch, example i goes to host i mod n.
+
+Every host reads the whole order and parses its own share of it. A batch of
+2,048 sequences is some 7 MB in a cache, so that costs little; dividing the
+files would tie the order to a number of hosts that divides theirs.
+"""
+
+from collections.abc import Mapping
+import json
+
+import seqio
+import tensorflow as tf
+
+# Epochs of a data set that is repeated without end.
+_ENDLESS = tf.int64.max
+
+
+class CachedSource(seqio.DataSource):
+  """The cache of another task, in the global order.
+
+  Several tasks can read one cache this way. Examples keep all features of the
+  cache and gain 'epoch' (int64 []).
+  """
+
+  def __init__(
+    self, cached_task: seqio.Task, lengths: Mapping[str, int] | None = None
+  ):
+    """Constructor.
+
+    Args:
+      cached_task: its cache need not exist yet.
+      lengths: of the features that have one length in all examples.
+    """
+    self._task = cached_task
+    self._lengths = lengths or {}
+    super().__init__(splits=cached_task.splits, caching_permitted=False)
+
+  @property
+  def supports_arbitrary_sharding(self) -> bool:
+    return True
+
+  def list_shards(self, split: str) -> list[str]:
+    """Returns the cache's files in the order in which they take turns.
+
+    Raises:
+      FileNotFoundError: there is no cache, or files of it are missing.
+    """
+    info = self._json(split, seqio.get_cached_info_path)
+    prefix = seqio.get_cached_tfrecord_prefix(self._task.cache_dir, split)
+    count = info['num_shards']
+    files = sorted(tf.io.gfile.glob(f'{prefix}-*-of-{count:05d}'))
+    if len(files) != count:
+      raise FileNotFoundError(
+        f'{prefix}-*: {len(files)} files, but the cache was written with '
+        f'{count}. Restore those that are missing, or cache the task '
+        f'{self._task.name} again.'
+      )
+    return files
+
+  def num_input_examples(self, split: str) -> int:
+    return self._json(split, seqio.get_cached_stats_path)['examples']
+
+  def get_dataset(
+    self,
+    split: str = 'train',
+    shuffle: bool = False,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    *,
+    num_epochs: int | None = 1,
+  ) -> tf.data.Dataset:
+    """Reads a host's share.
+
+    Args:
+      split: of the cached task.
+      shuffle: must be False.
+      seed: has no effect.
+      shard_info: the host and the number of hosts.
+      num_epochs: None repeats without end.
+
+    Returns:
+      The examples of the host, in order.
+
+    Raises:
+      ValueError: shuffling is asked for, or the cache has other lengths.
+      FileNotFoundError: there is no cache, or files of it are missing.
+    """
+    del seed
+    if shuffle:
+      raise ValueError(
+        f'The cache of {self._task.name} is read in one global order: set '
+        'utils.DatasetConfig.shuffle = False. (The cache was shuffled when it '
+        'was written.)'
+      )
+    files = self.list_shards(split)
+    features = self._json(split, seqio.get_cached_info_path)['features']
+    self._check_lengths(files)
+
+    def epoch(number):
+      records = tf.data.Dataset.from_tensor_slices(files).interleave(
+        tf.data.TFRecordDataset, cycle_length=len(files), block_length=1
+      )
+      return records.map(lambda record: (number, record))
+
+    epochs = tf.data.Dataset.range(num_epochs or _ENDLESS)
+    stream = epochs.flat_map(epoch)
+    if shard_info:
+      stream = stream.shard(shard_info.num_shards, shard_info.index)
+    return stream.map(
+      lambda number, record: {**self._parse(record, features), 'epoch': number},
+      num_parallel_calls=tf.data.AUTOTUNE,
+    )
+
+  def _check_lengths(self, files: list[str]) -> None:
+    """Looks at the first example."""
+    for record in tf.data.TFRecordDataset(files).take(1).as_numpy_iterator():
+      features = tf.train.Example.FromString(record).features.feature
+      for name, length in self._lengths.items():
+        found = len(features[name].int64_list.value)
+        if found != length:
+          raise ValueError(
+            f'{self._task.name} is registered with {length} tokens in '
+            f'{name!r}, but {files[0]} has {found}: register that, or cache '
+            'the task anew in another folder.'
+          )
+
+  def _parse(self, record: tf.Tensor, features: Mapping[str, dict]) -> dict:
+    """Parses an example of scalars and vectors."""
+    description, dtypes = {}, {}
+    for name, feature in features.items():
+      dtypes[name] = tf.dtypes.as_dtype(feature['dtype'])
+      # An Example has no other integers.
+      stored = tf.int64 if dtypes[name].is_integer else dtypes[name]
+      if name in self._lengths:
+        shape = [self._lengths[name], *feature['shape'][1:]]
+        description[name] = tf.io.FixedLenFeature(shape, stored)
+      elif feature['shape']:
+        description[name] = tf.io.FixedLenSequenceFeature(
+          feature['shape'][1:], stored, allow_missing=True
+        )
+      else:
+        description[name] = tf.io.FixedLenFeature([], stored)
+    parsed = tf.io.parse_single_example(record, description)
+    return {name: tf.cast(parsed[name], dtypes[name]) for name in features}
+
+  def _json(self, split: str, path) -> dict:
+    if not self._task.cache_dir:
+      raise FileNotFoundError(
+        f'The task {self._task.name} is not cached in '
+        f'{list(seqio.get_global_cache_dirs())}. Cache it with\n  '
+        f'seqio_cache_tasks --tasks={self._task.name} --module_import=MODULE '
+        '--output_cache_dir=DIR\nand name that DIR in '
+        'seqio.add_global_cache_dirs, or with --seqio_additional_cache_dirs.'
+      )
+    with tf.io.gfile.GFile(path(self._task.cache_dir, split)) as f:
+      return json.load(f)
+
+
+class OrderedTask(seqio.Task):
+  """A task over a `CachedSource` whose epochs join without a seam.
+
+  seqio repeats the share of each host by itself. If the hosts do not divide
+  the examples evenly, another epoch then begins with some hosts ahead.
+  """
+
+  def get_dataset(
+    self,
+    sequence_length: Mapping[str, int] | None = None,
+    split: str = 'train',
+    use_cached: bool = False,
+    shuffle: bool = False,
+    shuffle_buffer_size: int | None = None,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    num_epochs: int | None = 1,
+    trim_output_features: bool = True,
+    try_in_mem_cache: bool = True,
+  ) -> tf.data.Dataset:
+    """See `seqio.Task`; the cache is read whatever `use_cached` says."""
+    del use_cached, shuffle_buffer_size, try_in_mem_cache
+
+    def read(split, shuffle_files, seed=None):
+      del seed
+      return self.source.get_dataset(
+        split, shuffle_files, shard_info=shard_info, num_epochs=num_epochs
+      )
+
+    task = seqio.Task(
+      self.name,
+      source=seqio.FunctionDataSource(read, splits=self.splits),
+      output_features=self.output_features,
+      preprocessors=self.preprocessors,
+      shuffle_buffer_size=None,
+    )
+    return task.get_dataset(
+      sequence_length,
+      split=split,
+      shuffle=shuffle,
+      seed=seed,
+      trim_output_features=trim_output_features,
+    )

@@ -1,0 +1,126 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""From documents to sequences of T tokens: what is cached (D7 of the design).
+
+Documents of one domain are joined, an EOS after each, and cut; so a sequence
+has one domain, a stable id, and no padding.
+"""
+
+from collections.abc import Iterator, Mapping
+import hashlib
+
+from absl import logging
+import numpy as np
+import seqio
+import tensorflow as tf
+
+
+def tokenize(
+  dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
+) -> tf.data.Dataset:
+  """Turns 'text' (string []) into 'targets' (int32 [N]), without an EOS."""
+  vocabulary = output_features['targets'].vocabulary
+
+  def encode(example):
+    example = dict(example)
+    return {'targets': vocabulary.encode_tf(example.pop('text')), **example}
+
+  return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def sequence_id(document: int, start: int, tokens: np.ndarray) -> int:
+  """A stable id, at least 0 and below 2^63.
+
+  It hangs on the tokens, too: what was recorded for a sequence (a score, say)
+  is never taken for that of another vocabulary or length.
+
+  Args:
+    document: id of the document in which the sequence begins.
+    start: the place of its first token there.
+    tokens: int32 [T].
+
+  Returns:
+    63 bits of a hash of all that.
+  """
+  digest = hashlib.blake2b(f'{document}:{start}:'.encode(), digest_size=8)
+  digest.update(tokens.astype('<i4').tobytes())
+  return int.from_bytes(digest.digest(), 'big') >> 1
+
+
+def cut(
+  dataset: tf.data.Dataset,
+  output_features: Mapping[str, seqio.Feature],
+  length: int,
+) -> tf.data.Dataset:
+  """Joins the documents of each domain and cuts them into sequences.
+
+  What is left of a domain at the end, less than T tokens, makes no sequence;
+  its size is logged. Under Beam that is once for each shard.
+
+  Args:
+    dataset: of {'targets': int32 [N], 'id': int64 [], 'domain': string []}.
+    output_features: 'targets' has the vocabulary.
+    length: T; not seqio's `sequence_length`, since the cache holds it.
+
+  Returns:
+    A dataset of the same features, 'targets' int32 [T].
+  """
+  eos = output_features['targets'].vocabulary.eos_id
+
+  def generate() -> Iterator[dict]:
+    joined = {}  # domain -> [pieces, their number of tokens]
+    total = 0
+    for document in dataset.as_numpy_iterator():
+      domain, number = document['domain'], document['id']
+      tokens = np.append(document['targets'], np.int32(eos))
+      total += len(tokens)
+      pieces, size = joined.get(domain, ([], 0))
+      pieces.append((number, 0, tokens))
+      size += len(tokens)
+      found = []
+      while size >= length:
+        # The last piece is the only one that may hold more than is missing.
+        number, start, tokens = pieces.pop()
+        used = len(tokens) - (size - length)
+        first = pieces[0] if pieces else (number, start)
+        sequence = np.concatenate([t for *_, t in pieces] + [tokens[:used]])
+        found.append((sequence, sequence_id(first[0], first[1], sequence)))
+        size -= length
+        pieces = [(number, start + used, tokens[used:])] if size else []
+      joined[domain] = pieces, size
+      if found:
+        targets, ids = zip(*found, strict=True)
+        yield {'targets': targets, 'id': ids, 'domain': [domain] * len(found)}
+    left = sum(size for _, size in joined.values())
+    logging.info(
+      'Sequences of %d tokens: %d of %d tokens are left over at the ends of '
+      '%d domains.',
+      length,
+      left,
+      total,
+      len(joined),
+    )
+
+  # All sequences that a document completes at once: an element costs more than
+  # what is in it.
+  return tf.data.Dataset.from_generator(
+    generate,
+    output_signature={
+      'targets': tf.TensorSpec([None, length], tf.int32),
+      'id': tf.TensorSpec([None], tf.int64),
+      'domain': tf.TensorSpec([None], tf.string),
+    },
+  ).unbatch()

@@ -1,0 +1,114 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Registers the seqio tasks of a text corpus in the Pile's form.
+
+`register('corpus', ...)` makes
+
+  corpus_documents    'text', 'domain' and 'id' as the shards hold them;
+  corpus_sequences    T tokens each: what `seqio_cache_tasks` caches;
+  corpus_ul2          the paper's objective, drawn for each sequence (App. E);
+  corpus_causal, corpus_prefix, corpus_short_spans, corpus_long_spans
+                      one denoiser of it each, to look at and to evaluate with.
+
+The last five read the cache of `corpus_sequences`, in one global order.
+"""
+
+from collections.abc import Mapping, Sequence
+import functools
+
+import seqio
+import tensorflow as tf
+
+from salt_t5x import global_order, jsonl, preprocessors, sequences
+
+Filepatterns = Mapping[str, str | Sequence[str]]
+
+
+def documents_task(name: str, split_to_filepattern: Filepatterns) -> seqio.Task:
+  """Makes `{name}_documents`."""
+  text = seqio.Feature(
+    seqio.PassThroughVocabulary(0), add_eos=False, dtype=tf.string, rank=0
+  )
+  return seqio.Task(
+    f'{name}_documents',
+    source=jsonl.JsonlDataSource(split_to_filepattern),
+    preprocessors=[],
+    output_features={'text': text},
+  )
+
+
+def sequences_task(
+  name: str,
+  split_to_filepattern: Filepatterns,
+  vocabulary: seqio.Vocabulary,
+  sequence_length: int,
+) -> seqio.Task:
+  """Makes `{name}_sequences`."""
+  return seqio.Task(
+    f'{name}_sequences',
+    source=jsonl.JsonlDataSource(split_to_filepattern),
+    preprocessors=[
+      sequences.tokenize,
+      functools.partial(sequences.cut, length=sequence_length),
+      seqio.CacheDatasetPlaceholder(),
+    ],
+    output_features={
+      'targets': seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
+    },
+  )
+
+
+def register(
+  name: str,
+  split_to_filepattern: Filepatterns,
+  vocabulary: seqio.Vocabulary,
+  sequence_length: int,
+  mode_tokens: bool = False,
+  seed: int = 0,
+) -> None:
+  """Registers the tasks of a corpus; nothing is read yet.
+
+  Args:
+    name: the tasks' common prefix.
+    split_to_filepattern: globs of `*.jsonl.zst` shards, local or remote.
+    vocabulary: with extra ids for UL2's sentinels.
+    sequence_length: T.
+    mode_tokens: as in `preprocessors.ul2`.
+    seed: of all that UL2 draws.
+  """
+  cached = sequences_task(
+    name, split_to_filepattern, vocabulary, sequence_length
+  )
+  for task in (documents_task(name, split_to_filepattern), cached):
+    seqio.TaskRegistry.add_provider(task.name, task)
+  targets = cached.output_features['targets']
+  rates = {'ul2': preprocessors.RATES} | {
+    denoiser: [float(denoiser == other) for other in preprocessors.DENOISERS]
+    for denoiser in preprocessors.DENOISERS
+  }
+  for view, of_view in rates.items():
+    seqio.TaskRegistry.add(
+      f'{name}_{view}',
+      source=global_order.CachedSource(cached, {'targets': sequence_length}),
+      preprocessors=[
+        functools.partial(
+          preprocessors.ul2, rates=of_view, mode_tokens=mode_tokens, seed=seed
+        )
+      ],
+      output_features={'inputs': targets, 'targets': targets},
+      shuffle_buffer_size=None,
+      task_cls=global_order.OrderedTask,
+    )

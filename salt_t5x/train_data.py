@@ -1,0 +1,87 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""The training data as t5x asks for it, checked before anything compiles."""
+
+import seqio
+import tensorflow as tf
+
+from t5x import utils
+
+# Of tf.data's ways to meet state outside a data set: fail.
+_FAIL = 2
+
+
+def _what_is_not_saved(dataset: tf.data.Dataset) -> str | None:
+  """Why the data set's iterators cannot be saved; None if they can."""
+  try:
+    tf.raw_ops.DatasetToGraphV2(
+      input_dataset=tf.data.experimental.to_variant(dataset),
+      external_state_policy=_FAIL,
+    )
+  except tf.errors.FailedPreconditionError as e:
+    return e.message
+  return None
+
+
+def get_dataset(
+  cfg: utils.DatasetConfig,
+  shard_id: int,
+  num_shards: int,
+  feature_converter_cls,
+  *args,
+  save_dataset: bool,
+  **kwargs,
+):
+  """Reads a host's share as t5x does; for t5x's `train.get_dataset_fn`.
+
+  Args:
+    cfg: the data set.
+    shard_id: the host.
+    num_shards: the number of hosts.
+    feature_converter_cls: makes a seqio feature converter.
+    *args: t5x's.
+    save_dataset: whether checkpoints are to hold the iterator.
+    **kwargs: t5x's.
+
+  Returns:
+    What `t5x.utils.get_dataset` does.
+
+  Raises:
+    ValueError: the iterator is to be saved, and cannot be.
+  """
+  dataset = utils.get_dataset(
+    cfg, shard_id, num_shards, feature_converter_cls, *args, **kwargs
+  )
+  if save_dataset and isinstance(dataset, tf.data.Dataset):
+    reason = _what_is_not_saved(dataset)
+    if reason:
+      name = cfg.mixture_or_task_name
+      tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
+      cacheable = [t.name for t in tasks if t.supports_caching]
+      remedy = (
+        f'Cache {", ".join(cacheable)} with seqio_cache_tasks and set '
+        'USE_CACHED_TASKS = True.'
+        if cacheable and not cfg.use_cached
+        else 'Take out of its preprocessors what is random without a seed or '
+        'runs Python, or move it before a seqio.CacheDatasetPlaceholder and '
+        'cache the task.'
+      )
+      raise ValueError(
+        f'MIXTURE_OR_TASK_NAME = {name!r}: its iterator cannot be saved, so a '
+        f'stopped run could not go on with the same data ({reason}). {remedy} '
+        'To do without exact resumes, set SAVE_DATASET = False.'
+      )
+  return dataset
