@@ -61,6 +61,9 @@ class DamagedShardError(ValueError):
 class _BadLine(Exception):
   """A line that holds no document: (kind, reason)."""
 
+  def __str__(self) -> str:
+    return ': '.join(self.args)
+
 
 @dataclasses.dataclass
 class Report:

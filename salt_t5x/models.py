@@ -70,10 +70,15 @@ def hidden_and_embedding(
       method='hidden_states',
     )
     embedding = module.output_embedding(params)
-    rows = embedding.shape[0]
+    _check_rows(model, embedding.shape[0])
   else:
     hidden = model._compute_logits(params, batch, dropout_rng)
-    embedding, rows = None, hidden.shape[-1]
+    embedding = None
+    _check_rows(model, hidden.shape[-1])
+  return hidden, embedding
+
+
+def _check_rows(model: t5x_models.DecoderOnlyModel, rows: int) -> None:
   vocab_size = model.output_vocabulary.vocab_size
   if rows < vocab_size:
     # The targets past the last row would turn the loss into NaN.
@@ -81,7 +86,6 @@ def hidden_and_embedding(
       f'network.TransformerConfig.vocab_size (VOCAB_SIZE) = {rows} output rows '
       f'for a vocabulary of {vocab_size} tokens: set it to at least that.'
     )
-  return hidden, embedding
 
 
 class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
@@ -128,6 +132,16 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
       z_loss=z_loss,
       loss_normalizing_factor=loss_normalizing_factor,
     )
+
+  def get_initial_variables(self, rng, input_shapes, input_types=None):
+    """As t5x's; too few rows are found here if the module tells its rows."""
+    variables = super().get_initial_variables(rng, input_shapes, input_types)
+    if hasattr(self.module, 'output_embedding'):
+      embedding = jax.eval_shape(
+        self.module.output_embedding, variables['params']
+      )
+      _check_rows(self, embedding.shape[0])
+    return variables
 
   @property
   def loss_normalizing_factor(self) -> float | int | str | None:

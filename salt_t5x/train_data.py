@@ -18,6 +18,7 @@
 import seqio
 import tensorflow as tf
 
+from salt_t5x import run_record
 from t5x import utils
 
 # Of tf.data's ways to meet state outside a data set: fail.
@@ -85,3 +86,33 @@ def get_dataset(
         'To do without exact resumes, set SAVE_DATASET = False.'
       )
   return dataset
+
+
+def check_vocabulary(cfg: utils.DatasetConfig, model) -> None:
+  """Compares the task's vocabularies with the model's, by their content.
+
+  For t5x's `train.verify_matching_vocabs_fn`; t5x itself compares file names.
+
+  Args:
+    cfg: the data set.
+    model: a t5x model.
+
+  Raises:
+    ValueError: they differ. A task of mere numbers may have fewer tokens.
+  """
+  mine = model.output_vocabulary
+  provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
+  for name, feature in provider.output_features.items():
+    theirs = feature.vocabulary
+    if isinstance(theirs, seqio.PassThroughVocabulary):
+      if theirs.vocab_size <= mine.vocab_size:
+        continue
+    elif run_record.fingerprint(theirs) == run_record.fingerprint(mine):
+      continue
+    raise ValueError(
+      f'VOCABULARY is {mine}, {mine.vocab_size} tokens, but the feature '
+      f'{name!r} of MIXTURE_OR_TASK_NAME = {cfg.mixture_or_task_name!r} has '
+      f'{theirs}, {theirs.vocab_size} tokens: bind VOCABULARY '
+      '(sentencepiece_model_file and extra_ids) to the one that the task was '
+      'registered with, and VOCAB_SIZE to at least its tokens.'
+    )

@@ -56,8 +56,8 @@ _TABS = ['\t' * count for count in range(1, 9)]
 # Pad, EOS and unk, the 256 bytes, the tabs, and a piece; there must be one.
 _MIN_PIECES = 3 + 256 + len(_TABS) + 1
 # What SentencePiece gets at once, cut before a space where there is one. It
-# would skip 4192 bytes, and a text of N characters that comes twice takes it N²
-# operations.
+# skips what is longer than 4192 bytes, and N characters that come twice take it
+# N² operations.
 _SENTENCE = re.compile(r'.{1,1000}(?= |\Z)|.{1,1000}', re.DOTALL)
 # The trained pieces depend on this number, so it is not the machine's.
 _NUM_THREADS = 16
@@ -231,7 +231,8 @@ def _text_of(
   for count in range(len(steps), -1, -1):
     dataset = task.source.get_dataset(split=split, shuffle=False)
     try:
-      dataset = task._preprocess_dataset(dataset, steps[:count])
+      with seqio.map_seed_manager(0):
+        dataset = task._preprocess_dataset(dataset, steps[:count])
     except tf.errors.NotFoundError:
       continue  # A tokenizer's vocabulary file.
     found = [

@@ -125,6 +125,7 @@ def test_a_shard_is_zstandard_over_lines_of_json(tmp_path):
   whole = zstandard.ZstdDecompressor().decompressobj()
   line = whole.decompress(path.read_bytes())
   assert line.endswith(b'\n')
+  assert 'ein ß'.encode() in line  # to be read as it is
   assert json.loads(line) == {
     'text': 'ein ß',
     'meta': {'pile_set_name': 'Books3'},
@@ -139,12 +140,19 @@ def test_equal_documents_give_equal_bytes(tmp_path):
   assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
 
 
-@pytest.mark.parametrize('text', ['', ' \n', '\ud800'])
-def test_what_could_not_be_read_is_not_written(tmp_path, text):
+@pytest.mark.parametrize(
+  ('text', 'reason'),
+  [
+    ('', "empty: 'text' is empty"),
+    (' \n', "empty: 'text' is empty"),
+    ('\ud800', 'surrogates not allowed'),
+  ],
+)
+def test_what_could_not_be_read_is_not_written(tmp_path, text, reason):
   path = tmp_path / 'a.jsonl.zst'
   jsonl.write(str(path), [('before', '')])
   before = path.read_bytes()
-  with pytest.raises(ValueError, match=r'a\.jsonl\.zst: document 2'):
+  with pytest.raises(ValueError, match=f'a.jsonl.zst: document 2: .*{reason}'):
     jsonl.write(str(path), [('good', ''), (text, '')])
   assert path.read_bytes() == before
 
@@ -392,8 +400,9 @@ def test_damage_in_the_middle_ends_the_shard_there(tmp_path, log):
 
 
 def test_flipped_bytes_never_pass_unnoticed(tmp_path):
-  lines = incompressible(300)
-  whole = compress(b''.join(lines))
+  original = tmp_path / 'original.jsonl.zst'
+  jsonl.write(str(original), [(noise(400 + i).hex(), '') for i in range(300)])
+  whole = original.read_bytes()
   for place in range(1, len(whole), len(whole) // 40):
     broken = bytearray(whole)
     broken[place] ^= 0x55

@@ -158,6 +158,39 @@ def test_shares_of_the_denoisers_and_mean_prefix():
   assert min(prefixes) >= 1 and max(prefixes) < T / 2
 
 
+def test_mode_tokens_name_the_denoiser_and_fit():
+  tokens = sequences(200)
+  plain = ul2(dataset(tokens[:, : T - 1]), length=T - 1)
+  first = VOCAB_SIZE - EXTRA_IDS
+  modes = {
+    'causal': first,
+    'prefix': first,
+    'short_spans': first + 1,
+    'long_spans': first + 2,
+  }
+  examples = ul2(dataset(tokens), mode_tokens=True)
+  for row, example in zip(tokens, examples, strict=True):
+    denoiser = preprocessors.DENOISERS[example['denoiser']]
+    assert example['inputs'][0] == modes[denoiser]
+    rest = example | {'inputs': example['inputs'][1:]}
+    restored = restore(rest)
+    np.testing.assert_array_equal(restored, row[: len(restored)])
+    assert len(example['inputs']) + len(example['targets']) <= T
+  assert {int(e['denoiser']) for e in examples} == {0, 1, 2, 3}
+  # The mode takes the place of the last token, and nothing else.
+  drawn = [e['denoiser'] for e in examples]
+  assert drawn == [e['denoiser'] for e in plain]
+
+
+def test_mode_tokens_need_extra_ids():
+  needed = preprocessors.extra_ids_needed(T)
+  assert needed == 12
+  assert preprocessors.extra_ids_needed(T, mode_tokens=True) == needed + 3
+  causal = only('causal')
+  assert preprocessors.extra_ids_needed(T, causal) == 0
+  assert preprocessors.extra_ids_needed(T, causal, mode_tokens=True) == 3
+
+
 def by_id(examples):
   return {
     e['id']: (e['denoiser'], e['inputs'].tolist(), e['targets'].tolist())

@@ -277,6 +277,16 @@ def test_text_is_read_after_all_steps_before_the_tokenizer(path, tmp_path):
   assert texts(task) == ['ONE TWO', 'THREE']
 
 
+def test_steps_that_draw_at_random_draw_the_same():
+  @seqio.map_over_dataset(num_seeds=1)
+  def prefix(example, seed):
+    draw = tf.random.stateless_uniform([], seed, 0, 10**6, tf.int32)
+    return {'text': tf.strings.as_string(draw) + example['text']}
+
+  task = add_task('random', [{'text': 'a'}, {'text': 'b'}], [prefix])
+  assert texts(task) == texts(task) != ['a', 'b']
+
+
 def test_pretokenized_text_and_a_named_feature():
   examples = [{'targets': 5, 'targets_pretokenized': 'plain', 'title': 'T'}]
   task = add_task('cached', examples)

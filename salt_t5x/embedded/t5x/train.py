@@ -66,6 +66,7 @@ def train(
   random_seed: int | None,
   summarize_config_fn: Callable[..., None],
   get_dataset_fn: Callable[..., Any] = utils.get_dataset,
+  verify_matching_vocabs_fn: Callable[..., None] = utils.verify_matching_vocabs,
 ):
   """Trains; see t5x's documentation.
 
@@ -82,7 +83,7 @@ def train(
   init_rng, trainer_rng = jax.random.split(jax.random.PRNGKey(random_seed))
 
   layout = partitioner.get_data_layout(train_dataset_cfg.batch_size)
-  utils.verify_matching_vocabs(train_dataset_cfg, model)
+  verify_matching_vocabs_fn(train_dataset_cfg, model)
   train_iter = utils.prepare_train_iter(
     get_dataset_fn(
       train_dataset_cfg,
@@ -95,7 +96,7 @@ def train(
   _iterators.append(train_iter)
   eval_datasets = {}
   if train_eval_dataset_cfg is not None:
-    utils.verify_matching_vocabs(train_eval_dataset_cfg, model)
+    verify_matching_vocabs_fn(train_eval_dataset_cfg, model)
     eval_datasets = utils.get_training_eval_datasets(
       train_eval_dataset_cfg, eval_steps, model.FEATURE_CONVERTER_CLS
     )
