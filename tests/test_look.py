@@ -30,7 +30,7 @@ import sentencepiece
 import seqio
 import tensorflow as tf
 
-from salt_t5x import look, preprocessors
+from salt_t5x import display, look, preprocessors
 
 T = 96
 EXTRA_IDS = 20
@@ -261,20 +261,20 @@ def test_spans_and_their_brackets(name, vocabulary, sequences):
 
 def test_restore():
   sentinels = range(90, 100)
-  assert look.restore([5, 99, 6, 98], [99, 7, 8, 98, 9], sentinels) == [
+  assert display.restore([5, 99, 6, 98], [99, 7, 8, 98, 9], sentinels) == [
     ([5], False),
     ([7, 8], True),
     ([6], False),
     ([9], True),
   ]
   # The targets were cut: what is not known stays.
-  assert look.restore([5, 99, 6, 98], [99, 7], sentinels) == [
+  assert display.restore([5, 99, 6, 98], [99, 7], sentinels) == [
     ([5], False),
     ([7], True),
     ([6, 98], False),
   ]
   # A sentinel of no span, as a mode token is one.
-  assert look.restore([90, 5, 99], [99, 7], sentinels) == [
+  assert display.restore([90, 5, 99], [99, 7], sentinels) == [
     ([90, 5], False),
     ([7], True),
   ]
@@ -285,7 +285,7 @@ def test_restore():
     ([5], [99, 7]),
     ([5, 99, 6, 97], [99, 7, 98, 8, 97, 9]),
   ):
-    assert look.restore(inputs, targets, sentinels) is None
+    assert display.restore(inputs, targets, sentinels) is None
 
 
 def row(tokens, loss, attention, **more):
@@ -306,16 +306,16 @@ def converted(inputs, targets, width):
 
 def test_signs_and_strip_position_by_position():
   # The id 0 in the targets is padding to the converter: it bears no loss.
-  marks = look.signs(converted([5, 6, 7], [8, 0, 9, 9], 10))
+  marks = display.signs(converted([5, 6, 7], [8, 0, 9, 9], 10))
   assert marks == '===#.##   '
-  assert look.strip(marks) == '|===#.##   |'
+  assert display.strip(marks) == '|===#.##   |'
   # Cut short in the inputs; and the whole width used.
-  assert look.signs(converted([5] * 9, [6], 8)) == '=' * 8
-  assert look.signs(converted([5] * 7, [6], 8)) == '=======#'
-  assert look.signs(converted([], [6, 6], 3)) == '## '
+  assert display.signs(converted([5] * 9, [6], 8)) == '=' * 8
+  assert display.signs(converted([5] * 7, [6], 8)) == '=======#'
+  assert display.signs(converted([], [6, 6], 3)) == '## '
   # Loss on an input that the model sees, and on padding.
-  assert look.signs(row([5, 6, 7, 0], [0, 1, 1, 0], [1] * 3 + [0])) == '=!# '
-  assert look.signs(row([5, 6, 0, 0], [0, 1, 1, 0], [1] * 2 + [0] * 2)) == (
+  assert display.signs(row([5, 6, 7, 0], [0, 1, 1, 0], [1] * 3 + [0])) == '=!# '
+  assert display.signs(row([5, 6, 0, 0], [0, 1, 1, 0], [1] * 2 + [0] * 2)) == (
     '=#! '
   )
 
@@ -346,18 +346,18 @@ def test_signs_and_strip_position_by_position():
 )
 def test_original(inputs, targets, expected):
   vocabulary = seqio.ByteVocabulary(extra_ids=10)
-  lines = list(look.row_lines(converted(inputs, targets, 8), vocabulary, 9))
+  lines = list(display.row_lines(converted(inputs, targets, 8), vocabulary, 9))
   assert [line for line in lines if line.startswith('orig')] == expected[:1]
   assert lines[len(lines) - len(expected) :] == expected
 
 
 def test_strip_of_many_positions():
-  marks = look.signs(converted([5] * 200, [6] * 120, 400))
-  assert look.strip(marks, 40) == f'|{"=" * 20}{"#" * 12}{" " * 8}|'
-  assert len(look.strip(marks)) == 80
+  marks = display.signs(converted([5] * 200, [6] * 120, 400))
+  assert display.strip(marks, 40) == f'|{"=" * 20}{"#" * 12}{" " * 8}|'
+  assert len(display.strip(marks)) == 80
   # The most frequent wins, but no fault is hidden.
-  assert look.strip('==#' * 4, 4) == '|====|'
-  assert look.strip('=' * 399 + '!', 40) == f'|{"=" * 39}!|'
+  assert display.strip('==#' * 4, 4) == '|====|'
+  assert display.strip('=' * 399 + '!', 40) == f'|{"=" * 39}!|'
 
 
 def test_packed_examples_are_told_apart():
@@ -375,7 +375,7 @@ def test_packed_examples_are_told_apart():
   tokens = sum(int(re.search(r': (\d+)', lines[i])[1]) for i in (a, b))
   assert tokens == numbers[0] + numbers[1]
   # Where one example follows the other, both are whole.
-  marks = look.signs(
+  marks = display.signs(
     row(
       [5, 6, 7, 8, 9, 0],
       [0, 0, 1, 0, 1, 0],
@@ -438,16 +438,16 @@ ESCAPED = 'x\\x1b[2J\\r\\x07\\x9b1A\\u202e\\u2028\\x00\\x7fé\\ty'
 
 def test_no_control_character_gets_through(vocabulary):
   for chosen in (vocabulary, seqio.ByteVocabulary()):
-    shown = look.show(chosen.encode(HOSTILE), chosen, '')
+    shown = display.show(chosen.encode(HOSTILE), chosen, '')
     assert ''.join(text for text, _ in shown) == ESCAPED
-  assert look.escape(HOSTILE) == ESCAPED
+  assert display.escape(HOSTILE) == ESCAPED
   assert look.fields({'a': b'a\xff'}, ()) == {'a': 'a\\xff'}
 
 
 def test_tokens_that_are_no_text(vocabulary):
   byte = seqio.ByteVocabulary(extra_ids=5)
   euro = [b + 3 for b in '€'.encode()]
-  show = lambda ids, v: [text for text, _ in look.show(ids, v, '')]
+  show = lambda ids, v: [text for text, _ in display.show(ids, v, '')]
   assert show(euro, byte) == ['', '', '€']
   # A sentinel or the end parts the character; later ones are whole.
   assert show([*euro[:2], 263, euro[2], 1, *euro, 0xF0 + 3], byte) == (
@@ -470,7 +470,7 @@ def test_tokens_that_are_no_text(vocabulary):
 
 def test_colour_changes_nothing_but_colour():
   plain = printed('short_spans')
-  coloured = printed('short_spans', paint=look.colour)
+  coloured = printed('short_spans', paint=display.colour)
   assert coloured != plain
   assert [re.sub('\x1b\\[[0-9;]*m', '', line) for line in coloured] == plain
   assert any('\x1b[1;35m<extra_id_0>\x1b[0m' in line for line in coloured)
