@@ -73,7 +73,13 @@ setuptools.setup(
       'grain',
       'jaxtyping',
     ],
-    'test': ['hypothesis', 'pytest', 'ruff'],
+    'test': [
+      'apache-beam>=2.77',
+      'google-crc32c',
+      'hypothesis',
+      'pytest',
+      'ruff',
+    ],
   },
   classifiers=[
     'License :: OSI Approved :: Apache Software License',

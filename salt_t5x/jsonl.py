@@ -22,6 +22,7 @@ A line that holds no document is left out, counted and reported. A shard with
 more than a few of them is an error: see `read`.
 """
 
+import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
@@ -308,8 +309,7 @@ class JsonlDataSource(seqio.FileDataSource):
     """Constructor; nothing is read yet.
 
     Args:
-      split_to_filepattern: split to one or more globs of shards. No two shards
-        should share a base name, which their ids hang on.
+      split_to_filepattern: split to one or more globs of shards.
       max_bad_share: as in `read`, for each shard.
     """
     read_shard = functools.partial(
@@ -326,7 +326,12 @@ class JsonlDataSource(seqio.FileDataSource):
     )
 
   def list_shards(self, split: str) -> Sequence[str]:
-    """Returns the split's files, sorted; a glob without any is an error."""
+    """Returns the split's files, sorted.
+
+    Raises:
+      FileNotFoundError: a glob without any.
+      ValueError: two files of one base name, on which ids of documents hang.
+    """
     patterns = self._split_to_filepattern[split]
     files = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -334,4 +339,11 @@ class JsonlDataSource(seqio.FileDataSource):
       if not matched:
         raise FileNotFoundError(f'{split}: no shard matches {pattern}.')
       files.update(matched)
+    names = collections.Counter(map(os.path.basename, files))
+    if len(names) < len(files):
+      name = names.most_common(1)[0][0]
+      raise ValueError(
+        f'{split}: {names[name]} shards are named {name}. Ids of documents '
+        'hang on the name: give each shard its own.'
+      )
     return sorted(files)

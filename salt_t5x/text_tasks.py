@@ -23,7 +23,11 @@
   corpus_causal, corpus_prefix, corpus_short_spans, corpus_long_spans
                       one denoiser of it each, to look at and to evaluate with.
 
-The last five read the cache of `corpus_sequences`, in one global order.
+  corpus_held_out     a mixture of corpus_causal and corpus_ul2, to evaluate
+                      with: models are compared by the causal view, and the
+                      objective's own stands beside it.
+
+All from corpus_ul2 on read the cache of `corpus_sequences` in one global order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,7 +83,7 @@ def register(
   mode_tokens: bool = False,
   seed: int = 0,
 ) -> None:
-  """Registers the tasks of a corpus; nothing is read yet.
+  """Registers the tasks and the mixture of a corpus; nothing is read yet.
 
   Args:
     name: the tasks' common prefix.
@@ -112,3 +116,6 @@ def register(
       shuffle_buffer_size=None,
       task_cls=global_order.OrderedTask,
     )
+  seqio.MixtureRegistry.add(
+    f'{name}_held_out', [f'{name}_causal', f'{name}_ul2'], default_rate=1
+  )

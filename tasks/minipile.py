@@ -20,10 +20,10 @@ names when this module is imported, by default `data/minipile` under the working
 directory. Nothing but its info.json is read before a task or the vocabulary is
 used.
 
-`minipile_documents`, `minipile_sequences`, `minipile_ul2` and the views
+`minipile_documents`, `minipile_sequences`, `minipile_ul2`, the views
 `minipile_causal`, `minipile_prefix`, `minipile_short_spans` and
-`minipile_long_spans` are those of `salt_t5x.text_tasks`. The mixture
-`minipile_held_out` is there to evaluate two views of the text in one run.
+`minipile_long_spans`, and `minipile_held_out` are those of
+`salt_t5x.text_tasks`.
 """
 
 import json
@@ -61,8 +61,4 @@ text_tasks.register(
   },
   vocabulary(),
   _sequence_length(),
-)
-# A model is compared by the causal view; the objective's own stands beside it.
-seqio.MixtureRegistry.add(
-  'minipile_held_out', ['minipile_causal', 'minipile_ul2'], default_rate=1
 )

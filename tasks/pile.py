@@ -25,10 +25,10 @@ Two environment variables say, when this module is imported, where things are
                        that folder. The paper's, with 256K tokens, is not
                        public: train one with `salt_t5x.vocabulary`.
 
-`pile_documents`, `pile_sequences`, `pile_ul2` and the views `pile_causal`,
-`pile_prefix`, `pile_short_spans` and `pile_long_spans` are those of
-`salt_t5x.text_tasks`. Cache `pile_sequences` before training; the others read
-that cache:
+`pile_documents`, `pile_sequences`, `pile_ul2`, the views `pile_causal`,
+`pile_prefix`, `pile_short_spans` and `pile_long_spans`, and `pile_held_out` are
+those of `salt_t5x.text_tasks`. Cache `pile_sequences` before training; the
+others read that cache:
 
     seqio_cache_tasks --module_import=salt_t5x.tasks.pile \
       --tasks=pile_sequences --output_cache_dir="$SALT_T5X_PILE/cache"

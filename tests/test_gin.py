@@ -26,9 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import seqio
 
 import runs
-from salt_t5x import engine
+from salt_t5x import engine, feature_converters, preprocessors
 from salt_t5x import trainer as trainer_lib
 from t5x import train as t5x_train
 from t5x import utils
@@ -203,6 +204,34 @@ def test_recipe_distils_as_the_paper_says(name, kd_steps, weights):
     np.testing.assert_allclose(found, weight, rtol=2e-5, err_msg=str(step))
   assert trainer['teacher_temperature'] == 0.25
   assert trainer['top_k'] is None
+
+
+def test_the_pile_completes_a_recipe():
+  """Names, lengths and views fit; student and teacher see the prefix alike."""
+  files = ['recipes/2p8b_from_1p5b.gin', 'data/pile.gin']
+  bindings = ['MODEL_DIR = "/no/such/place"', 'TEACHER_PATH = "/neither"']
+  with runs.configured([f'salt_t5x/gin/{f}' for f in files], bindings):
+    train = gin.get_bindings(t5x_train.train)
+    teacher = gin.get_bindings(trainer_lib.SaltTrainer)['teacher'].model
+  student = train['model']
+  for model in (student, teacher):
+    assert model._inputs_bidirectional_attention
+    # gin hands out a subclass of its own.
+    assert issubclass(
+      model.FEATURE_CONVERTER_CLS, feature_converters.FixedWidthFeatureConverter
+    )
+    assert model.output_vocabulary.extra_ids == 100
+  names = []
+  for data in (train['train_dataset_cfg'], train['train_eval_dataset_cfg']):
+    assert data.task_feature_lengths == {'targets': 1280}
+    names.append(data.mixture_or_task_name)
+    for task in seqio.get_subtasks(seqio.get_mixture_or_task(names[-1])):
+      assert data.split in task.splits
+      vocabulary = task.output_features['targets'].vocabulary
+      assert vocabulary == student.output_vocabulary
+      needed = preprocessors.extra_ids_needed(1280)
+      assert vocabulary.extra_ids >= needed
+  assert names == ['pile_ul2', 'pile_held_out']
 
 
 def test_every_distilling_recipe_is_tested_above():

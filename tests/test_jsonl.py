@@ -628,3 +628,12 @@ def test_a_task_reads_a_source(tmp_path):
       for i in range(count)
     )
     assert len(found) == 2 * 61
+
+
+def test_two_shards_of_one_name_are_refused(tmp_path):
+  for folder in 'ab':
+    (tmp_path / folder).mkdir()
+    jsonl.write(str(tmp_path / folder / '00.jsonl.zst'), [('text', 'x')])
+  source = jsonl.JsonlDataSource({'train': f'{tmp_path}/*/*.jsonl.zst'})
+  with pytest.raises(ValueError, match=r'2 shards are named 00\.jsonl\.zst'):
+    source.list_shards('train')
