@@ -40,8 +40,7 @@ import signal
 import sys
 from typing import Any
 
-from absl import app
-from absl.flags import argparse_flags
+from absl import app, flags
 import seqio
 import tensorflow as tf
 
@@ -255,9 +254,10 @@ def look(
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-  # Not absl's own flags: those are global, and the tasks' modules may define
+  # Apart from absl's own flags, which are global: the tasks' modules may define
   # some of the same names.
-  parser = argparse_flags.ArgumentParser(
+  flags.FLAGS(argv[:1])
+  parser = argparse.ArgumentParser(
     prog='python -m salt_t5x.look',
     description='Shows examples of a task as the model will see them.',
   )

@@ -71,8 +71,6 @@ _MEGABYTES = flags.DEFINE_float(
   lower_bound=0,
 )
 
-EXTRA_IDS = 100  # as T5's; sentinels for up to 2,211 tokens
-
 # Files of a split, raw and cached.
 _SHARDS = {'train': 4, 'validation': 1}
 _VALIDATION_SHARE = 0.03
@@ -231,7 +229,7 @@ def build(
         _VOCABULARY_MEGABYTES,
       ),
       vocab_size,
-      EXTRA_IDS,
+      text_tasks.EXTRA_IDS,
     )
     with open(model_file, 'wb') as file:
       file.write(model)
@@ -239,7 +237,9 @@ def build(
       text_tasks.sequences_task(
         'minipile',
         raw,
-        seqio.SentencePieceVocabulary(model_file, extra_ids=EXTRA_IDS),
+        seqio.SentencePieceVocabulary(
+          model_file, extra_ids=text_tasks.EXTRA_IDS
+        ),
         sequence_length,
       ),
       os.path.join(build_dir, 'cache'),

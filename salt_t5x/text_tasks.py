@@ -38,6 +38,8 @@ import tensorflow as tf
 
 from salt_t5x import global_order, jsonl, preprocessors, sequences
 
+EXTRA_IDS = 100  # as T5's; sentinels for up to 2,211 tokens
+
 Filepatterns = Mapping[str, str | Sequence[str]]
 
 

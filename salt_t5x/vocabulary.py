@@ -39,8 +39,7 @@ import io
 import os
 import re
 
-from absl import app
-from absl.flags import argparse_flags
+from absl import app, flags
 import sentencepiece
 import seqio
 import tensorflow as tf
@@ -265,9 +264,10 @@ def measure(
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-  # Not absl's own flags: those are global, and the tasks' modules may define
+  # Apart from absl's own flags, which are global: the tasks' modules may define
   # some of the same names.
-  parser = argparse_flags.ArgumentParser(
+  flags.FLAGS(argv[:1])
+  parser = argparse.ArgumentParser(
     prog='python -m salt_t5x.vocabulary',
     description="Trains a vocabulary on a sample of a task's text.",
   )

@@ -31,7 +31,7 @@ import os
 
 import seqio
 
-from salt_t5x import prepare, text_tasks
+from salt_t5x import text_tasks
 
 DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
 
@@ -39,7 +39,7 @@ DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
 def vocabulary() -> seqio.SentencePieceVocabulary:
   """The data set's vocabulary; in gin, `@minipile.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
-    os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=prepare.EXTRA_IDS
+    os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=text_tasks.EXTRA_IDS
   )
 
 

@@ -44,7 +44,6 @@ import seqio
 from salt_t5x import text_tasks
 
 DATA_DIR = os.environ.get('SALT_T5X_PILE', os.path.join('data', 'pile'))
-EXTRA_IDS = 100  # as T5's; sentinels for up to 2,211 tokens
 
 
 def vocabulary() -> seqio.SentencePieceVocabulary:
@@ -53,7 +52,7 @@ def vocabulary() -> seqio.SentencePieceVocabulary:
     os.environ.get(
       'SALT_T5X_VOCABULARY', os.path.join(DATA_DIR, 'vocabulary.model')
     ),
-    extra_ids=EXTRA_IDS,
+    extra_ids=text_tasks.EXTRA_IDS,
   )
 
 

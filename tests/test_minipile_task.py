@@ -32,6 +32,7 @@ from salt_t5x import (
   global_order,
   prepare,
   preprocessors,
+  text_tasks,
 )
 
 LENGTH = 32
@@ -186,7 +187,7 @@ def test_another_length_than_the_builds_is_an_error():
 def test_the_vocabulary_is_the_built_one(minipile):
   vocabulary = minipile.vocabulary()
   assert vocabulary.vocab_size == VOCAB_SIZE
-  assert vocabulary.extra_ids == prepare.EXTRA_IDS
+  assert vocabulary.extra_ids == text_tasks.EXTRA_IDS
   assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (0, 1, 2)
   features = seqio.get_mixture_or_task('minipile_ul2').output_features
   assert features['targets'].vocabulary == vocabulary

@@ -27,7 +27,7 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
-from salt_t5x import corpus, jsonl, local_cache, prepare
+from salt_t5x import corpus, jsonl, local_cache, prepare, text_tasks
 
 LENGTH = 16
 DOMAINS = ('notes', 'letters')
@@ -143,7 +143,7 @@ def test_two_builds_are_the_same_bytes(built, sources, tmp_path):
 
 def test_vocabulary_has_t5_ids_and_keeps_every_character(built):
   processor = vocabulary(built[0])
-  assert processor.vocab_size() == 400 - prepare.EXTRA_IDS
+  assert processor.vocab_size() == 400 - text_tasks.EXTRA_IDS
   assert (processor.pad_id(), processor.eos_id(), processor.unk_id()) == (
     0,
     1,

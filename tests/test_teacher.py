@@ -150,12 +150,10 @@ def test_padding_rows_may_differ(teacher_dir):
   assert np.isfinite(tiny.losses(trainer, 2)).all()
 
 
-def test_teacher_with_fewer_rows_than_tokens(tmp_path):
+def test_teacher_with_fewer_rows_than_tokens(teacher_dir):
   narrow = tiny.make_teacher_model(vocab_size=tiny.VOCAB_SIZE - 2)
-  trainer = tiny.make_trainer(narrow)
-  tiny.save_checkpoint(str(tmp_path), trainer)
   with pytest.raises(ValueError, match=r'30 output rows.*32 tokens'):
-    load(str(tmp_path), model=narrow)
+    load(teacher_dir, model=narrow)
 
 
 def test_features_the_teacher_cannot_take(teacher_dir):
