@@ -71,3 +71,28 @@ def salt_loss(
     )
     total += weights[b, t] * ((1 - omega) * hard + omega * soft)
   return total
+
+
+def argtop_k(p, k):
+  """The k most likely tokens of eq. (10), with all that tie with the last."""
+  return np.flatnonzero(p >= np.sort(p)[::-1][:k].min())
+
+
+def score(logits, targets, tokens, top_k, kind):
+  """One sequence's score; logits: [T, V], targets: [T], tokens: [T] bool."""
+  losses, inside = [], []
+  for t in np.flatnonzero(tokens):
+    p = softmax(logits[t])
+    losses.append(-np.log(p[targets[t]]))
+    inside.append(targets[t] in argtop_k(p, top_k))
+  losses, inside = np.array(losses), np.array(inside, bool)
+  chosen = {
+    'zero': np.where(inside, losses, 0.0),  # Eq. (10) as printed.
+    'drop': losses[inside],  # Eq. (10) as the text has it.
+    'easy': inside,  # Eq. (70).
+    'mean': losses,
+    'median': losses,
+  }[kind]
+  if not chosen.size:
+    return 0.0
+  return np.mean(chosen) if kind in ('easy', 'mean') else np.median(chosen)

@@ -1,0 +1,182 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Scoring with a 256,000-token vocabulary beside the bare forward pass.
+
+Prints a table and writes one JSON: tokens per second, the ratio of the rates in
+one round, and XLA's temporary memory against one float32 [B, T, V] array.
+
+The bare forward pass is what a teacher's logits cost at the least: the same
+model in the same chunks (unchunked, the logits alone are that array), every
+logit written to memory, and one of them read a position. It takes no maximum
+and no sum: XLA would fuse them into the product, which is then slower.
+
+    python benchmarks/scoring.py --output=scoring.json
+"""
+
+import functools
+import json
+import pathlib
+import platform
+import re
+import statistics
+import time
+
+from absl import app, flags
+import jax
+import jax.numpy as jnp
+import seqio
+import tqdm
+
+from salt_t5x import losses, models, network, scoring
+
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds; the median counts.')
+_BATCH = flags.DEFINE_integer('batch', 2, 'B, sequences in a batch.')
+_CHUNK = flags.DEFINE_integer('chunk', 64, 'Positions in a chunk.')
+_OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
+
+_LENGTH = 1280
+_VOCAB_SIZE = 256_000
+_TOP_K = 10
+
+_TEACHERS = {
+  '4 layers, D = 512': dict(
+    num_layers=4, emb_dim=512, mlp_dim=2048, num_heads=4, num_kv_heads=4
+  ),
+  "the paper's 0.5B": dict(
+    num_layers=32, emb_dim=768, mlp_dim=3072, num_heads=6, num_kv_heads=6
+  ),
+}
+
+
+def _model(size: dict[str, int]) -> models.SaltDecoderOnlyModel:
+  config = network.TransformerConfig(
+    vocab_size=_VOCAB_SIZE, head_dim=128, dtype='float32', **size
+  )
+  return models.SaltDecoderOnlyModel(
+    module=network.Transformer(config),
+    vocabulary=seqio.PassThroughVocabulary(_VOCAB_SIZE),
+    optimizer_def=None,
+  )
+
+
+def _bare(model, params, batch):
+  hidden, embedding = models.hidden_and_embedding(model, params, batch)
+
+  def at_position(hidden_and_targets):
+    hidden, targets = hidden_and_targets
+    logits = losses.logits(hidden[None], embedding)[0]
+    logits = jax.lax.optimization_barrier(logits)
+    return jnp.take_along_axis(logits, targets[:, None], axis=-1)
+
+  by_position = (hidden, batch['decoder_target_tokens'])
+  by_position = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), by_position)
+  return jax.lax.map(at_position, by_position, batch_size=_CHUNK.value)
+
+
+def _score(model, params, batch):
+  targets = batch['decoder_target_tokens']
+  statistics_ = scoring.token_statistics(
+    *models.hidden_and_embedding(model, params, batch),
+    targets,
+    vocab_size=_VOCAB_SIZE,
+    top_k=_TOP_K,
+    chunk=_CHUNK.value,
+  )
+  return scoring.scores(*statistics_, jnp.ones(targets.shape))
+
+
+def _measure(model) -> dict[str, float]:
+  """Runs both programs in turn, several times over."""
+  shape = (_BATCH.value, _LENGTH)
+  targets = jax.random.randint(jax.random.key(0), shape, 3, _VOCAB_SIZE)
+  batch = {
+    'decoder_input_tokens': jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
+    'decoder_target_tokens': targets,
+  }
+  params = jax.jit(model.module.init)(jax.random.key(1), *batch.values())[
+    'params'
+  ]
+  programs = {
+    name: jax.jit(functools.partial(run, model)).lower(params, batch).compile()
+    for name, run in [('bare', _bare), ('score', _score)]
+  }
+  seconds = {name: [] for name in programs}
+  # In turn, so that a change of the machine's speed meets both of them.
+  for i in tqdm.trange(_ROUNDS.value + 1):
+    for name, program in programs.items():
+      start = time.perf_counter()
+      jax.block_until_ready(program(params, batch))
+      if i:  # The first round warms up.
+        seconds[name].append(time.perf_counter() - start)
+  temporary = {
+    name: program.memory_analysis().temp_size_in_bytes
+    for name, program in programs.items()
+  }
+  pairs = zip(seconds['bare'], seconds['score'], strict=True)
+  ratios = [bare / score for bare, score in pairs]
+  tokens = targets.size
+  return {
+    'parameters': sum(x.size for x in jax.tree.leaves(params)),
+    'bare_tokens_per_second': tokens / statistics.median(seconds['bare']),
+    'score_tokens_per_second': tokens / statistics.median(seconds['score']),
+    'rate_ratio': statistics.median(ratios),
+    'rate_ratios': ratios,
+    'bare_temporary_bytes': temporary['bare'],
+    'score_temporary_bytes': temporary['score'],
+    'all_logits_bytes': 4 * tokens * _VOCAB_SIZE,
+  }
+
+
+def _device() -> str:
+  """The accelerator's or the processor's name."""
+  device = jax.devices()[0]
+  if device.platform != 'cpu':
+    return device.device_kind
+  cpuinfo = pathlib.Path('/proc/cpuinfo')
+  text = cpuinfo.read_text() if cpuinfo.exists() else ''
+  names = re.findall(r'model name\s*: (.*)', text)
+  return f'{names[0]}, {len(names)} cores' if names else platform.machine()
+
+
+def main(argv):
+  del argv
+  rows = {name: _measure(_model(size)) for name, size in _TEACHERS.items()}
+  print(
+    '| teacher | bare, tokens/s | scoring, tokens/s | ratio | temporary memory '
+    '| of [B, T, V] |\n|---|---|---|---|---|---|'
+  )
+  for name, row in rows.items():
+    share = row['score_temporary_bytes'] / row['all_logits_bytes']
+    print(
+      f'| {name} | {row["bare_tokens_per_second"]:.0f} '
+      f'| {row["score_tokens_per_second"]:.0f} | {row["rate_ratio"]:.1%} '
+      f'| {row["score_temporary_bytes"] / 1e6:.0f} MB | {share:.0%} |'
+    )
+  if _OUTPUT.value:
+    settings = {
+      'device': _device(),
+      'batch': _BATCH.value,
+      'length': _LENGTH,
+      'vocab_size': _VOCAB_SIZE,
+      'top_k': _TOP_K,
+      'chunk': _CHUNK.value,
+    }
+    with open(_OUTPUT.value, 'w', encoding='utf-8') as f:
+      json.dump(settings | {'teachers': rows}, f, indent=2)
+      f.write('\n')
+
+
+if __name__ == '__main__':
+  app.run(main)
