@@ -20,7 +20,7 @@ one round, and XLA's temporary memory against one float32 [B, T, V] array.
 The bare forward pass is what a teacher's logits cost at the least: the same
 model in the same chunks (unchunked, the logits alone are that array), every
 logit written to memory, and one of them read a position. It takes no maximum
-and no sum: XLA would fuse them into the product, which is then slower.
+and no sum: on a CPU, XLA fuses them into the product, which is then slower.
 
     python benchmarks/scoring.py --output=scoring.json
 """
@@ -43,7 +43,7 @@ from salt_t5x import losses, models, network, scoring
 
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds; the median counts.')
 _BATCH = flags.DEFINE_integer('batch', 2, 'B, sequences in a batch.')
-_CHUNK = flags.DEFINE_integer('chunk', 64, 'Positions in a chunk.')
+_CHUNK = flags.DEFINE_integer('chunk', 128, 'Tokens in a chunk.')
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
 
 _LENGTH = 1280
@@ -82,19 +82,20 @@ def _bare(model, params, batch):
 
   by_position = (hidden, batch['decoder_target_tokens'])
   by_position = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), by_position)
-  return jax.lax.map(at_position, by_position, batch_size=_CHUNK.value)
+  positions = _CHUNK.value // _BATCH.value
+  return jax.lax.map(at_position, by_position, batch_size=positions)
 
 
 def _score(model, params, batch):
   targets = batch['decoder_target_tokens']
-  statistics_ = scoring.token_statistics(
+  per_token = scoring.token_statistics(
     *models.hidden_and_embedding(model, params, batch),
     targets,
     vocab_size=_VOCAB_SIZE,
     top_k=_TOP_K,
     chunk=_CHUNK.value,
   )
-  return scoring.scores(*statistics_, jnp.ones(targets.shape))
+  return scoring.scores(*per_token, jnp.ones(targets.shape))
 
 
 def _measure(model) -> dict[str, float]:

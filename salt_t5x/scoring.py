@@ -36,7 +36,7 @@ def token_statistics(
   *,
   vocab_size: int,
   top_k: int,
-  chunk: int = 64,
+  chunk: int = 128,
 ) -> tuple[Array, Array]:
   """Finds each token's log-perplexity and whether the teacher can learn it.
 
@@ -45,8 +45,8 @@ def token_statistics(
   is in the top k if fewer than k tokens have a logit above its own. Counting
   needs no sort over V, and with k >= V every token is learnable.
 
-  The vocabulary is at hand for `chunk` positions of all sequences at a time: an
-  array of [B, T, V] never exists, unless the caller brings the logits.
+  Only `chunk` tokens have their logits at a time, a few positions of all
+  sequences: an array of [B, T, V] never exists, unless the caller brings it.
 
   Rows of the embedding past `vocab_size` take no part.
 
@@ -57,7 +57,9 @@ def token_statistics(
     targets: [B, T] int in [0, vocab_size), the tokens x_t; padding included.
     vocab_size: the number of tokens, at most V.
     top_k: k, at least 1.
-    chunk: positions whose logits exist at once.
+    chunk: tokens of the batch whose logits exist at once; at least one of each
+      sequence. 128 suits a CPU: with more, XLA's sum of exponentials is slower.
+      An accelerator is not kept busy by less than some hundreds a device.
 
   Returns:
     (-log P_ζ(x_t | x_<t), [B, T] float32 and never negative; whether x_t is
@@ -89,14 +91,19 @@ def token_statistics(
     # Out of the logits: a dot product of its own could round differently, and
     # the target would then be above itself.
     target = jnp.take_along_axis(logits, targets[:, None], axis=-1)
-    above = jnp.sum(logits > target, axis=-1)
+    # By 16, first in bytes: on a CPU, XLA writes out what it sums, and counting
+    # in int32 at once takes another array of the logits' size.
+    above = jnp.pad(logits > target, ((0, 0), (0, -rows % 16)))
+    above = jnp.sum(above.reshape(-1, above.shape[1] // 16, 16), -1, jnp.int8)
+    above = jnp.sum(above, axis=-1, dtype=jnp.int32)
     # The sum holds the largest logit's exp(0) = 1, so that this is >= 0.
     log_perplexity = jax.nn.logsumexp(logits, axis=-1) - target[:, 0]
     return log_perplexity.astype(jnp.float32), above < top_k
 
   by_position = (jnp.swapaxes(hidden, 0, 1), jnp.swapaxes(targets, 0, 1))
-  chunk = min(chunk, targets.shape[1])
-  per_token = jax.lax.map(at_position, by_position, batch_size=chunk)
+  batch, length = targets.shape
+  positions = min(max(chunk // batch, 1), length)
+  per_token = jax.lax.map(at_position, by_position, batch_size=positions)
   return tuple(jnp.swapaxes(x, 0, 1) for x in per_token)
 
 
@@ -127,7 +134,8 @@ def scores(
     weights: [B, T]; 0 marks padding, all other tokens count once.
 
   Returns:
-    Scores by name, [B] float32 each, finite and at least 0:
+    Scores by name (the order is lost under `jax.jit`, which sorts names), [B]
+    float32 each, finite and at least 0:
       zero: eq. (10) as printed: the median of the losses, where a token
         outside the top k has loss 0.
       drop: eq. (10) as its text has it: the median of the losses of tokens
