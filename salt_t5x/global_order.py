@@ -28,13 +28,15 @@ files would tie the order to a number of hosts that divides theirs.
 """
 
 from collections.abc import Mapping
+import hashlib
 import json
+import os
 
 import seqio
 import tensorflow as tf
 
-# Epochs of a data set that is repeated without end.
-_ENDLESS = tf.int64.max
+ENDLESS = tf.int64.max  # epochs
+_READ_AHEAD = 1 << 20  # bytes of each file
 
 
 class CachedSource(seqio.DataSource):
@@ -53,8 +55,8 @@ class CachedSource(seqio.DataSource):
       cached_task: its cache need not exist yet.
       lengths: of the features that have one length in all examples.
     """
-    self._task = cached_task
-    self._lengths = lengths or {}
+    self.cached_task = cached_task
+    self.lengths = lengths or {}
     super().__init__(splits=cached_task.splits, caching_permitted=False)
 
   @property
@@ -68,14 +70,14 @@ class CachedSource(seqio.DataSource):
       FileNotFoundError: there is no cache, or files of it are missing.
     """
     info = self._json(split, seqio.get_cached_info_path)
-    prefix = seqio.get_cached_tfrecord_prefix(self._task.cache_dir, split)
+    prefix = seqio.get_cached_tfrecord_prefix(self.cached_task.cache_dir, split)
     count = info['num_shards']
     files = sorted(tf.io.gfile.glob(f'{prefix}-*-of-{count:05d}'))
     if len(files) != count:
       raise FileNotFoundError(
         f'{prefix}-*: {len(files)} files, but the cache was written with '
         f'{count}. Restore those that are missing, or cache the task '
-        f'{self._task.name} again.'
+        f'{self.cached_task.name} again.'
       )
     return files
 
@@ -110,22 +112,13 @@ class CachedSource(seqio.DataSource):
     del seed
     if shuffle:
       raise ValueError(
-        f'The cache of {self._task.name} is read in one global order: set '
-        'utils.DatasetConfig.shuffle = False. (The cache was shuffled when it '
-        'was written.)'
+        f'The cache of {self.cached_task.name} is read in one global order: '
+        'set utils.DatasetConfig.shuffle = False. (The cache was shuffled when '
+        'it was written.)'
       )
-    files = self.list_shards(split)
     features = self._json(split, seqio.get_cached_info_path)['features']
-    self._check_lengths(files)
-
-    def epoch(number):
-      records = tf.data.Dataset.from_tensor_slices(files).interleave(
-        tf.data.TFRecordDataset, cycle_length=len(files), block_length=1
-      )
-      return records.map(lambda record: (number, record))
-
-    epochs = tf.data.Dataset.range(num_epochs or _ENDLESS)
-    stream = epochs.flat_map(epoch)
+    self._check_lengths(split)
+    stream = self.stream(split, num_epochs)
     if shard_info:
       stream = stream.shard(shard_info.num_shards, shard_info.index)
     return stream.map(
@@ -133,17 +126,59 @@ class CachedSource(seqio.DataSource):
       num_parallel_calls=tf.data.AUTOTUNE,
     )
 
-  def _check_lengths(self, files: list[str]) -> None:
+  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
+    """What hosts share: (epoch int64 [], serialized example string []).
+
+    Args:
+      split: of the cached task.
+      num_epochs: None repeats without end.
+    """
+    epochs = tf.data.Dataset.range(num_epochs or ENDLESS)
+    return epochs.flat_map(
+      lambda epoch: self.records(split).map(lambda record: (epoch, record))
+    )
+
+  def records(self, split: str) -> tf.data.Dataset:
+    """The serialized examples of a split, once, in the global order."""
+    files = self.list_shards(split)
+    # All files at once: one after the other, each would be waited for in turn
+    # where storage is remote. `deterministic` keeps the order.
+    return tf.data.Dataset.from_tensor_slices(files).interleave(
+      lambda file: tf.data.TFRecordDataset(file, buffer_size=_READ_AHEAD),
+      cycle_length=len(files),
+      block_length=1,
+      num_parallel_calls=tf.data.AUTOTUNE,
+      deterministic=True,
+    )
+
+  def fingerprint(self, split: str) -> str:
+    """Tells one cache from another, and finds a copy to be the same.
+
+    Made of the cache's description, the names and sizes of its files, and its
+    first example.
+    """
+    digest = hashlib.sha256()
+    info = self._json(split, seqio.get_cached_info_path)
+    digest.update(json.dumps(info, sort_keys=True).encode())
+    for file in self.list_shards(split):
+      size = tf.io.gfile.stat(file).length
+      digest.update(f'{os.path.basename(file)} {size}\n'.encode())
+    for record in self.records(split).take(1).as_numpy_iterator():
+      digest.update(record)
+    return digest.hexdigest()[:16]
+
+  def _check_lengths(self, split: str) -> None:
     """Looks at the first example."""
-    for record in tf.data.TFRecordDataset(files).take(1).as_numpy_iterator():
+    for record in self.records(split).take(1).as_numpy_iterator():
       features = tf.train.Example.FromString(record).features.feature
-      for name, length in self._lengths.items():
+      for name, length in self.lengths.items():
         found = len(features[name].int64_list.value)
         if found != length:
           raise ValueError(
-            f'{self._task.name} is registered with {length} tokens in '
-            f'{name!r}, but {files[0]} has {found}: register that, or cache '
-            'the task anew in another folder.'
+            f'{self.cached_task.name} is registered with {length} tokens in '
+            f'{name!r}, but its cache, {self.cached_task.cache_dir}, has '
+            f'{found}: register that, or cache the task anew in another '
+            'folder.'
           )
 
   def _parse(self, record: tf.Tensor, features: Mapping[str, dict]) -> dict:
@@ -153,8 +188,8 @@ class CachedSource(seqio.DataSource):
       dtypes[name] = tf.dtypes.as_dtype(feature['dtype'])
       # An Example has no other integers.
       stored = tf.int64 if dtypes[name].is_integer else dtypes[name]
-      if name in self._lengths:
-        shape = [self._lengths[name], *feature['shape'][1:]]
+      if name in self.lengths:
+        shape = [self.lengths[name], *feature['shape'][1:]]
         description[name] = tf.io.FixedLenFeature(shape, stored)
       elif feature['shape']:
         description[name] = tf.io.FixedLenSequenceFeature(
@@ -166,15 +201,16 @@ class CachedSource(seqio.DataSource):
     return {name: tf.cast(parsed[name], dtypes[name]) for name in features}
 
   def _json(self, split: str, path) -> dict:
-    if not self._task.cache_dir:
+    if not self.cached_task.cache_dir:
+      name = self.cached_task.name
       raise FileNotFoundError(
-        f'The task {self._task.name} is not cached in '
+        f'The task {name} is not cached in '
         f'{list(seqio.get_global_cache_dirs())}. Cache it with\n  '
-        f'seqio_cache_tasks --tasks={self._task.name} --module_import=MODULE '
+        f'seqio_cache_tasks --tasks={name} --module_import=MODULE '
         '--output_cache_dir=DIR\nand name that DIR in '
         'seqio.add_global_cache_dirs, or with --seqio_additional_cache_dirs.'
       )
-    with tf.io.gfile.GFile(path(self._task.cache_dir, split)) as f:
+    with tf.io.gfile.GFile(path(self.cached_task.cache_dir, split)) as f:
       return json.load(f)
 
 
@@ -184,6 +220,16 @@ class OrderedTask(seqio.Task):
   seqio repeats the share of each host by itself. If the hosts do not divide
   the examples evenly, another epoch then begins with some hosts ahead.
   """
+
+  def reading(self, source: CachedSource) -> 'OrderedTask':
+    """The same task over another source; it is not registered."""
+    return OrderedTask(
+      self.name,
+      source=source,
+      output_features=self.output_features,
+      preprocessors=self.preprocessors,
+      shuffle_buffer_size=None,
+    )
 
   def get_dataset(
     self,

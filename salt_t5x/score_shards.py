@@ -67,6 +67,10 @@ class Manifest:
   def num_shards(self) -> int:
     return -(-self.examples // self.shard_size)
 
+  def examples_of(self, index: int) -> int:
+    """The number of records in a shard."""
+    return min(self.shard_size, self.examples - index * self.shard_size)
+
 
 def _path(directory: str, index: int, suffix: str) -> str:
   return os.path.join(directory, f'scores-{index:05d}.{suffix}')
@@ -138,7 +142,7 @@ def files(directory: str, manifest: Manifest) -> list[str]:
   """The paths of all shards of records, in order.
 
   Raises:
-    ValueError: some are missing.
+    ValueError: some are missing, or have another length than they should.
   """
   count = manifest.num_shards
   missing = [i for i in range(count) if not has_shard(directory, i)]
@@ -148,7 +152,16 @@ def files(directory: str, manifest: Manifest) -> list[str]:
       f'the first is number {missing[0]}. Run the same salt_t5x.score again: '
       'it makes what is missing.'
     )
-  return [_path(directory, i, 'bin') for i in range(count)]
+  paths = [_path(directory, i, 'bin') for i in range(count)]
+  for index, path in enumerate(paths):
+    size = tf.io.gfile.stat(path).length
+    expected = manifest.examples_of(index)
+    if size != expected * RECORD.itemsize:
+      raise ValueError(
+        f'{path}: {size} bytes, where {expected} records take '
+        f'{expected * RECORD.itemsize}. Delete it and run salt_t5x.score again.'
+      )
+  return paths
 
 
 def read_shards(
@@ -157,20 +170,11 @@ def read_shards(
   """Yields (records, names of their domains) of each shard, in order.
 
   Raises:
-    ValueError: a shard is missing, has another length than it should, or has
-      no names for its domains.
+    ValueError: see `files`; or a shard has no names for its domains.
   """
   for index, path in enumerate(files(directory, manifest)):
     with tf.io.gfile.GFile(path, 'rb') as f:
-      content = f.read()
-    first = index * manifest.shard_size
-    expected = min(manifest.shard_size, manifest.examples - first)
-    if len(content) != expected * RECORD.itemsize:
-      raise ValueError(
-        f'{path}: {len(content)} bytes, where {expected} records take '
-        f'{expected * RECORD.itemsize}. Delete it and run salt_t5x.score again.'
-      )
-    records = np.frombuffer(content, RECORD)
+      records = np.frombuffer(f.read(), RECORD)
     table = _path(directory, index, 'json')
     try:
       with tf.io.gfile.GFile(table) as f:

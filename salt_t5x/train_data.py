@@ -15,10 +15,12 @@
 
 """The training data as t5x asks for it, checked before anything compiles."""
 
+import dataclasses
+
 import seqio
 import tensorflow as tf
 
-from salt_t5x import run_record
+from salt_t5x import first_stage, run_record
 from t5x import utils
 
 # Of tf.data's ways to meet state outside a data set: fail.
@@ -44,6 +46,7 @@ def get_dataset(
   feature_converter_cls,
   *args,
   save_dataset: bool,
+  selection: first_stage.FirstStage | None = None,
   **kwargs,
 ):
   """Reads a host's share as t5x does; for t5x's `train.get_dataset_fn`.
@@ -55,21 +58,27 @@ def get_dataset(
     feature_converter_cls: makes a seqio feature converter.
     *args: t5x's.
     save_dataset: whether checkpoints are to hold the iterator.
+    selection: SALT_DS's data for the first stage; None reads all data alike.
     **kwargs: t5x's.
 
   Returns:
     What `t5x.utils.get_dataset` does.
 
   Raises:
-    ValueError: the iterator is to be saved, and cannot be.
+    ValueError: the iterator is to be saved, and cannot be; or the selection
+      does not belong to this run.
   """
+  name = cfg.mixture_or_task_name
+  if selection is not None:
+    # Where t5x and seqio take a name, they take what it names.
+    task = selection.task(cfg)
+    cfg = dataclasses.replace(cfg, mixture_or_task_name=task)
   dataset = utils.get_dataset(
     cfg, shard_id, num_shards, feature_converter_cls, *args, **kwargs
   )
   if save_dataset and isinstance(dataset, tf.data.Dataset):
     reason = _what_is_not_saved(dataset)
     if reason:
-      name = cfg.mixture_or_task_name
       tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
       cacheable = [t.name for t in tasks if t.supports_caching]
       remedy = (

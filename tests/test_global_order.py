@@ -19,6 +19,7 @@ import functools
 import json
 import pathlib
 
+from numbered_task import COUNT, T, sequences_task
 import numpy as np
 import pytest
 import seqio
@@ -26,51 +27,7 @@ import tensorflow as tf
 
 from salt_t5x import global_order, local_cache, preprocessors
 
-COUNT = 101  # a prime: no number of hosts divides it
 BATCH = 8
-T = 64
-EXTRA_IDS = 20
-
-
-class Vocabulary(seqio.PassThroughVocabulary):
-  extra_ids = EXTRA_IDS
-
-
-VOCABULARY = Vocabulary(200, eos_id=1)
-
-
-def tokens(number):
-  return ((np.arange(T) * (number + 3)) % 150 + 3).astype(np.int32)
-
-
-def sequences_task(name):
-  def read(split, shuffle_files, seed=None):
-    del shuffle_files, seed
-    numbers = np.arange(COUNT if split == 'train' else 5)
-    return tf.data.Dataset.from_tensor_slices(
-      {
-        'targets': np.stack([tokens(n) for n in numbers]),
-        'id': numbers * 1000,
-        'domain': [b'abc'[n % 3 : n % 3 + 1] for n in numbers],
-      }
-    )
-
-  feature = seqio.Feature(VOCABULARY, add_eos=False)
-  cached = seqio.TaskRegistry.add(
-    name,
-    source=seqio.FunctionDataSource(read, ['train', 'validation']),
-    preprocessors=[seqio.CacheDatasetPlaceholder()],
-    output_features={'targets': feature},
-  )
-  seqio.TaskRegistry.add(
-    f'{name}_ul2',
-    source=global_order.CachedSource(cached, {'targets': T}),
-    preprocessors=[preprocessors.ul2],
-    output_features={'inputs': feature, 'targets': feature},
-    task_cls=global_order.OrderedTask,
-    shuffle_buffer_size=None,
-  )
-  return cached
 
 
 @pytest.fixture(scope='module', params=[1, 3, 200])
