@@ -30,7 +30,6 @@ before its position, once; a run that is resumed later does not do so again.
 import dataclasses
 
 import numpy as np
-import seqio
 import tensorflow as tf
 
 from salt_t5x import global_order, score_shards, selection
@@ -133,14 +132,7 @@ class FirstStage:
         f'first_stage.FirstStage.kd_steps = {self.kd_steps} (KD_STEPS) is not '
         f'between 1 and the steps of the run, {self.total_steps} (TRAIN_STEPS).'
       )
-    name = cfg.mixture_or_task_name
-    task = seqio.get_mixture_or_task(name)
-    if not isinstance(task, global_order.OrderedTask):
-      raise ValueError(
-        f'MIXTURE_OR_TASK_NAME = {name!r}: a selection is made in the global '
-        'order of one cache. Set it to a task over a '
-        'global_order.CachedSource, such as those of text_tasks.register.'
-      )
+    task = global_order.get_task(cfg.mixture_or_task_name)
     selected = selection.read(self.path)
     source = task.source
     selected.check_data(

@@ -27,7 +27,7 @@ Every host reads the whole order and parses its own share of it. A batch of
 files would tie the order to a number of hosts that divides theirs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import hashlib
 import json
 import os
@@ -116,13 +116,13 @@ class CachedSource(seqio.DataSource):
         'set utils.DatasetConfig.shuffle = False. (The cache was shuffled when '
         'it was written.)'
       )
-    features = self._json(split, seqio.get_cached_info_path)['features']
     self._check_lengths(split)
+    parse = self.parser(split)
     stream = self.stream(split, num_epochs)
     if shard_info:
       stream = stream.shard(shard_info.num_shards, shard_info.index)
     return stream.map(
-      lambda number, record: {**self._parse(record, features), 'epoch': number},
+      lambda epoch, record: {**parse(record), 'epoch': epoch},
       num_parallel_calls=tf.data.AUTOTUNE,
     )
 
@@ -181,8 +181,9 @@ class CachedSource(seqio.DataSource):
             'folder.'
           )
 
-  def _parse(self, record: tf.Tensor, features: Mapping[str, dict]) -> dict:
-    """Parses an example of scalars and vectors."""
+  def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Returns what parses a record: an example of scalars and vectors."""
+    features = self._json(split, seqio.get_cached_info_path)['features']
     description, dtypes = {}, {}
     for name, feature in features.items():
       dtypes[name] = tf.dtypes.as_dtype(feature['dtype'])
@@ -197,8 +198,12 @@ class CachedSource(seqio.DataSource):
         )
       else:
         description[name] = tf.io.FixedLenFeature([], stored)
-    parsed = tf.io.parse_single_example(record, description)
-    return {name: tf.cast(parsed[name], dtypes[name]) for name in features}
+
+    def parse(record):
+      parsed = tf.io.parse_single_example(record, description)
+      return {name: tf.cast(parsed[name], dtypes[name]) for name in features}
+
+    return parse
 
   def _json(self, split: str, path) -> dict:
     if not self.cached_task.cache_dir:
@@ -267,3 +272,22 @@ class OrderedTask(seqio.Task):
       seed=seed,
       trim_output_features=trim_output_features,
     )
+
+
+def get_task(name: str) -> OrderedTask:
+  """Finds a task that reads one cache in its global order.
+
+  Args:
+    name: of a registered task.
+
+  Raises:
+    ValueError: the task or mixture reads its data in another way.
+  """
+  task = seqio.get_mixture_or_task(name)
+  if not isinstance(task, OrderedTask):
+    raise ValueError(
+      f'MIXTURE_OR_TASK_NAME = {name!r}: examples are scored and selected in '
+      'the global order of one cache. Set it to a task over a '
+      'global_order.CachedSource, such as those of text_tasks.register.'
+    )
+  return task

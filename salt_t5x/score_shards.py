@@ -50,7 +50,7 @@ class Manifest:
     teacher: the checkpoint's directory, `.../checkpoint_<step>`.
     step: of the teacher, n_0.
     top_k: k.
-    examples: in the split; the number of records when all shards are there.
+    examples: that are scored, from the beginning of the global order.
     shard_size: examples in a shard.
   """
 

@@ -14,19 +14,23 @@
 
 """How hard a sequence is for the teacher: eq. (10), eq. (70) and baselines.
 
-`token_statistics` looks at every token, `scores` sums a sequence up. Both are
-pure functions; they do not run the model.
+`token_statistics` looks at every token, `scores` sums a sequence up, and
+`score_targets` runs the teacher for both. All are pure functions.
 
 Notation: B batch, T sequence length, D model width, V vocabulary, P_ζ the
 teacher's prediction, k `top_k`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from salt_t5x import losses
+from salt_t5x import losses, models
+from t5x import models as t5x_models
 
 Array = jax.Array
+PyTree = Any
 
 
 def token_statistics(
@@ -156,3 +160,54 @@ def scores(
     'mean': jnp.sum(jnp.where(tokens, log_perplexity, 0.0), axis=-1) / count,
     'median': _median(log_perplexity, tokens),
   }
+
+
+def features_of(targets: Array) -> dict[str, Array]:
+  """A decoder-only model's features of sequences without a prefix.
+
+  Args:
+    targets: [B, T] int; 0 is padding.
+
+  Returns:
+    {feature: [B, T]}, those that seqio's converters make of such sequences.
+  """
+  return {
+    'decoder_input_tokens': jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
+    'decoder_target_tokens': targets,
+    'decoder_loss_weights': (targets > 0).astype(jnp.int32),
+    'decoder_causal_attention': jnp.zeros_like(targets).at[:, 0].set(1),
+  }
+
+
+def score_targets(
+  model: t5x_models.DecoderOnlyModel,
+  params: PyTree,
+  targets: Array,
+  *,
+  top_k: int,
+  chunk: int,
+) -> dict[str, Array]:
+  """Scores sequences as the teacher predicts them token by token (eq. 10).
+
+  Args:
+    model: the teacher, a t5x decoder-only model.
+    params: its parameters.
+    targets: [B, T] int in [0, tokens of the vocabulary); 0 is padding.
+    top_k: as in `token_statistics`.
+    chunk: likewise.
+
+  Returns:
+    See `scores`.
+
+  Raises:
+    ValueError: see `token_statistics` and `models.hidden_and_embedding`.
+  """
+  features = features_of(targets)
+  per_token = token_statistics(
+    *models.hidden_and_embedding(model, params, features),
+    targets,
+    vocab_size=model.output_vocabulary.vocab_size,
+    top_k=top_k,
+    chunk=chunk,
+  )
+  return scores(*per_token, features['decoder_loss_weights'])

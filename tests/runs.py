@@ -69,12 +69,12 @@ class Run(NamedTuple):
 
   Attributes:
     state: the last train state.
-    rows: for each step, the ids of the rows that it read.
+    rows: for each step, what identifies the rows that it read.
     scalars: {metric: {step: value}} of training, without timings.
   """
 
   state: Any
-  rows: list[list[int]]
+  rows: list[list]
   scalars: dict[str, dict[int, float]]
 
 
@@ -84,8 +84,15 @@ def scalars(model_dir, collection='train'):
   return {k: dict(v) for k, v in found.items() if not k.startswith('timing/')}
 
 
-def train(model_dir, files, *bindings) -> Run:
-  """Trains with gin files by the engine's own `train`."""
+def train(model_dir, files, *bindings, identify=tiny.row_ids) -> Run:
+  """Trains with gin files by the engine's own `train`.
+
+  Args:
+    model_dir: of the run.
+    files: of gin.
+    *bindings: of gin.
+    identify: names the rows of a batch, in a list.
+  """
   # t5x's trainers flush their metrics when they are collected. One of an
   # earlier test must not do so while tf.data traces: the flush would become
   # part of the data set, whose iterator could then not be saved.
@@ -95,7 +102,7 @@ def train(model_dir, files, *bindings) -> Run:
 
   def recorded(self, batch_iter):
     for batch in counted(self, batch_iter):
-      rows.append(tiny.row_ids(batch))
+      rows.append(identify(batch))
       yield batch
 
   with (

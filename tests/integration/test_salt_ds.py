@@ -1,0 +1,465 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""SALT_DS from raw shards to a trained model: score, select, train."""
+
+import gc
+import importlib
+import os
+import pydoc_data.topics
+import subprocess
+import sys
+
+import gin
+import jax
+import numpy as np
+import pytest
+import seqio
+
+import reference
+import runs
+from salt_t5x import jsonl, local_cache, score_shards, selection
+from salt_t5x import score as score_job
+from salt_t5x import teacher as teacher_lib
+from t5x import partitioning
+import tiny
+
+FOLDER = runs.TESTS / 'integration'
+SCORE, SALT_DS, BASELINE_EZ = (
+  str(FOLDER / f'notes_{name}.gin')
+  for name in ('score', 'salt_ds', 'baseline_ez')
+)
+TEACHER_STEP = 20
+BATCH, KD_STEPS = 8, 3
+NEEDED = BATCH * KD_STEPS
+TOLERANCE = 1e-5  # of scores, between shapes of batches and devices
+
+
+@pytest.fixture(scope='module')
+def notes(tmp_path_factory, chain):
+  """The tasks' modules: Python's own documentation, cached."""
+  gc.collect()
+  folder = tmp_path_factory.mktemp('documentation')
+  (folder / 'train').mkdir()
+  texts = sorted(pydoc_data.topics.topics.items())
+  # One shard: Beam's workers would cut each of several by itself.
+  for name, part in [('train/00', texts[:24]), ('val', texts[24:36])]:
+    documents = [(text[:2000], key[0]) for key, text in part]
+    jsonl.write(str(folder / f'{name}.jsonl.zst'), documents)
+  before = seqio.get_global_cache_dirs()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('SALT_T5X_TEST_NOTES', str(folder))
+    patch.syspath_prepend(str(runs.TESTS))
+    module = importlib.import_module('notes_task')
+    task = seqio.TaskRegistry.get('notes_sequences')
+    local_cache.write(
+      task,
+      str(folder / 'cache'),
+      {'train': 3, 'validation': 1},
+      key=lambda e: e['id'],
+    )
+    yield module
+    del sys.modules['notes_task']
+  seqio.set_global_cache_dirs(before)
+  for name in [n for n in seqio.TaskRegistry.names() if n.startswith('notes_')]:
+    seqio.TaskRegistry.remove(name)
+
+
+@pytest.fixture(scope='module')
+def teacher(notes, tmp_path_factory):
+  """The model directory of a teacher, trained to twice TEACHER_STEP."""
+  path = tmp_path_factory.mktemp('notes_teacher')
+  runs.train(
+    path,
+    [
+      'salt_t5x/gin/teachers/tiny.gin',
+      'salt_t5x/gin/runs/pretrain_teacher.gin',
+      'notes_data.gin',
+    ],
+    f'TRAIN_STEPS = {2 * TEACHER_STEP}',
+    f'CHECKPOINT_PERIOD = {TEACHER_STEP}',
+    f'EVAL_PERIOD = {TEACHER_STEP}',
+    'KEEP_PERIOD = None',
+  )
+  return str(path)
+
+
+def score(teacher, output, *bindings):
+  """Runs the job in this process; returns its records."""
+  gc.collect()
+  bindings = [
+    f'TEACHER_PATH = {teacher!r}',
+    f'SCORES_DIR = {str(output)!r}',
+    *bindings,
+  ]
+  with runs.configured([SCORE], bindings):
+    gin.get_configurable(score_job.score)()
+  return read(output)
+
+
+def read(output):
+  manifest = score_shards.read_manifest(str(output))
+  return np.concatenate(
+    [records for records, _ in score_shards.read_shards(str(output), manifest)]
+  )
+
+
+@pytest.fixture(scope='module')
+def scores(teacher, tmp_path_factory):
+  """The folder of the scores of all sequences."""
+  output = tmp_path_factory.mktemp('scores') / 'k10'
+  score(teacher, output)
+  return str(output)
+
+
+def sequences(split='train'):
+  """The cache's examples in the global order."""
+  source = seqio.TaskRegistry.get('notes_ul2').source
+  return list(source.get_dataset(split).as_numpy_iterator())
+
+
+def test_the_job_scores_all_sequences_in_order(scores):
+  manifest = score_shards.read_manifest(scores)
+  examples = sequences()
+  assert manifest.examples == len(examples) > 300
+  # Shards of 32, and a last one that is not full.
+  assert manifest.num_shards > 5 and len(examples) % manifest.shard_size
+  assert (manifest.task, manifest.split) == ('notes_sequences', 'train')
+  assert manifest.step == TEACHER_STEP
+  assert manifest.teacher.endswith(f'/checkpoint_{TEACHER_STEP}')
+  at = 0
+  for records, domains in score_shards.read_shards(scores, manifest):
+    for record in records:
+      assert record['id'] == examples[at]['id']
+      assert domains[record['domain']].encode() == examples[at]['domain']
+      at += 1
+  assert at == len(examples)
+
+
+@pytest.mark.parametrize(
+  'top_k, dtype', [(1, None), (10, None), (100, None), (10, "'bfloat16'")]
+)
+def test_scores_equal_the_reference(teacher, tmp_path, top_k, dtype):
+  records = score(
+    teacher,
+    tmp_path / 'scores',
+    f'TOP_K = {top_k}',
+    f'teacher.Teacher.dtype = {dtype}',
+    'SCORED_EXAMPLES = 40',
+  )
+  targets = np.stack([e['targets'] for e in sequences()[:40]])
+  bindings = [f'TEACHER_PATH = {teacher!r}', 'SCORES_DIR = ""']
+  with runs.configured([SCORE], bindings):
+    made = gin.get_configurable(teacher_lib.Teacher)()
+  features = tiny.batch_of(targets)
+  features['decoder_causal_attention'] = np.zeros_like(targets)
+  params, _ = teacher_lib.load(
+    made,
+    teacher_lib.find_checkpoint(teacher, TEACHER_STEP),
+    features,
+    partitioning.PjitPartitioner(num_partitions=1),
+  )
+  if dtype:
+    params = jax.tree.map(lambda x: x.astype('bfloat16'), params)
+  # Compiled, as there: XLA rounds less to bfloat16 than what runs op by op.
+  logits = jax.jit(made.model.module.apply)(
+    {'params': params},
+    features['decoder_input_tokens'],
+    features['decoder_target_tokens'],
+  )
+  logits = np.asarray(logits, np.float64)
+  logits = logits[..., : made.model.output_vocabulary.vocab_size]
+  assert len(records) == 40
+  for kind in score_shards.KINDS:
+    expected = [
+      reference.score(*row, row[1] > 0, top_k, kind)
+      for row in zip(logits, targets, strict=True)
+    ]
+    np.testing.assert_allclose(
+      records[kind], expected, rtol=2e-5, atol=1e-6, err_msg=kind
+    )
+
+
+def rank_flips(a, b):
+  """How many pairs of neighbours in a's order are the other way in b's."""
+  order = np.lexsort([np.arange(len(a)), -a])
+  return int(np.sum(np.diff(b[order]) > 0))
+
+
+def assert_close(found, expected):
+  """Within TOLERANCE; ranks change only among such neighbours."""
+  for kind in score_shards.KINDS:
+    a, b = expected[kind], found[kind]
+    np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=1e-6, err_msg=kind)
+    flips = rank_flips(a, b)
+    print(f'{kind}: {flips} rank flips among {len(a)} sequences')
+    assert flips < 0.02 * len(a)
+
+
+def test_the_batch_size_hardly_matters(teacher, scores, tmp_path):
+  other = score(teacher, tmp_path / 'scores', 'BATCH_SIZE = 7')
+  assert_close(other, read(scores))
+
+
+@pytest.fixture(scope='module')
+def scored(notes, teacher):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('SALT_T5X_TEST_TEACHER', teacher)
+    yield importlib.import_module('scored_task')
+    del sys.modules['scored_task']
+    seqio.TaskRegistry.remove('notes_scored')
+
+
+def by_id(examples):
+  found = {int(e['id']): e['salt_score'] for e in examples}
+  assert {v.shape for v in found.values()} == {(1,)}
+  assert {v.dtype for v in found.values()} == {np.dtype('float32')}
+  return {k: float(v[0]) for k, v in found.items()}
+
+
+@pytest.mark.parametrize('kind', ['zero', 'drop'])
+def test_the_preprocessor_scores_like_the_job(scored, scores, kind):
+  task = seqio.TaskRegistry.get('notes_scored')
+  unscored = seqio.TaskRegistry.get('notes_sequences')
+  dataset = unscored.preprocess_precache(
+    task.source.get_dataset('train', shuffle=False)
+  )
+  examples = list(dataset.as_numpy_iterator())
+  dataset = scored.add_score(dataset, kind=kind)
+  assert dataset.element_spec['salt_score'].shape == (1,)
+  found = list(dataset.as_numpy_iterator())
+  for before, after in zip(examples, found, strict=True):
+    assert {**before}.keys() | {'salt_score'} == after.keys()
+    for name in before:
+      np.testing.assert_array_equal(before[name], after[name])
+  # Bitwise, though other sequences shared the batches.
+  job = {int(r['id']): float(r[kind]) for r in read(scores)}
+  assert by_id(found) == job
+
+
+def test_beam_workers_score_like_the_job(scored, notes, teacher, scores):
+  pytest.importorskip('apache_beam', reason='apache-beam is not installed')
+  done = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'seqio.scripts.cache_tasks_main',
+      '--module_import=scored_task',
+      '--tasks=notes_scored',
+      f'--output_cache_dir={notes.DIRECTORY}/cache',
+      '--min_shards=2',
+    ],
+    env=runs.environment(
+      pythonpath=[runs.TESTS, FOLDER, *runs.real_t5x_path()],
+      SALT_T5X_TEST_NOTES=notes.DIRECTORY,
+      SALT_T5X_TEST_TEACHER=teacher,
+    ),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-5000:]
+  cached = seqio.TaskRegistry.get('notes_scored').get_dataset(
+    split='train', use_cached=True, shuffle=False
+  )
+  job = {int(r['id']): float(r['zero']) for r in read(scores)}
+  assert by_id(cached.as_numpy_iterator()) == job
+
+
+def test_a_stopped_job_makes_what_is_missing(
+  teacher, scores, tmp_path, monkeypatch
+):
+  write = score_shards.write_shard
+
+  def stop_at_the_third(directory, index, *args):
+    if index == 2:
+      raise KeyboardInterrupt
+    write(directory, index, *args)
+
+  output = tmp_path / 'scores'
+  with monkeypatch.context() as patch:
+    patch.setattr(score_shards, 'write_shard', stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+      score(teacher, output)
+  assert sorted(p.name for p in output.glob('*.bin')) == [
+    'scores-00000.bin',
+    'scores-00001.bin',
+  ]
+  (output / 'scores-00000.bin').unlink()
+  made = []
+
+  def note(directory, index, *args):
+    made.append(index)
+    write(directory, index, *args)
+
+  monkeypatch.setattr(score_shards, 'write_shard', note)
+  found = score(teacher, output)
+  np.testing.assert_array_equal(found, read(scores))
+  assert made == [0, *range(2, score_shards.read_manifest(scores).num_shards)]
+  # Nothing is left to do.
+  score(teacher, output)
+  assert len(made) == score_shards.read_manifest(scores).num_shards - 1
+
+
+def command(notes, teacher, output, *flags, devices=1, **variables):
+  return dict(
+    args=[
+      '-m',
+      'salt_t5x.score',
+      f'--gin_file={SCORE}',
+      f'--gin_search_paths={FOLDER}',
+      f'--gin.TEACHER_PATH={teacher!r}',
+      f'--gin.SCORES_DIR={str(output)!r}',
+      *flags,
+    ],
+    env=runs.environment(
+      pythonpath=[runs.TESTS, FOLDER, *runs.real_t5x_path()],
+      SALT_T5X_TEST_NOTES=notes.DIRECTORY,
+      XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
+      **variables,
+    ),
+  )
+
+
+@pytest.mark.parametrize('devices, partitions', [(1, 1), (4, 1), (4, 2)])
+def test_devices_hardly_matter(
+  notes, teacher, scores, tmp_path, devices, partitions
+):
+  done = runs.python(
+    **command(
+      notes,
+      teacher,
+      tmp_path / 'scores',
+      f'--gin.partitioning.PjitPartitioner.num_partitions={partitions}',
+      devices=devices,
+    )
+  )
+  assert done.returncode == 0, done.stderr[-5000:]
+  assert 'sequences of notes_sequences (train) are scored' in done.stdout
+  found = read(tmp_path / 'scores')
+  if devices == 1:
+    np.testing.assert_array_equal(found, read(scores))
+  assert_close(found, read(scores))
+
+
+def select(scores, output, *flags):
+  done = runs.python(
+    [
+      '-m',
+      'salt_t5x.select',
+      f'--scores={scores}',
+      f'--output={output}',
+      f'--kd_steps={KD_STEPS}',
+      f'--batch_size={BATCH}',
+      *flags,
+    ],
+    env=runs.environment(pythonpath=runs.real_t5x_path()),
+  )
+  assert done.returncode == 0, done.stderr[-5000:]
+  return str(output)
+
+
+def rows_of(batch):
+  return [row.tobytes() for row in np.asarray(batch['decoder_target_tokens'])]
+
+
+def batches_of(examples):
+  rows = [np.asarray(e['targets']).tobytes() for e in examples]
+  return [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+
+
+def test_salt_ds_trains_on_what_is_selected_and_resumes(
+  teacher, scores, tmp_path
+):
+  path = select(scores, tmp_path / 'selection.json')
+  bindings = [f'TEACHER_PATH = {teacher!r}', f'SELECTION_PATH = {path!r}']
+  unbroken = runs.train(tmp_path / 'a', [SALT_DS], *bindings, identify=rows_of)
+
+  # The teacher has read the first 20 batches; of the rest, the highest scores.
+  examples, records = sequences(), read(scores)
+  seen = TEACHER_STEP * BATCH
+  order = np.lexsort([records['id'][seen:], -records['zero'][seen:]])
+  chosen = sorted(seen + order[:NEEDED])
+  expected = batches_of([examples[i] for i in chosen])
+  later = batches_of(examples[NEEDED : NEEDED + 3 * BATCH])
+  assert unbroken.rows == expected + later
+  weights = unbroken.scalars['salt/distillation_weight']
+  # t5x logs step n under n + 1; the last 0 marks the end.
+  assert [weights[step] for step in (1, 2)] == [pytest.approx(0.667)] * 2
+
+  for stopped in 1, 2, 3, 4:
+    folder = tmp_path / f'stopped_{stopped}'
+    runs.copy_up_to(stopped, tmp_path / 'a', folder)
+    resumed = runs.train(folder, [SALT_DS], *bindings, identify=rows_of)
+    assert resumed.rows == unbroken.rows[stopped:]
+    tiny.assert_equal(resumed.state, unbroken.state)
+
+
+def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
+  path = select(
+    scores, tmp_path / 'selection.json', '--kind=easy', '--share=0.02'
+  )
+  record = selection.read(path)
+  assert record.repeats > 1 and record.first_position == 0
+  run = runs.train(
+    tmp_path / 'a',
+    [BASELINE_EZ],
+    f'SELECTION_PATH = {path!r}',
+    identify=rows_of,
+  )
+  examples, records = sequences(), read(scores)
+  order = np.lexsort([records['id'], -records['easy']])
+  chosen = sorted(order[: record.selected])
+  first = [examples[i] for i in chosen] * KD_STEPS * BATCH
+  later = examples[NEEDED : NEEDED + 3 * BATCH]
+  assert run.rows == batches_of(first[:NEEDED] + later)
+  assert 'salt/distillation_weight' not in run.scalars
+
+
+@pytest.mark.parametrize(
+  'binding, message',
+  [
+    ('TOP_K = 0', 'TOP_K = 0 is not between 1 and the 269 tokens'),
+    ('TOP_K = 270', 'TOP_K = 270'),
+    ('SCORED_EXAMPLES = 100000', r'100000 \(SCORED_EXAMPLES\)'),
+    ('TEACHER_STEP = 26000', 'teacher.Teacher.step = 26000.*20, 40'),
+    ('TEACHER_STEP = 0', 'no such checkpoint|knows nothing'),
+    ('MIXTURE_OR_TASK_NAME = "notes_sequences"', 'global order'),
+    ('VOCABULARY = @tiny.vocabulary()', 'VOCABULARY is '),
+    ('teacher.Teacher.minimum_gain = 5', 'minimum_gain'),
+  ],
+)
+def test_what_cannot_be_scored_is_refused(teacher, tmp_path, binding, message):
+  with pytest.raises(ValueError, match=message):
+    score(teacher, tmp_path / 'scores', binding)
+  assert not list(tmp_path.glob('scores/*.bin'))
+
+
+def test_scores_of_another_kind_are_not_continued(teacher, scores):
+  with pytest.raises(ValueError, match='top_k is 10 there and 5 here'):
+    score(teacher, scores, 'TOP_K = 5')
+
+
+def test_a_selection_of_other_data_does_not_train(teacher, scores, tmp_path):
+  path = select(scores, tmp_path / 'selection.json')
+  with pytest.raises(ValueError, match='KD_STEPS = 2 of BATCH_SIZE = 8'):
+    runs.train(
+      tmp_path / 'a',
+      [SALT_DS],
+      f'TEACHER_PATH = {teacher!r}',
+      f'SELECTION_PATH = {path!r}',
+      'KD_STEPS = 2',
+    )
+  assert not [f for f in os.listdir(tmp_path / 'a') if f.startswith('check')]
