@@ -12,24 +12,27 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Trains a teacher, then BASELINE and SALT, and compares them (Table 1).
+"""Trains a teacher, BASELINE, RKD, SALT and SALT_DS, and compares them.
 
 `python -m salt_t5x.compare --work_dir=runs/salt` is what `make salt` runs: it
-prepares real text, trains the three models with the tiny recipes through the
-train binary, evaluates them on held-out text as they train, and writes a table
-and the curves. What is finished is not done again; what was interrupted goes
-on from its last checkpoint.
+prepares real text, trains the models with the tiny recipes through the train
+binary, has the teacher's early checkpoint score the text for SALT_DS, evaluates
+on held-out text as models train, and writes a table and the curves. What is
+finished is not done again; what was interrupted goes on from where it was.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 
 from absl import app, flags
+import gin
 import tqdm
 
 from salt_t5x import engine, prepare, report
@@ -50,51 +53,142 @@ _GIN = flags.DEFINE_multi_string(
   'gin', [], 'Gin bindings for all runs, e.g. --gin=TRAIN_STEPS=3000.'
 )
 
-# Run -> the run whose checkpoint it needs.
-RUNS = {'teacher': None, 'baseline': None, 'salt': 'teacher'}
-# Models are compared by the first view of the held-out text; what UL2 makes of
-# it stands beside.
 VIEWS = ('minipile_causal', 'minipile_ul2')
+
+_RECIPES = 'salt_t5x/gin/recipes'
 
 
 class RunError(RuntimeError):
-  """A training run failed."""
+  """A run failed."""
+
+
+def _train(run: 'Run') -> list[str]:
+  paths = {'MODEL_DIR': run.folder}
+  if 'teacher' in run.needs:
+    paths['TEACHER_PATH'] = run.folder_of('teacher')
+  if 'selection' in run.needs:
+    paths['SELECTION_PATH'] = run.folder_of('selection', 'selection.json')
+  return _with_gin('salt_t5x.train', run, paths)
+
+
+def _score(run: 'Run') -> list[str]:
+  paths = {'SCORES_DIR': run.folder, 'TEACHER_PATH': run.folder_of('teacher')}
+  return _with_gin('salt_t5x.score', run, paths)
+
+
+def _with_gin(module: str, run: 'Run', paths: Mapping[str, str]) -> list[str]:
+  bindings = [f'{name}={path!r}' for name, path in paths.items()]
+  return [
+    module,
+    f'--gin_file={_RECIPES}/tiny_{run.name}.gin',
+    *(f'--gin.{b}' for b in [*bindings, *run.bindings]),
+  ]
+
+
+def _select(run: 'Run') -> list[str]:
+  macros = read_macros('tiny_salt_ds', ['KD_STEPS', 'BATCH_SIZE'], run.bindings)
+  output = run.folder_of('selection', 'selection.json')
+  if os.path.exists(output):
+    os.remove(output)  # of a comparison that was stopped just then
+  return [
+    'salt_t5x.select',
+    f'--scores={run.folder_of("scores")}',
+    f'--output={output}',
+    f'--kd_steps={macros["KD_STEPS"]}',
+    f'--batch_size={macros["BATCH_SIZE"]}',
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A part of the comparison, in a process of its own.
+
+  Attributes:
+    command: makes the module's name and its flags.
+    needs: the stages that come before it.
+  """
+
+  command: Callable[['Run'], list[str]]
+  needs: tuple[str, ...] = ()
+
+
+# In the order of waiting: what others need comes first.
+STAGES = {
+  'teacher': Stage(_train),
+  'baseline': Stage(_train),
+  'scores': Stage(_score, ('teacher',)),
+  'rkd': Stage(_train, ('teacher',)),
+  'selection': Stage(_select, ('scores',)),
+  'salt_ds': Stage(_train, ('teacher', 'selection')),
+  'salt': Stage(_train, ('teacher',)),
+}
+
+
+def read_macros(
+  recipe: str, names: Sequence[str], bindings: Sequence[str]
+) -> dict[str, int]:
+  """Reads numbers from a recipe of `gin/recipes`, with bindings."""
+  with gin.unlock_config():
+    gin.clear_config()
+    gin.parse_config_files_and_bindings(
+      [f'{_RECIPES}/{recipe}.gin'],
+      [b for b in bindings if re.fullmatch(r'[A-Z_]+ *=.*', b)],
+      finalize_config=False,
+    )
+    macros = {name: gin.query_parameter(f'%{name}') for name in names}
+    gin.clear_config()
+  return macros
+
+
+def _training_progress(run: 'Run', log: str) -> tuple[int, int | None]:
+  """(steps that are done, steps of the run if known)."""
+  steps = re.findall(r'\[(\d+)\] collection=train ', log)
+  total = None
+  config = os.path.join(run.folder, 'config.gin')
+  if os.path.exists(config):
+    with open(config, encoding='utf-8') as f:
+      total = int(re.search(r'^TRAIN_STEPS = (\d+)', f.read(), re.M)[1])
+  return int(steps[-1]) if steps else 0, total
+
+
+def _scoring_progress(log: str) -> tuple[int, int | None]:
+  """(sequences that are scored, sequences to score if known)."""
+  found = re.findall(r'Shard \d+: (\d+) of (\d+) sequences', log)
+  return tuple(map(int, found[-1])) if found else (0, None)
 
 
 class Run:
-  """One training run in a process of its own."""
+  """One stage with one seed, in a process of its own."""
 
   def __init__(self, name: str, seed: str, work_dir: str, bindings):
     """Constructor.
 
     Args:
-      name: a key of `RUNS`.
+      name: a key of `STAGES`.
       seed: RANDOM_SEED of initialisation; the data order is fixed.
       work_dir: of the comparison.
       bindings: further gin bindings.
     """
     self.name = name
-    self.needs = RUNS[name]
-    self.model_dir = os.path.join(work_dir, f'seed_{seed}', name)
+    self.needs = STAGES[name].needs
+    self._seed_dir = os.path.join(work_dir, f'seed_{seed}')
     self._data_dir = os.path.join(work_dir, 'data')
-    self._bindings = [
-      f'MODEL_DIR={self.model_dir!r}',
-      f'RANDOM_SEED={seed}',
-      *bindings,
-    ]
-    if self.needs:
-      teacher = os.path.join(work_dir, f'seed_{seed}', self.needs)
-      self._bindings.append(f'TEACHER_PATH={teacher!r}')
+    self.folder = self.folder_of(name)
+    self.bindings = [f'RANDOM_SEED={seed}', *bindings]
     # What the run is made with; the gin files count, too.
     self._options = {
-      'bindings': self._bindings,
+      'bindings': self.bindings,
       'gin_files': engine.gin_fingerprint(),
     }
     self._process = None
-    self._log = os.path.join(self.model_dir, 'log.txt')
-    self._options_file = os.path.join(self.model_dir, 'options.json')
-    self._done_file = os.path.join(self.model_dir, 'done')
+    self._log = os.path.join(self.folder, 'log.txt')
+    self._options_file = os.path.join(self.folder, 'options.json')
+    self._done_file = os.path.join(self.folder, 'done')
     self.progress = None
+
+  def folder_of(self, name: str, *path: str) -> str:
+    """A stage's folder, or a path in it."""
+    return os.path.join(self._seed_dir, name, *path)
 
   def is_done(self) -> bool:
     """Tells whether the run has finished.
@@ -107,7 +201,7 @@ class Run:
         begun_with = json.load(f)
       if begun_with != self._options:
         raise RunError(
-          f'{self.model_dir} was begun with {begun_with}, and now '
+          f'{self.folder} was begun with {begun_with}, and now '
           f'{self._options} is asked for. Delete it, or choose another '
           '--work_dir.'
         )
@@ -115,7 +209,7 @@ class Run:
 
   def start(self, position: int):
     """Starts the process, with a progress bar in line `position`."""
-    os.makedirs(self.model_dir, exist_ok=True)
+    os.makedirs(self.folder, exist_ok=True)
     with open(self._options_file, 'w', encoding='utf-8') as f:
       json.dump(self._options, f)
     # Two runs share the machine: no thread pool and no memory of their own.
@@ -125,19 +219,14 @@ class Run:
       'XLA_FLAGS': f'{xla_flags} --xla_cpu_multi_thread_eigen=false',
       'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
     }
-    command = [
-      sys.executable,
-      '-m',
-      'salt_t5x.train',
-      f'--gin_file=salt_t5x/gin/recipes/tiny_{self.name}.gin',
-      *(f'--gin.{b}' for b in self._bindings),
-    ]
+    command = [sys.executable, '-m', *STAGES[self.name].command(self)]
     with open(self._log, 'w', encoding='utf-8') as log:
       self._process = subprocess.Popen(
         command, env=environment, stdout=log, stderr=subprocess.STDOUT
       )
+    unit = 'sequence' if self.name == 'scores' else 'step'
     self.progress = tqdm.tqdm(
-      desc=f'{self.name:9}', position=position, unit='step', leave=True
+      desc=f'{self.name:9}', position=position, unit=unit, leave=True
     )
 
   def poll(self) -> bool:
@@ -149,16 +238,13 @@ class Run:
     code = self._process.poll()
     with open(self._log, encoding='utf-8', errors='replace') as f:
       log = f.read()
-    if self.progress.total is None:
-      config = os.path.join(self.model_dir, 'config.gin')
-      if os.path.exists(config):
-        with open(config, encoding='utf-8') as f:
-          self.progress.total = int(
-            re.search(r'^TRAIN_STEPS = (\d+)', f.read(), re.M)[1]
-          )
-    steps = re.findall(r'\[(\d+)\] collection=train ', log)
-    if steps and int(steps[-1]) != self.progress.n:
-      self.progress.n = int(steps[-1])
+    done, total = (
+      _scoring_progress(log)
+      if self.name == 'scores'
+      else _training_progress(self, log)
+    )
+    if (done, total) != (self.progress.n, self.progress.total):
+      self.progress.n, self.progress.total = done, total
       self.progress.refresh()
     if code is None:
       return False
@@ -176,21 +262,21 @@ class Run:
       self._process.wait()
 
 
-def train_all(runs: Sequence[Run], workers: int):
-  """Trains what is not done yet, `workers` at a time, teachers first.
+def run_all(runs: Sequence[Run], workers: int):
+  """Runs what is not done yet, `workers` at a time, each after what it needs.
 
   Raises:
     RunError: a run failed; the others are stopped and can be resumed.
   """
   waiting = [r for r in runs if not r.is_done()]
   for name in sorted({r.name for r in runs} - {r.name for r in waiting}):
-    print(f'{name}: already trained.')
+    print(f'{name}: already done.')
   running: list[Run] = []
   try:
     while waiting or running:
-      unfinished = {r.name for r in waiting + running}
       for run in list(waiting):
-        if len(running) < workers and run.needs not in unfinished:
+        unfinished = {r.name for r in waiting + running}
+        if len(running) < workers and unfinished.isdisjoint(run.needs):
           waiting.remove(run)
           taken = {r.progress.pos for r in running}
           run.start(min(i for i in range(workers) if -i not in taken))
@@ -208,7 +294,7 @@ def collect(work_dir: str, seed: str, task: str) -> Mapping[str, report.Curves]:
     name: report.read_scalars(
       os.path.join(work_dir, f'seed_{seed}', name, 'training_eval', task)
     )
-    for name in RUNS
+    for name in report.RUNS
   }
 
 
@@ -216,29 +302,27 @@ def main(argv: Sequence[str]):
   if len(argv) > 1:
     raise app.UsageError(f'Not understood: {argv[1:]}')
   work_dir = os.path.abspath(_WORK_DIR.value)
+  data_dir = os.path.join(work_dir, 'data')
   info = prepare.build(
-    os.path.join(work_dir, 'data'),
+    data_dir,
     cache_dir=os.path.join(os.path.dirname(work_dir), 'wheels'),
     sequence_length=128,
     vocab_size=2048,
     megabytes=30,
   )
   print(prepare.table(info))
+  os.environ['SALT_T5X_DATA'] = data_dir
   runs = {
-    seed: [Run(name, seed, work_dir, _GIN.value) for name in RUNS]
+    seed: [Run(name, seed, work_dir, _GIN.value) for name in STAGES]
     for seed in _SEEDS.value
   }
   try:
     for seed, group in runs.items():
-      print(f'Training with seed {seed}; logs in {group[0].model_dir}/..')
-      train_all(group, _WORKERS.value)
+      print(f'Training with seed {seed}; logs in {group[0].folder}/..')
+      run_all(group, _WORKERS.value)
   except RunError as e:
     sys.exit(f'\n{e}')
-  first_salt = runs[_SEEDS.value[0]][-1]
-  with open(
-    os.path.join(first_salt.model_dir, 'config.gin'), encoding='utf-8'
-  ) as f:
-    kd_steps = int(re.search(r'^KD_STEPS = (\d+)', f.read(), re.M)[1])
+  kd_steps = read_macros('tiny_salt', ['KD_STEPS'], _GIN.value)['KD_STEPS']
   curves = {
     view: {seed: collect(work_dir, seed, view) for seed in _SEEDS.value}
     for view in VIEWS
@@ -247,17 +331,30 @@ def main(argv: Sequence[str]):
     view: report.summarize(list(of_view.values()), kd_steps)
     for view, of_view in curves.items()
   }
-  text = '\n'.join(
+  tables = '\n'.join(
     f'Held-out text, {view}:\n\n{report.markdown(result)}'
     for view, result in results.items()
   )
+  first = runs[_SEEDS.value[0]][0]
+  with open(
+    first.folder_of('selection', 'selection.md'), encoding='utf-8'
+  ) as f:
+    selected = f.read()
+  shutil.copy(
+    first.folder_of('selection', 'selection.png'),
+    os.path.join(work_dir, 'selection.png'),
+  )
+  text = (
+    f'# Results\n\n{tables}\n![Curves](curves.png)\n\n{selected}\n'
+    '![Scores and domains](selection.png)\n'
+  )
   report.write(work_dir, results, text, curves[VIEWS[0]], kd_steps)
-  print(f'\n{text}')
+  print(f'\n{tables}')
   print(
-    f'Curves: {work_dir}/curves.png\n'
-    f'Table:  {work_dir}/results.md and results.json\n'
-    f'More:   tensorboard --logdir {work_dir}\n'
-    'Next:   change the recipe with --gin (gin/recipes/tiny_salt.gin says '
+    f'All of it: {work_dir}/results.md (with curves.png and selection.png)\n'
+    f'Numbers:   {work_dir}/results.json\n'
+    f'More:      tensorboard --logdir {work_dir}\n'
+    'Next:      change the recipe with --gin (gin/recipes/tiny_salt.gin says '
     'what), or read "From your own t5x project" in README.md.'
   )
 

@@ -33,7 +33,14 @@ from tensorflow.core.util import event_pb2
 # {tag: [(step, value), ...]}
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
-_LABELS = {'teacher': 'SLM', 'baseline': 'BASELINE', 'salt': 'SALT'}
+# {run: (its name in the paper, colour)}, in the order of Table 1.
+RUNS = {
+  'teacher': ('SLM', 'tab:gray'),
+  'baseline': ('BASELINE', 'tab:blue'),
+  'rkd': ('RKD', 'tab:green'),
+  'salt': ('SALT', 'tab:red'),
+  'salt_ds': ('SALT_DS', 'tab:orange'),
+}
 
 
 def read_scalars(directory: str) -> Curves:
@@ -79,14 +86,15 @@ def summarize(
   """Reduces held-out curves to the numbers of Table 1.
 
   Args:
-    seeds: for each seed, {run: curves with 'accuracy' and 'log_perplexity'}.
+    seeds: for each seed, {run: curves with 'accuracy' and 'log_perplexity'};
+      the runs of `RUNS`.
     kd_steps: n_KD; the runs were evaluated at this step.
 
   Returns:
     A JSON-able dict. `rows` holds (run, step, accuracy in percent and
-    log-perplexity in nats, each a list over the seeds); `passes_baseline` the
-    share of the steps after which SALT stays at or below BASELINE's final
-    log-perplexity, or null, for each seed.
+    log-perplexity in nats, each a list over the seeds); `passes_baseline`, for
+    each method, the share of the steps after which it stays at or below
+    BASELINE's final log-perplexity, or null, for each seed.
   """
   last = seeds[0]['baseline']['log_perplexity'][-1][0]
   rows = []
@@ -105,13 +113,15 @@ def summarize(
 
   add('teacher', seeds[0]['teacher']['accuracy'][-1][0], 'final')
   for step, stage in ((kd_steps, 'n_KD'), (last, 'final')):
-    for run in ('baseline', 'salt'):
-      add(run, step, stage)
-  passes = []
-  for curves in seeds:
-    final = curves['baseline']['log_perplexity'][-1][1]
-    step = first_step_below(curves['salt']['log_perplexity'], final)
-    passes.append(None if step is None else step / last)
+    for run in RUNS:
+      if run != 'teacher':
+        add(run, step, stage)
+  passes = {run: [] for run in RUNS if run not in ('teacher', 'baseline')}
+  for run, shares in passes.items():
+    for curves in seeds:
+      final = curves['baseline']['log_perplexity'][-1][1]
+      step = first_step_below(curves[run]['log_perplexity'], final)
+      shares.append(None if step is None else step / last)
   return {
     'kd_steps': kd_steps,
     'total_steps': last,
@@ -129,32 +139,33 @@ def _mean_and_spread(values: Sequence[float], digits: int) -> str:
 
 def markdown(results: Mapping[str, Any]) -> str:
   """Formats the numbers as the paper's Table 1."""
-  seeds = len(results['passes_baseline'])
+  seeds = len(results['rows'][0]['accuracy'])
   lines = [
     '| model | stage (step) | accuracy, % | log-perplexity |',
     '|---|---|---|---|',
   ]
   for row in results['rows']:
     lines.append(
-      f'| {_LABELS[row["run"]]} | {row["stage"]} ({row["step"]}) '
+      f'| {RUNS[row["run"]][0]} | {row["stage"]} ({row["step"]}) '
       f'| {_mean_and_spread(row["accuracy"], 2)} '
       f'| {_mean_and_spread(row["log_perplexity"], 3)} |'
     )
   lines.append('')
   if seeds > 1:
     lines.append(f'Mean ± standard deviation over {seeds} seeds.')
-  passes = results['passes_baseline']
-  if None in passes:
-    lines.append(
-      f"SALT passed BASELINE's final log-perplexity in "
-      f'{seeds - passes.count(None)} of {seeds} comparisons.'
-    )
-  else:
-    share = _mean_and_spread([100 * p for p in passes], 0)
-    lines.append(
-      f"SALT passes BASELINE's final log-perplexity after {share}% of the "
-      f'steps (n_KD = {results["kd_steps"]} of {results["total_steps"]}).'
-    )
+  for run, passes in results['passes_baseline'].items():
+    found = [100 * p for p in passes if p is not None]
+    if found:
+      of_seeds = '' if seeds == len(found) else f' ({len(found)} of {seeds})'
+      lines.append(
+        f"{RUNS[run][0]} passes BASELINE's final log-perplexity after "
+        f'{_mean_and_spread(found, 0)}% of the steps{of_seeds}.'
+      )
+    else:
+      lines.append(
+        f"{RUNS[run][0]} does not reach BASELINE's final log-perplexity."
+      )
+  lines.append(f'n_KD = {results["kd_steps"]} of {results["total_steps"]}.')
   return '\n'.join(lines) + '\n'
 
 
@@ -163,17 +174,16 @@ def plot(
 ) -> None:
   """Draws held-out accuracy and log-perplexity over the steps (Fig. 3, 8)."""
   figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout='constrained')
-  colors = {'teacher': 'tab:gray', 'baseline': 'tab:blue', 'salt': 'tab:red'}
   for axis, tag in zip(axes, ('accuracy', 'log_perplexity'), strict=True):
     for i, curves in enumerate(seeds.values()):
-      for run, color in colors.items():
+      for run, (label, color) in RUNS.items():
         steps, values = zip(*curves[run][tag], strict=True)
         axis.plot(
           steps,
           values,
           color=color,
           linestyle='--' if run == 'teacher' else '-',
-          label=None if i else _LABELS[run],
+          label=None if i else label,
         )
     axis.axvline(kd_steps, color='black', linewidth=0.8, linestyle=':')
     axis.set(xlabel='step', title=f'held-out {tag.replace("_", "-")}')

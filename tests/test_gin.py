@@ -29,15 +29,24 @@ import pytest
 import seqio
 
 import runs
-from salt_t5x import engine, feature_converters, preprocessors
+from salt_t5x import (
+  engine,
+  feature_converters,
+  first_stage,
+  preprocessors,
+  score,
+  train_data,
+)
 from salt_t5x import trainer as trainer_lib
 from t5x import train as t5x_train
 from t5x import utils
 
 GIN = runs.ROOT / 'gin'
-RECIPES = sorted(
+_PAPER = sorted(
   p.stem for p in GIN.glob('recipes/*.gin') if not p.stem.startswith('tiny')
 )
+SCORES = [name for name in _PAPER if name.startswith('scores')]
+RECIPES = [name for name in _PAPER if name not in SCORES]
 # design.md §5, at V = 256,000.
 PARAMETERS = {
   '0p5b': 498_647_808,
@@ -91,11 +100,13 @@ class Recipe:
       'seqio.PassThroughVocabulary.size = 256000',
       'MIXTURE_OR_TASK_NAME = "any"',
       'MODEL_DIR = "/no/such/place"',
+      'SELECTION_PATH = "/nor/here"',
       *bindings,
     ]
     with runs.configured([file], bindings):
       self.train = gin.get_bindings(t5x_train.train)
       self.trainer = gin.get_bindings(trainer_lib.SaltTrainer)
+      self.data = gin.get_bindings(train_data.get_dataset)
       self.keep_period = (
         gin.config.query_parameter('%KEEP_PERIOD')
         if (name.startswith('teacher'))
@@ -180,6 +191,8 @@ def test_recipe_trains_as_appendix_e_says(name):
   [
     ('2p8b_from_1p5b', 36_000, {0: 0.667, 35_999: 0.667, 36_000: 0}),
     ('8p6b_from_2p8b', 36_000, {0: 0.667, 35_999: 0.667, 36_000: 0}),
+    ('2p8b_from_1p5b_salt_ds', 36_000, {35_999: 0.667, 36_000: 0}),
+    ('8p6b_from_2p8b_salt_ds', 36_000, {35_999: 0.667, 36_000: 0}),
     ('8p6b_from_1p5b', 14_000, {0: 0.667, 13_999: 0.667, 14_000: 0}),
     ('8p6b_from_0p5b', 7_000, {0: 0.667, 6_999: 0.667, 7_000: 0}),
     ('1p5b_from_0p5b', None, {0: 0.667, 39_999: 0.667, 10**6: 0.667}),
@@ -204,6 +217,42 @@ def test_recipe_distils_as_the_paper_says(name, kd_steps, weights):
     np.testing.assert_allclose(found, weight, rtol=2e-5, err_msg=str(step))
   assert trainer['teacher_temperature'] == 0.25
   assert trainer['top_k'] is None
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipe_selects_its_first_stage_as_the_paper_says(name):
+  built = recipe(name)
+  if name.endswith('_salt_ds'):
+    expected = first_stage.FirstStage('/nor/here', 36_000, 208_000, '/teacher')
+    built = Recipe(name, 'TEACHER_PATH = "/teacher"')
+  elif name.endswith('_ez'):
+    expected = first_stage.FirstStage('/nor/here', 36_000, 208_000, None)
+  else:
+    expected = None
+  assert built.data.get('selection') == expected
+
+
+@pytest.mark.parametrize('name', SCORES)
+def test_scores_are_made_as_section_5_says(name):
+  bindings = [
+    'from __gin__ import dynamic_registration',
+    'import seqio',
+    'VOCABULARY = @seqio.PassThroughVocabulary()',
+    'seqio.PassThroughVocabulary.size = 256000',
+    'MIXTURE_OR_TASK_NAME = "any"',
+    'SCORES_DIR = "/no/such/place"',
+    'TEACHER_PATH = "/teacher"',
+  ]
+  file = f'salt_t5x/gin/recipes/{name}.gin'
+  with runs.configured([file], bindings):
+    found = gin.get_bindings(score.score)
+    size = name.removeprefix('scores_')
+    config = found['teacher'].model.module.config
+    assert config == gin.get_configurable(f'size_{size}/TransformerConfig')()
+  assert (found['top_k'], found['teacher'].step) == (10, 26_000)
+  data = found['dataset_cfg']
+  assert (data.split, data.task_feature_lengths) == ('train', {'targets': 1280})
+  assert found['examples'] is None
 
 
 def test_the_pile_completes_a_recipe():

@@ -33,7 +33,9 @@ def curves(accuracy, log_perplexity, steps=(100, 200, 300)):
 SEED = {
   'teacher': curves([0.1, 0.2, 0.3], [4.0, 3.8, 3.6]),
   'baseline': curves([0.1, 0.2, 0.25], [5.0, 4.5, 4.0]),
+  'rkd': curves([0.2, 0.2, 0.2], [4.6, 4.5, 4.4]),
   'salt': curves([0.2, 0.25, 0.35], [4.6, 3.9, 3.7]),
+  'salt_ds': curves([0.2, 0.25, 0.36], [4.6, 4.1, 3.8]),
 }
 OTHER_SEED = SEED | {'salt': curves([0.3, 0.25, 0.25], [4.4, 4.2, 3.9])}
 
@@ -85,10 +87,16 @@ def test_summary_is_table_1():
   assert rows['salt', 'n_KD']['accuracy'] == [20.0]
   assert rows['baseline', 'final']['log_perplexity'] == [4.0]
   assert rows['teacher', 'final']['step'] == 300
-  assert results['passes_baseline'] == [200 / 300]
+  assert rows['salt_ds', 'n_KD']['log_perplexity'] == [4.6]
+  assert results['passes_baseline'] == {
+    'rkd': [None],
+    'salt': [200 / 300],
+    'salt_ds': [1.0],
+  }
   text = report.markdown(results)
   assert '| SALT | final (300) | 35.00 | 3.700 |' in text
-  assert 'after 67% of the steps' in text
+  assert "SALT passes BASELINE's final log-perplexity after 67% of" in text
+  assert "RKD does not reach BASELINE's final log-perplexity" in text
 
 
 def test_summary_over_seeds():
@@ -101,8 +109,8 @@ def test_summary_over_seeds():
 def test_summary_says_when_salt_does_not_pass():
   worse = SEED | {'salt': curves([0, 0, 0], [9.0, 9.0, 9.0])}
   results = report.summarize([SEED, worse], kd_steps=100)
-  assert results['passes_baseline'] == [200 / 300, None]
-  assert 'in 1 of 2 comparisons' in report.markdown(results)
+  assert results['passes_baseline']['salt'] == [200 / 300, None]
+  assert '67% of the steps (1 of 2)' in report.markdown(results)
 
 
 def test_write(tmp_path):
@@ -122,7 +130,7 @@ class FakeRun:
   log: list = []
 
   def __init__(self, name):
-    self.name, self.needs, self.polls = name, compare.RUNS[name], 0
+    self.name, self.needs, self.polls = name, compare.STAGES[name].needs, 0
     self.progress = None
 
   def is_done(self):
@@ -143,13 +151,15 @@ class FakeRun:
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_teacher_comes_before_its_student(monkeypatch, workers):
+def test_each_stage_comes_after_what_it_needs(monkeypatch, workers):
   monkeypatch.setattr(compare.time, 'sleep', lambda _: None)
   FakeRun.log = log = []
-  compare.train_all([FakeRun(n) for n in compare.RUNS], workers)
+  compare.run_all([FakeRun(n) for n in compare.STAGES], workers)
   index = {entry[:2]: i for i, entry in enumerate(log)}
-  assert index['end', 'teacher'] < index['start', 'salt']
-  assert {e[1] for e in log if e[0] == 'end'} == set(compare.RUNS)
+  for name, stage in compare.STAGES.items():
+    for needed in stage.needs:
+      assert index['end', needed] < index['start', name]
+  assert {e[1] for e in log if e[0] == 'end'} == set(compare.STAGES)
   if workers == 2:
     assert index['start', 'baseline'] < index['end', 'teacher']
   positions = [e[2] for e in log if e[0] == 'start']
@@ -165,18 +175,18 @@ def test_failure_stops_the_others(monkeypatch):
 
   FakeRun.log = log = []
   with pytest.raises(compare.RunError):
-    compare.train_all([FakeRun('baseline'), Failing('teacher')], 2)
+    compare.run_all([FakeRun('baseline'), Failing('teacher')], 2)
   assert ('stop', 'teacher') in log
 
 
 def test_finished_run_with_other_options_is_refused(tmp_path):
   run = compare.Run('baseline', '0', str(tmp_path), ['TRAIN_STEPS=5'])
   assert not run.is_done()
-  os.makedirs(run.model_dir)
-  with open(os.path.join(run.model_dir, 'options.json'), 'w') as f:
+  os.makedirs(run.folder)
+  with open(os.path.join(run.folder, 'options.json'), 'w') as f:
     json.dump(run._options, f)
   assert not run.is_done()  # Begun, but not finished.
-  open(os.path.join(run.model_dir, 'done'), 'w').close()
+  open(os.path.join(run.folder, 'done'), 'w').close()
   assert run.is_done()
   other = compare.Run('baseline', '0', str(tmp_path), ['TRAIN_STEPS=6'])
   with pytest.raises(compare.RunError, match=r'was begun with.*--work_dir'):
