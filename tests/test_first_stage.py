@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     local_cache.write(
       cached, str(folder), {'train': 5, 'validation': 1}, key=lambda e: e['id']
     )
-    before = seqio.get_global_cache_dirs()
+    before = list(seqio.get_global_cache_dirs())
     seqio.set_global_cache_dirs([str(folder)])
     source = seqio.TaskRegistry.get(f'{NAME}_ul2').source
     manifest = score_shards.Manifest(

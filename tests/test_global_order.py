@@ -45,7 +45,7 @@ def task(request, tmp_path_factory):
       key=lambda e: -e['id'],
     )
     assert [len(examples) for examples in written.values()] == [COUNT, 5]
-    before = seqio.get_global_cache_dirs()
+    before = list(seqio.get_global_cache_dirs())
     seqio.set_global_cache_dirs([str(folder)])
     yield seqio.TaskRegistry.get(f'{name}_ul2')
     seqio.set_global_cache_dirs(before)
@@ -144,7 +144,7 @@ def test_files_of_unequal_length_end_one_by_one(tmp_path):
     info = {'num_shards': 4, 'features': features}
     pathlib.Path(folder, 'info.train.json').write_text(json.dumps(info))
     pathlib.Path(folder, 'COMPLETED').touch()
-    before = seqio.get_global_cache_dirs()
+    before = list(seqio.get_global_cache_dirs())
     seqio.set_global_cache_dirs([str(tmp_path)])
     try:
       source = global_order.CachedSource(cached)

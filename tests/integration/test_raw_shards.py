@@ -16,13 +16,12 @@
 """From raw shards through Apache Beam's cache to training on UL2."""
 
 import collections
-import gc
-import importlib
 import os
 import random
 import subprocess
 import sys
 
+import notes as notes_corpus
 import numpy as np
 import pytest
 import seqio
@@ -38,9 +37,6 @@ DAMAGE = b'{"text": "cut o\n'
 @pytest.fixture(scope='module')
 def notes(tmp_path_factory, chain):
   """The tasks' module, for a folder of three shards; one has a bad line."""
-  # Trainers of earlier tests flush as they are collected; not while tf.data
-  # traces (see runs.train).
-  gc.collect()
   folder = tmp_path_factory.mktemp('notes')
   rng = random.Random(0)
   (folder / 'train').mkdir()
@@ -57,15 +53,8 @@ def notes(tmp_path_factory, chain):
     )
   bad = folder / 'train/01.jsonl.zst'
   bad.write_bytes(bad.read_bytes() + jsonl.zstandard.compress(DAMAGE))
-  before = seqio.get_global_cache_dirs()
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv('SALT_T5X_TEST_NOTES', str(folder))
-    patch.syspath_prepend(str(runs.TESTS))
-    yield importlib.import_module('notes_task')
-    del sys.modules['notes_task']
-  seqio.set_global_cache_dirs(before)
-  for name in [n for n in seqio.TaskRegistry.names() if n.startswith('notes_')]:
-    seqio.TaskRegistry.remove(name)
+  with notes_corpus.registered(folder) as module:
+    yield module
 
 
 @pytest.fixture(scope='module')
