@@ -32,7 +32,6 @@ import sys
 import time
 
 from absl import app, flags
-import gin
 import tqdm
 
 from salt_t5x import engine, prepare, report
@@ -86,7 +85,6 @@ def _with_gin(module: str, run: 'Run', paths: Mapping[str, str]) -> list[str]:
 
 
 def _select(run: 'Run') -> list[str]:
-  macros = read_macros('tiny_salt_ds', ['KD_STEPS', 'BATCH_SIZE'], run.bindings)
   output = run.folder_of('selection', 'selection.json')
   if os.path.exists(output):
     os.remove(output)  # of a comparison that was stopped just then
@@ -94,8 +92,8 @@ def _select(run: 'Run') -> list[str]:
     'salt_t5x.select',
     f'--scores={run.folder_of("scores")}',
     f'--output={output}',
-    f'--kd_steps={macros["KD_STEPS"]}',
-    f'--batch_size={macros["BATCH_SIZE"]}',
+    f'--kd_steps={read_macro("KD_STEPS", run.bindings)}',
+    f'--batch_size={read_macro("BATCH_SIZE", run.bindings)}',
   ]
 
 
@@ -124,20 +122,14 @@ STAGES = {
 }
 
 
-def read_macros(
-  recipe: str, names: Sequence[str], bindings: Sequence[str]
-) -> dict[str, int]:
-  """Reads numbers from a recipe of `gin/recipes`, with bindings."""
-  with gin.unlock_config():
-    gin.clear_config()
-    gin.parse_config_files_and_bindings(
-      [f'{_RECIPES}/{recipe}.gin'],
-      [b for b in bindings if re.fullmatch(r'[A-Z_]+ *=.*', b)],
-      finalize_config=False,
-    )
-    macros = {name: gin.query_parameter(f'%{name}') for name in names}
-    gin.clear_config()
-  return macros
+def read_macro(name: str, bindings: Sequence[str]) -> int:
+  """Reads a number that bindings or the recipe of SALT_DS give to a macro."""
+  texts = [*reversed(bindings)]
+  for recipe in ('tiny_salt_ds', 'tiny'):
+    texts.append(engine.read_gin(f'{_RECIPES}/{recipe}.gin'))
+  # gin itself would want the train binary's `__main__`.
+  found = [re.search(rf'^{name} *= *(\d+)', text, re.M) for text in texts]
+  return int(next(match for match in found if match)[1])
 
 
 def _training_progress(run: 'Run', log: str) -> tuple[int, int | None]:
@@ -311,7 +303,6 @@ def main(argv: Sequence[str]):
     megabytes=30,
   )
   print(prepare.table(info))
-  os.environ['SALT_T5X_DATA'] = data_dir
   runs = {
     seed: [Run(name, seed, work_dir, _GIN.value) for name in STAGES]
     for seed in _SEEDS.value
@@ -322,7 +313,7 @@ def main(argv: Sequence[str]):
       run_all(group, _WORKERS.value)
   except RunError as e:
     sys.exit(f'\n{e}')
-  kd_steps = read_macros('tiny_salt', ['KD_STEPS'], _GIN.value)['KD_STEPS']
+  kd_steps = read_macro('KD_STEPS', _GIN.value)
   curves = {
     view: {seed: collect(work_dir, seed, view) for seed in _SEEDS.value}
     for view in VIEWS

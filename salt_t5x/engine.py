@@ -130,6 +130,11 @@ def _gin_file(path: str) -> pathlib.Path:
   return _gin_dir() / path.removeprefix(_GIN_PREFIX)
 
 
+def read_gin(path: str) -> str:
+  """Returns the text of 'salt_t5x/gin/...'."""
+  return _gin_file(path).read_text(encoding='utf-8')
+
+
 def gin_fingerprint() -> str:
   """Returns a hash of all gin files of the package."""
   digest = hashlib.sha256()

@@ -199,3 +199,15 @@ def test_failed_run_shows_its_log(tmp_path):
   run._process.wait()
   with pytest.raises(compare.RunError, match='NO_SUCH'):
     run.poll()
+
+
+@pytest.mark.parametrize(
+  'bindings, expected',
+  [([], 400), (['KD_STEPS=300', 'TRAIN_STEPS = 9'], 300)],
+)
+def test_the_selection_is_for_the_recipes_first_stage(
+  tmp_path, bindings, expected
+):
+  run = compare.Run('selection', '0', str(tmp_path), bindings)
+  command = compare.STAGES['selection'].command(run)
+  assert command[-2:] == [f'--kd_steps={expected}', '--batch_size=8']
