@@ -20,7 +20,7 @@ salt: install
 	$(VENV)/bin/python -m salt_t5x.compare --work_dir=$(WORK_DIR)
 
 test: install
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 lint: install
 	$(VENV)/bin/ruff check .

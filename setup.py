@@ -78,6 +78,7 @@ setuptools.setup(
       'google-crc32c',
       'hypothesis',
       'pytest',
+      'pytest-xdist',
       'ruff',
     ],
   },

@@ -27,8 +27,10 @@ import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Most tests compile the same few programs; subprocesses share the cache, too.
-_CACHE = tempfile.TemporaryDirectory()
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+# So do pytest-xdist's workers, which inherit it.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory()
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
