@@ -15,7 +15,7 @@ $(VENV)/installed: setup.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-# Trains a teacher, BASELINE and SALT on real text and compares them.
+# Trains a teacher and four students on real text and compares them.
 salt: install
 	$(VENV)/bin/python -m salt_t5x.compare --work_dir=$(WORK_DIR)
 

@@ -52,17 +52,24 @@ _TOP_K = 10
 
 _TEACHERS = {
   '4 layers, D = 512': dict(
-    num_layers=4, emb_dim=512, mlp_dim=2048, num_heads=4, num_kv_heads=4
+    num_layers=4, emb_dim=512, mlp_dim=2048, num_heads=4, head_dim=128
   ),
+  # gin/sizes/
   "the paper's 0.5B": dict(
-    num_layers=32, emb_dim=768, mlp_dim=3072, num_heads=6, num_kv_heads=6
+    num_layers=32, emb_dim=768, mlp_dim=3072, num_heads=6, head_dim=128
+  ),
+  "the paper's 1.5B": dict(
+    num_layers=44, emb_dim=1024, mlp_dim=8192, num_heads=4, head_dim=256
   ),
 }
 
 
 def _model(size: dict[str, int]) -> models.SaltDecoderOnlyModel:
   config = network.TransformerConfig(
-    vocab_size=_VOCAB_SIZE, head_dim=128, dtype='float32', **size
+    vocab_size=_VOCAB_SIZE,
+    num_kv_heads=size['num_heads'],
+    dtype='float32',
+    **size,
   )
   return models.SaltDecoderOnlyModel(
     module=network.Transformer(config),

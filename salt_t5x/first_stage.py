@@ -27,8 +27,12 @@ At the stages' border each host passes over the n_KD · B examples that come
 before its position, once; a run that is resumed later does not do so again.
 """
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
+import os
 
+import jax
 import numpy as np
 import tensorflow as tf
 
@@ -105,12 +109,15 @@ class FirstStage:
     path: of a selection's record, from `salt_t5x.select`.
     kd_steps: n_KD, the steps of the first stage.
     total_steps: of the run.
+    model_dir: of the run; it keeps a copy of the record, `selection.json`, and
+      is held to it.
     teacher_path: the teacher of this run; None where there is none.
   """
 
   path: str
   kd_steps: int
   total_steps: int
+  model_dir: str
   teacher_path: str | None = None
 
   def task(self, cfg: utils.DatasetConfig) -> global_order.OrderedTask:
@@ -124,8 +131,8 @@ class FirstStage:
 
     Raises:
       ValueError: the first stage is longer than the run, or the selection is
-        of other data, of another teacher, or for a first stage of another
-        length, or its scores are gone.
+        of other data, of another teacher, for a first stage of another length,
+        or another one than this run began with, or its scores are gone.
     """
     if not 1 <= self.kd_steps <= self.total_steps:
       raise ValueError(
@@ -133,7 +140,8 @@ class FirstStage:
         f'between 1 and the steps of the run, {self.total_steps} (TRAIN_STEPS).'
       )
     task = global_order.get_task(cfg.mixture_or_task_name)
-    selected = selection.read(self.path)
+    with _naming_path(self.path):
+      selected = selection.read(self.path)
     source = task.source
     selected.check_data(
       source.cached_task.name, cfg.split, source.fingerprint(cfg.split)
@@ -149,15 +157,52 @@ class FirstStage:
         f'(salt_t5x.select --kd_steps={self.kd_steps} '
         f'--batch_size={cfg.batch_size}).'
       )
-    manifest = score_shards.read_manifest(selected.scores)
-    if (manifest.data, manifest.teacher, manifest.top_k) != (
+    with _naming_path(self.path):
+      manifest = score_shards.read_manifest(selected.scores)
+      files = score_shards.files(selected.scores, manifest)
+    if (
+      manifest.data,
+      manifest.teacher,
+      manifest.top_k,
+      manifest.examples,
+    ) != (
       selected.data,
       selected.teacher,
       selected.top_k,
+      selected.first_position + selected.pool,
     ):
       raise ValueError(
         f'SELECTION_PATH = {self.path!r}: {selected.scores} no longer holds '
         'the scores that were selected from. Select anew (salt_t5x.select).'
       )
-    files = score_shards.files(selected.scores, manifest)
+    self._keep(selected)
     return task.reading(SelectedSource(source, selected, files))
+
+  def _keep(self, selected: selection.Selection) -> None:
+    """Keeps a copy of the record for those who resume the run."""
+    path = os.path.join(self.model_dir, 'selection.json')
+    if not tf.io.gfile.exists(path):
+      if jax.process_index() == 0:
+        tf.io.gfile.makedirs(self.model_dir)
+        selection.write(path, selected)
+      return
+    begun_with = selection.read(path)
+    # The folder of scores may have been moved, and the teacher.
+    where = {'scores': selected.scores, 'teacher': selected.teacher}
+    if dataclasses.replace(begun_with, **where) != selected:
+      raise ValueError(
+        f'SELECTION_PATH = {self.path!r} is another selection than the one '
+        f'that {self.model_dir} began with, which is kept there in '
+        'selection.json. Resume with that one, or choose another MODEL_DIR.'
+      )
+
+
+@contextlib.contextmanager
+def _naming_path(path: str) -> Iterator[None]:
+  try:
+    yield
+  except ValueError as e:
+    raise ValueError(
+      f'SELECTION_PATH = {path!r}: {e} (If the scores were only moved, correct '
+      "'scores' in the record.)"
+    ) from e

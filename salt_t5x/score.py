@@ -76,6 +76,11 @@ def score(
   train_data.check_vocabulary(dataset_cfg, teacher.model)
   teacher_lib.find_checkpoint(teacher.path, teacher.step)
   teacher_lib.check_vocabulary(teacher.path, teacher.model.output_vocabulary)
+  if batches_per_shard < 1:
+    raise ValueError(
+      f'score.score.batches_per_shard = {batches_per_shard}: set it to at '
+      'least 1.'
+    )
   available = source.num_input_examples(split)
   if examples is not None and not 1 <= examples <= available:
     raise ValueError(
@@ -92,6 +97,7 @@ def score(
     data=source.fingerprint(split),
     teacher=os.fspath(score_batch.checkpoint),
     step=score_batch.step,
+    dtype=teacher.dtype,
     top_k=top_k,
     examples=examples or available,
     shard_size=batches_per_shard * dataset_cfg.batch_size,

@@ -49,9 +49,13 @@ class Manifest:
     data: the cache's fingerprint.
     teacher: the checkpoint's directory, `.../checkpoint_<step>`.
     step: of the teacher, n_0.
+    dtype: the teacher's parameters are held in; None as they were saved.
     top_k: k.
     examples: that are scored, from the beginning of the global order.
     shard_size: examples in a shard.
+
+  Raises:
+    ValueError: a value that no folder of scores has.
   """
 
   task: str
@@ -59,9 +63,16 @@ class Manifest:
   data: str
   teacher: str
   step: int
+  dtype: str | None
   top_k: int
   examples: int
   shard_size: int
+
+  def __post_init__(self):
+    for name in ('step', 'top_k', 'examples', 'shard_size'):
+      value, least = getattr(self, name), int(name != 'step')
+      if type(value) is not int or value < least:
+        raise ValueError(f'{name} = {value!r} is not possible')
 
   @property
   def num_shards(self) -> int:
@@ -86,11 +97,14 @@ def write_whole(path: str, content: bytes) -> None:
 def begin(directory: str, manifest: Manifest) -> None:
   """Writes the manifest, or finds the same one there.
 
+  A job that failed before its first shard leaves nothing that holds the next
+  one to its settings.
+
   Raises:
     ValueError: the folder holds scores of something else.
   """
   path = os.path.join(directory, 'scores.json')
-  if tf.io.gfile.exists(path):
+  if tf.io.gfile.glob(os.path.join(directory, 'scores-*.bin')):
     there = read_manifest(directory)
     differences = [
       f'{field.name} is {getattr(there, field.name)!r} there and '
@@ -100,8 +114,10 @@ def begin(directory: str, manifest: Manifest) -> None:
     ]
     if differences:
       raise ValueError(
-        f'{directory} holds scores of another kind: {"; ".join(differences)}. '
-        'Choose another folder.'
+        f'SCORES_DIR = {directory!r} holds scores of another kind: '
+        f'{"; ".join(differences)}. Set these as they were there (shard_size '
+        'is BATCH_SIZE times score.score.batches_per_shard), or choose another '
+        'folder.'
       )
     return
   tf.io.gfile.makedirs(directory)

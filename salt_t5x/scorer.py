@@ -21,6 +21,7 @@ seqio preprocessor, on those of one process.
 
 from collections.abc import Callable, Mapping
 import functools
+import threading
 
 from absl import logging
 import jax
@@ -52,8 +53,8 @@ class Scorer:
       batch_size: B.
       length: T.
       top_k: k of eq. (10).
-      tokens_per_device: tokens whose logits a device holds at once; None for
-        128 on CPUs and 1,024 on others.
+      tokens_per_device: tokens whose logits a device holds at once, but at
+        least one of each sequence; None for 128 on CPUs and 1,024 on others.
 
     Raises:
       ValueError: k is not in [1, V], B is not a multiple of the devices that
@@ -62,14 +63,14 @@ class Scorer:
     vocab_size = teacher.model.output_vocabulary.vocab_size
     if not 1 <= top_k <= vocab_size:
       raise ValueError(
-        f'TOP_K = {top_k} is not between 1 and the {vocab_size} tokens of the '
-        'vocabulary (k of eq. 10; the paper uses 10).'
+        f'top_k = {top_k} (TOP_K) is not between 1 and the {vocab_size} tokens '
+        'of the vocabulary (k of eq. 10; the paper uses 10).'
       )
     devices = partitioner.mesh.shape['data']
     if batch_size < 1 or batch_size % devices:
       raise ValueError(
-        f'BATCH_SIZE = {batch_size} is not a multiple of the {devices} devices '
-        'that share a batch.'
+        f'batch_size = {batch_size} (BATCH_SIZE) is not a multiple of the '
+        f'{devices} devices that share a batch.'
       )
     self.checkpoint = teacher_lib.resolve(teacher, recorded=None)
     self._teacher = teacher
@@ -112,15 +113,16 @@ class Scorer:
       {kind of score: float32 [n]}, on each host; see `scoring.scores`.
 
     Raises:
-      ValueError: there are more or longer sequences, or the teacher knows
-        nothing of the first batch.
+      ValueError: there are more or longer sequences, the teacher predicts
+        what is not a number, or it knows nothing of the first batch.
     """
     count = len(targets)
     room = np.subtract(self._shape, targets.shape)
     if (room < 0).any():
       raise ValueError(
-        f'{count} sequences of {targets.shape[1]} tokens, but BATCH_SIZE = '
-        f'{self._shape[0]} and TASK_FEATURE_LENGTHS = {self._shape[1]}.'
+        f'{count} sequences of {targets.shape[1]} tokens, but batch_size = '
+        f'{self._shape[0]} (BATCH_SIZE) and length = {self._shape[1]} '
+        '(TASK_FEATURE_LENGTHS).'
       )
     targets = np.pad(targets, [(0, n) for n in room]).astype(np.int32)
     # Every host has all of the batch, and gives its devices their parts.
@@ -131,6 +133,15 @@ class Scorer:
       kind: np.asarray(values)[:count]
       for kind, values in self._score(self._params, batch).items()
     }
+    wrong = np.flatnonzero(~np.isfinite(found['mean']))
+    if len(wrong):
+      raise ValueError(
+        f'The teacher {self.checkpoint} predicts what is not a number for '
+        f'{len(wrong)} of {count} sequences of a batch, the first of which '
+        f'begins with the tokens {targets[wrong[0]][:10].tolist()}. Score with '
+        'another checkpoint (TEACHER_STEP), or in float32 '
+        '(teacher.Teacher.dtype).'
+      )
     if not self._is_checked:
       tokens = np.sum(targets[:count] > 0, axis=1)
       self._check_teacher(found['mean'], tokens)
@@ -146,6 +157,20 @@ class Scorer:
     )
     logging.info('Teacher: %.3f nats on the first batch.', cross_entropy)
     self._is_checked = True
+
+
+_LOADING = threading.Lock()
+
+
+@functools.cache
+def _load(
+  teacher: Callable[[], teacher_lib.Teacher],
+  batch_size: int,
+  length: int,
+  top_k: int,
+) -> Scorer:
+  partitioner = partitioning.PjitPartitioner(num_partitions=1)
+  return Scorer(teacher(), partitioner, batch_size, length, top_k)
 
 
 def add_score(
@@ -169,8 +194,8 @@ def add_score(
 
   Args:
     dataset: of {'targets': int32 [t], ...}, t <= T, all of fixed rank.
-    teacher: makes the teacher; called once in a process, when the first
-      example is read.
+    teacher: makes the teacher; a function of a module, called once in a
+      process, when the first example is read.
     batch_size: B, sequences that are scored together.
     length: T.
     top_k: k of eq. (10).
@@ -187,13 +212,11 @@ def add_score(
       f'scorer.add_score.kind = {kind!r}: choose one of {score_shards.KINDS}.'
     )
 
-  @functools.cache
-  def load():
-    partitioner = partitioning.PjitPartitioner(num_partitions=1)
-    return Scorer(teacher(), partitioner, batch_size, length, top_k)
-
   def score(targets):
-    return load()(targets)[kind][:, None]
+    # Beam's threads and shards share one teacher.
+    with _LOADING:
+      scorer = _load(teacher, batch_size, length, top_k)
+    return scorer(targets)[kind][:, None]
 
   def add(examples: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     targets = examples['targets']

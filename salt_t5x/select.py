@@ -25,8 +25,9 @@ give --first_step.
 
     ... --kind=easy --share=0.4
 
-BASELINE_EZ (App. M): a share, of all the data unless --first_step is given.
-The first stage goes through it as often as it must.
+BASELINE_EZ (App. M): a share of all the data, unless --first_step is given. (Of
+another kind of score, --share is of what the teacher had not read.) The first
+stage goes through it as often as it must.
 
 Of equal scores the lower id comes first. FILE.json is the record that a run is
 given; FILE.md and FILE.png beside it show what was selected.
@@ -93,13 +94,17 @@ class Pool:
       start = index * self.manifest.shard_size
       first = min(max(self.first_position - start, 0), len(records))
       records = records[first:]
-      wrong = ~np.isfinite(records[self.kind]) | (records['id'] < 0)
+      # The mean is of all tokens: a token that is not a number is in it,
+      # though medians may pass it by.
+      wrong = ~np.isfinite(records[self.kind]) | ~np.isfinite(records['mean'])
+      wrong |= records['id'] < 0
       if wrong.any():
         i = int(wrong.argmax())
         raise ValueError(
           f'{self.directory}: shard {index} of the scores has, at position '
           f'{start + first + i} of the global order, {self.kind} = '
-          f'{records[self.kind][i]} and id = {records["id"][i]}. Scores must '
+          f'{records[self.kind][i]}, mean = {records["mean"][i]} and id = '
+          f'{records["id"][i]}. Scores must '
           'be finite and ids at least 0: find out why they are not, and score '
           'the data anew.'
         )
@@ -320,14 +325,19 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   )
   add = parser.add_argument
   add('--scores', required=True, help='the folder that salt_t5x.score wrote')
-  add('--output', required=True, help='the record, FILE.json; must not exist')
+  add(
+    '--output',
+    required=True,
+    help='the record, FILE.json; FILE.md and FILE.png are written beside it; '
+    'none may exist',
+  )
   add('--kd_steps', type=int, required=True, help='n_KD of the run to come')
   add('--batch_size', type=int, required=True, help='B of it, in examples')
   add(
     '--first_step',
     type=int,
     help='batches to leave out at the beginning of the global order; default: '
-    "the scoring teacher's step, n_0; with --share 0",
+    "the scoring teacher's step, n_0; with --kind=easy --share 0",
   )
   add('--kind', choices=score_shards.KINDS, default='zero', help='of score')
   add(
@@ -379,20 +389,23 @@ def _count_to_select(args: argparse.Namespace, pool: Pool) -> int:
 def main(args: argparse.Namespace) -> None:
   sys.stdout.reconfigure(errors='backslashreplace')
   folder, path = map(_absolute, (args.scores, args.output))
-  if tf.io.gfile.exists(path):
-    raise ValueError(
-      f'--output={args.output} exists, and a run may be reading it. Choose '
-      'another name.'
-    )
+  stem = path.removesuffix('.json')
+  for suffix in ('.json', '.md', '.png'):
+    if tf.io.gfile.exists(stem + suffix):
+      raise ValueError(
+        f'--output={args.output}: {stem}{suffix} exists, and a run may be '
+        'reading the selection. Choose another name, or delete what a '
+        'selection that was stopped has left.'
+      )
   manifest = score_shards.read_manifest(folder)
   first_step = args.first_step
   if first_step is None:
-    first_step = manifest.step if args.share is None else 0
+    is_ez = args.kind == 'easy' and args.share is not None
+    first_step = 0 if is_ez else manifest.step
   pool = Pool(folder, manifest, args.kind, first_step * args.batch_size)
   count = _count_to_select(args, pool)
   record, text, png = select(pool, count, args.kd_steps * args.batch_size)
   tf.io.gfile.makedirs(os.path.dirname(path))
-  stem = path.removesuffix('.json')
   score_shards.write_whole(f'{stem}.png', png)
   score_shards.write_whole(f'{stem}.md', text.encode())
   # Last, so that a record always has its report.

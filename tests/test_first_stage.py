@@ -58,6 +58,7 @@ def folder(tmp_path_factory):
       data=source.fingerprint('train'),
       teacher='/teacher/checkpoint_30',
       step=30,
+      dtype=None,
       top_k=10,
       examples=COUNT,
       shard_size=24,
@@ -112,7 +113,13 @@ def select(folder, count, *, kind='zero', first=0, needed=NEEDED):
 def make(tmp_path, record, **changes):
   path = str(tmp_path / 'selection.json')
   selection.write(path, record)
-  options = dict(path=path, kd_steps=KD_STEPS, total_steps=20) | changes
+  options = dict(
+    path=path,
+    kd_steps=KD_STEPS,
+    total_steps=20,
+    model_dir=str(tmp_path / 'model'),
+  )
+  options |= changes
   return first_stage.FirstStage(**options)
 
 
@@ -244,7 +251,8 @@ def test_training_data_is_read_through_it(folder, tmp_path):
     ({'needed': NEEDED + 1}, r'KD_STEPS = 4 of BATCH_SIZE = 8 read 32'),
     ({'top_k': 9}, 'no longer holds'),
     ({'teacher': '/teacher/checkpoint_60'}, 'no longer holds'),
-    ({'scores': '/nowhere'}, 'salt_t5x.score'),
+    ({'pool': COUNT + 1}, 'no longer holds'),
+    ({'scores': '/nowhere'}, "SELECTION_PATH = .*'scores' in the record"),
   ],
 )
 def test_a_selection_of_something_else_is_refused(
@@ -260,6 +268,17 @@ def test_a_selection_by_another_teacher_is_refused(folder, tmp_path):
   make(tmp_path, record, teacher_path='/teacher').task(config())
   with pytest.raises(ValueError, match="TEACHER_PATH = '/other'"):
     make(tmp_path, record, teacher_path='/other').task(config())
+
+
+def test_a_run_keeps_the_selection_it_began_with(folder, tmp_path):
+  record = select(folder, NEEDED)[0]
+  make(tmp_path, record).task(config())
+  assert selection.read(str(tmp_path / 'model' / 'selection.json')) == record
+  make(tmp_path, record).task(config())
+  other = select(folder, NEEDED - 1)[0]
+  with pytest.raises(ValueError, match='SELECTION_PATH = .* another selection'):
+    make(tmp_path, other).task(config())
+  make(tmp_path, other, model_dir=str(tmp_path / 'new')).task(config())
 
 
 @pytest.mark.parametrize('kd_steps', [0, 21])

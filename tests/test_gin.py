@@ -223,10 +223,14 @@ def test_recipe_distils_as_the_paper_says(name, kd_steps, weights):
 def test_recipe_selects_its_first_stage_as_the_paper_says(name):
   built = recipe(name)
   if name.endswith('_salt_ds'):
-    expected = first_stage.FirstStage('/nor/here', 36_000, 208_000, '/teacher')
+    expected = first_stage.FirstStage(
+      '/nor/here', 36_000, 208_000, '/no/such/place', '/teacher'
+    )
     built = Recipe(name, 'TEACHER_PATH = "/teacher"')
   elif name.endswith('_ez'):
-    expected = first_stage.FirstStage('/nor/here', 36_000, 208_000, None)
+    expected = first_stage.FirstStage(
+      '/nor/here', 36_000, 208_000, '/no/such/place'
+    )
   else:
     expected = None
   assert built.data.get('selection') == expected

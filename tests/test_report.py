@@ -203,11 +203,21 @@ def test_failed_run_shows_its_log(tmp_path):
 
 @pytest.mark.parametrize(
   'bindings, expected',
-  [([], 400), (['KD_STEPS=300', 'TRAIN_STEPS = 9'], 300)],
+  [([], 300), (['KD_STEPS=200', 'TRAIN_STEPS = 9'], 200)],
 )
 def test_the_selection_is_for_the_recipes_first_stage(
   tmp_path, bindings, expected
 ):
   run = compare.Run('selection', '0', str(tmp_path), bindings)
   command = compare.STAGES['selection'].command(run)
-  assert command[-2:] == [f'--kd_steps={expected}', '--batch_size=8']
+  assert command[-2:] == [f'--kd_steps={expected}', '--batch_size=4']
+
+
+def test_scoring_gets_no_parameters_of_training(tmp_path):
+  bindings = ['trainer.SaltTrainer.top_k=5', 'TOP_K = 5']
+  run = compare.Run('scores', '0', str(tmp_path), bindings)
+  command = compare.STAGES['scores'].command(run)
+  assert command[-2:] == ['--gin.RANDOM_SEED=0', '--gin.TOP_K = 5']
+  run = compare.Run('salt', '0', str(tmp_path), bindings)
+  command = compare.STAGES['salt'].command(run)
+  assert '--gin.trainer.SaltTrainer.top_k=5' in command

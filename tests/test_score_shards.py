@@ -29,6 +29,7 @@ MANIFEST = score_shards.Manifest(
   data='1f',
   teacher='/models/small/checkpoint_30',
   step=30,
+  dtype=None,
   top_k=10,
   examples=10,
   shard_size=4,
@@ -82,8 +83,25 @@ def test_a_folder_is_of_one_manifest(folder):
   assert score_shards.read_manifest(folder) == MANIFEST
 
 
+def test_a_job_without_a_shard_binds_nobody(tmp_path):
+  score_shards.begin(str(tmp_path), MANIFEST)
+  other = dataclasses.replace(MANIFEST, dtype='bfloat16')
+  score_shards.begin(str(tmp_path), other)
+  assert score_shards.read_manifest(str(tmp_path)) == other
+
+
 @pytest.mark.parametrize(
-  'content', [None, '', '[]', '{"task": "notes"}', '{"task": ', '{"who": 1}']
+  'content',
+  [
+    None,
+    '',
+    '[]',
+    '{"task": "notes"}',
+    '{"task": ',
+    '{"who": 1}',
+    json.dumps(dataclasses.asdict(MANIFEST) | {'shard_size': 0}),
+    json.dumps(dataclasses.asdict(MANIFEST) | {'examples': '10'}),
+  ],
 )
 def test_damaged_manifest(tmp_path, content):
   path = tmp_path / 'scores.json'

@@ -323,6 +323,7 @@ def write_scores(folder, records, shard_size):
     data='1f',
     teacher='/models/small/checkpoint_4',
     step=STEP,
+    dtype=None,
     top_k=10,
     examples=len(records),
     shard_size=shard_size,
@@ -449,8 +450,10 @@ def test_share_is_of_all_data_and_repeats(scores, tmp_path):
   )
 
 
-def test_share_that_does_not_repeat(scores, tmp_path):
-  record = run(scores, tmp_path / 'a.json', '--share=0.5', '--first_step=4')
+@pytest.mark.parametrize('flags', [(), ('--first_step=4',)])
+def test_share_that_does_not_repeat(scores, tmp_path, flags):
+  # What the teacher has read stays out, unless the easy ones are wanted.
+  record = run(scores, tmp_path / 'a.json', '--share=0.5', *flags)
   assert (record.first_position, record.pool) == (80, 520)
   assert (record.selected, record.needed) == (260, 100)
   text = (tmp_path / 'a.md').read_text()
@@ -481,6 +484,7 @@ def test_pool_that_is_too_small(scores, tmp_path, flags, message):
   [
     ('zero', np.nan, 'shard 2 .* position 145 .* zero = nan'),
     ('zero', -np.inf, 'shard 2 .* position 145 .* zero = -inf'),
+    ('mean', np.nan, 'shard 2 .* position 145 .* mean = nan'),
     ('id', -7, 'shard 2 .* position 145 .* id = -7'),
   ],
 )
@@ -509,6 +513,14 @@ def test_existing_record_is_kept(scores, tmp_path):
   run(scores, tmp_path / 'a.json')
   with pytest.raises(ValueError, match=r'--output=.*a.json exists'):
     run(scores, tmp_path / 'a.json', kd_steps=6)
+
+
+def test_a_report_of_something_else_is_kept(scores, tmp_path):
+  (tmp_path / 'README.md').write_text('mine')
+  with pytest.raises(ValueError, match=r'README.md exists'):
+    run(scores, tmp_path / 'README.json')
+  assert [p.name for p in tmp_path.iterdir()] == ['README.md']
+  assert (tmp_path / 'README.md').read_text() == 'mine'
 
 
 @pytest.mark.parametrize(
