@@ -102,8 +102,8 @@ def score(
     examples=examples or available,
     shard_size=batches_per_shard * dataset_cfg.batch_size,
   )
-  if jax.process_index() == 0:
-    score_shards.begin(output_dir, manifest)
+  # All processes look, or the others would wait for the one that fails.
+  score_shards.begin(output_dir, manifest, write=jax.process_index() == 0)
   missing = _missing(output_dir, manifest)
   todo = int(sum(map(manifest.examples_of, np.flatnonzero(missing))))
   if todo < manifest.examples:

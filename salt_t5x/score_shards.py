@@ -94,11 +94,16 @@ def write_whole(path: str, content: bytes) -> None:
   tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
 
 
-def begin(directory: str, manifest: Manifest) -> None:
+def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
   """Writes the manifest, or finds the same one there.
 
   A job that failed before its first shard leaves nothing that holds the next
   one to its settings.
+
+  Args:
+    directory: of the scores.
+    manifest: of the job.
+    write: False in those processes of a job that only look.
 
   Raises:
     ValueError: the folder holds scores of something else.
@@ -119,6 +124,8 @@ def begin(directory: str, manifest: Manifest) -> None:
         'is BATCH_SIZE times score.score.batches_per_shard), or choose another '
         'folder.'
       )
+    return
+  if not write:
     return
   tf.io.gfile.makedirs(directory)
   write_whole(path, json.dumps(dataclasses.asdict(manifest), indent=2).encode())

@@ -19,6 +19,7 @@ import gc
 import importlib
 import os
 import pydoc_data.topics
+import socket
 import subprocess
 import sys
 
@@ -325,6 +326,51 @@ def command(notes, teacher, output, *flags, devices=1, **variables):
   )
 
 
+def in_two_processes(notes, teacher, output, *flags):
+  """[(exit status, stderr)] of a job in two processes of one device each."""
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{s.getsockname()[1]}'
+  processes = []
+  for index in range(2):
+    options = command(
+      notes,
+      teacher,
+      output,
+      *flags,
+      '--multiprocess_gpu',
+      f'--coordinator_address={address}',
+      '--process_count=2',
+      f'--process_index={index}',
+    )
+    processes.append(
+      subprocess.Popen(
+        [sys.executable, *options['args']],
+        env=options['env'],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+    )
+  errors = [process.communicate()[1] for process in processes]
+  return [(p.returncode, e) for p, e in zip(processes, errors, strict=True)]
+
+
+def test_two_processes_score_as_one(notes, teacher, scores, tmp_path):
+  output = tmp_path / 'scores'
+  for code, error in in_two_processes(
+    notes, teacher, output, '--gin.SCORED_EXAMPLES=80'
+  ):
+    assert code == 0, error[-5000:]
+  assert len(list(output.glob('*.bin'))) == 3
+  assert_close(read(output), read(scores)[:80])
+  # What process 0 refuses, the other one does not wait for.
+  for code, error in in_two_processes(
+    notes, teacher, output, '--gin.SCORED_EXAMPLES=80', '--gin.TOP_K=5'
+  ):
+    assert code and 'top_k is 10 there and 5 here' in error, error[-5000:]
+
+
 @pytest.mark.parametrize('devices, partitions', [(1, 1), (2, 1), (2, 2)])
 def test_devices_hardly_matter(
   notes, teacher, scores, tmp_path, devices, partitions
@@ -427,7 +473,8 @@ def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
     ('TOP_K = 270', r'270 \(TOP_K\)'),
     ('SCORED_EXAMPLES = 100000', r'100000 \(SCORED_EXAMPLES\)'),
     ('TEACHER_STEP = 26000', 'teacher.Teacher.step = 26000.*20, 40'),
-    ('TEACHER_STEP = 0', 'no such checkpoint|knows nothing'),
+    ('TEACHER_STEP = 0', 'A model that knows nothing has log V'),
+    ('score.score.batches_per_shard = 0', 'batches_per_shard = 0: set it'),
     ('MIXTURE_OR_TASK_NAME = "notes_sequences"', 'global order'),
     ('VOCABULARY = @tiny.vocabulary()', 'VOCABULARY is '),
     ('teacher.Teacher.minimum_gain = 5', 'minimum_gain'),
