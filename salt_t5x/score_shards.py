@@ -23,6 +23,7 @@ is there whole or not at all.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 import dataclasses
 import json
 import os
@@ -37,6 +38,8 @@ KINDS = ('zero', 'drop', 'easy', 'mean', 'median')
 RECORD = np.dtype(
   [('id', '<i8'), ('domain', '<i4'), *((kind, '<f4') for kind in KINDS)]
 )
+
+_REQUESTS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +164,13 @@ def write_shard(
   write_whole(_path(directory, index, 'bin'), records.astype(RECORD).tobytes())
 
 
+def _size(path: str) -> int | None:
+  try:
+    return tf.io.gfile.stat(path).length
+  except tf.errors.NotFoundError:
+    return None
+
+
 def files(directory: str, manifest: Manifest) -> list[str]:
   """The paths of all shards of records, in order.
 
@@ -168,16 +178,18 @@ def files(directory: str, manifest: Manifest) -> list[str]:
     ValueError: some are missing, or have another length than they should.
   """
   count = manifest.num_shards
-  missing = [i for i in range(count) if not has_shard(directory, i)]
+  paths = [_path(directory, i, 'bin') for i in range(count)]
+  # At once: a bucket answers in tens of milliseconds.
+  with futures.ThreadPoolExecutor(_REQUESTS) as pool:
+    sizes = list(pool.map(_size, paths))
+  missing = [i for i, size in enumerate(sizes) if size is None]
   if missing:
     raise ValueError(
       f'{directory}: {len(missing)} of {count} shards of scores are missing, '
       f'the first is number {missing[0]}. Run the same salt_t5x.score again: '
       'it makes what is missing.'
     )
-  paths = [_path(directory, i, 'bin') for i in range(count)]
-  for index, path in enumerate(paths):
-    size = tf.io.gfile.stat(path).length
+  for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
     expected = manifest.examples_of(index)
     if size != expected * RECORD.itemsize:
       raise ValueError(
