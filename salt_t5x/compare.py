@@ -28,6 +28,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -302,6 +303,8 @@ def collect(work_dir: str, seed: str, task: str) -> Mapping[str, report.Curves]:
 def main(argv: Sequence[str]):
   if len(argv) > 1:
     raise app.UsageError(f'Not understood: {argv[1:]}')
+  # Like Ctrl-C: the runs end with this process.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit('Terminated.'))
   work_dir = os.path.abspath(_WORK_DIR.value)
   data_dir = os.path.join(work_dir, 'data')
   info = prepare.build(

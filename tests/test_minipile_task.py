@@ -230,6 +230,9 @@ def test_modules_import_before_there_is_data(monkeypatch, tmp_path, module):
       seqio.get_mixture_or_task(f'{name}_ul2').source.get_dataset()
   finally:
     seqio.set_global_cache_dirs(before)
+    # Its tasks are gone: who needs it imports it anew.
+    del sys.modules[module]
+    vars(sys.modules['salt_t5x.tasks']).pop(name)
 
 
 def test_a_cache_of_another_length_is_found_out(minipile):
