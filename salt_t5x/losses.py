@@ -103,12 +103,22 @@ def _at(values: Array, indices: Array) -> Array:
   return jnp.take_along_axis(values, indices[..., None], axis=-1)[..., 0]
 
 
-def _weights_like(weights: Array | None, targets: Array, dtype) -> Array:
+def weights_like(weights: Array | None, targets: Array, dtype) -> Array:
+  """[B, T] weights in `dtype`; ones if there are none."""
   return (
     jnp.ones(targets.shape, dtype)
     if weights is None
     else (weights.astype(dtype))
   )
+
+
+def check_top_k(top_k: int, tokens: int) -> None:
+  """Raises ValueError if k is not in [1, the tokens both models know]."""
+  if not 1 <= top_k <= tokens:
+    raise ValueError(
+      f'top_k = {top_k} is not between 1 and the {tokens} tokens that student '
+      'and teacher share.'
+    )
 
 
 def next_token_loss(
@@ -133,7 +143,7 @@ def next_token_loss(
     The sums; `distillation` is None.
   """
   u = logits(student_hidden, student_embedding)
-  w = _weights_like(weights, targets, u.dtype)
+  w = weights_like(weights, targets, u.dtype)
   log_z = jax.nn.logsumexp(u, axis=-1)
   cross_entropy = jnp.sum(w * (log_z - _at(u, targets)))
   z = z_loss * jnp.sum(w * jnp.square(log_z))
@@ -206,7 +216,7 @@ def distillation_loss(
   if vocab_size is not None:
     rows = min(rows, vocab_size)
   teacher = teacher[..., :rows].astype(u.dtype)
-  w = _weights_like(weights, targets, u.dtype)
+  w = weights_like(weights, targets, u.dtype)
 
   log_z = jax.nn.logsumexp(u, axis=-1)
   cross_entropy = log_z - _at(u, targets)
@@ -216,11 +226,7 @@ def distillation_loss(
     u_matched, tempered = u[..., :rows], teacher_temperature * teacher
     log_z_matched = log_z
   else:
-    if not 1 <= top_k <= rows:
-      raise ValueError(
-        f'top_k = {top_k} is not between 1 and the {rows} tokens that '
-        'student and teacher share.'
-      )
+    check_top_k(top_k, rows)
     # Eq. (13): both sides restricted to the teacher's top k.
     top, top_tokens = jax.lax.top_k(teacher, top_k)
     u_matched = jnp.take_along_axis(u, top_tokens, axis=-1)
