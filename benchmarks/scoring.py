@@ -41,8 +41,8 @@ import tqdm
 
 from salt_t5x import losses, models, network, scoring
 
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds; the median counts.')
-_BATCH = flags.DEFINE_integer('batch', 2, 'B, sequences in a batch.')
+_ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds; the median counts.')
+_BATCH = flags.DEFINE_integer('batch', 1, 'B, sequences in a batch.')
 _CHUNK = flags.DEFINE_integer('chunk', 128, 'Tokens in a chunk.')
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
 
