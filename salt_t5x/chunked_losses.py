@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """The losses of `losses.py`, in chunks: no [B, T, V] array ever exists.
 
 Both functions take what their namesakes take, and return the same sums. They
@@ -23,22 +22,31 @@ hand they cost two matrix products and no recomputation:
   ∂loss/∂u = w ((1 + 2 z log Z) P_θ - (1 - ω) onehot(x_t) - ω P_ζ^ρ)
 
 for the student's logits u, z-loss factor z and weight w (eq. 4; with ω = 0
-eq. 1). Of eq. (12)'s top k only the least is looked up: the k-th logit of the
-teacher tells which tokens are in it, so that nothing is gathered or scattered
-over V, which may be sharded.
+eq. 1). Only `loss` has gradients, by the student's hidden states and embedding.
 
-Only `loss` has gradients, by the student's hidden states and embedding.
+Sharding: the logits are split by the axis rules for ('batch', 'vocab'), V
+included. So over V there are only sums and maxima; nothing is gathered,
+scattered or sorted along it, and of eq. (12)'s top k the k-th logit alone is
+looked up. Each part of the batch sums a gradient of the embedding of its own;
+the parts meet once, after the last chunk.
 """
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from salt_t5x import losses
+from salt_t5x import losses, sharding
 
 Array = jax.Array
+
+# Logical axes: of logits, and of the parts of the embedding's gradient.
+_LOGITS = ('batch', None, 'vocab')
+_PARTS = ('batch', 'vocab', None)
+# Rows of the embedding in one product on a CPU.
+_TILE = 16_384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +62,7 @@ class _Options:
 
 def next_token_loss(
   student_hidden: Array,
-  student_embedding: Array,
+  student_embedding: Array | None,
   targets: Array,
   weights: Array | None = None,
   *,
@@ -64,8 +72,9 @@ def next_token_loss(
   """Eq. (1) in chunks; see `losses.next_token_loss`.
 
   Args:
-    student_hidden: [B, T, D] float.
-    student_embedding: [V_s, D] float.
+    student_hidden: [B, T, D] float, or [B, T, V_s] logits.
+    student_embedding: [V_s, D] float, or None; logits that exist are not cut
+      into chunks: the dense loss takes them.
     targets: [B, T] int, the tokens x_t.
     weights: [B, T] float, 0 for padding; None counts every token once.
     z_loss: factor of log²Z.
@@ -74,6 +83,10 @@ def next_token_loss(
   Returns:
     The sums; `distillation` is None.
   """
+  if student_embedding is None:
+    return losses.next_token_loss(
+      student_hidden, None, targets, weights, z_loss=z_loss
+    )
   return _loss(
     _Options(chunk=chunk, z_loss=z_loss),
     student_hidden,
@@ -87,7 +100,7 @@ def next_token_loss(
 
 def distillation_loss(
   student_hidden: Array,
-  student_embedding: Array,
+  student_embedding: Array | None,
   teacher_hidden: Array,
   teacher_embedding: Array | None,
   targets: Array,
@@ -103,8 +116,9 @@ def distillation_loss(
   """Eq. (4) in chunks; see `losses.distillation_loss`.
 
   Args:
-    student_hidden: [B, T, D] float.
-    student_embedding: [V_s, D] float.
+    student_hidden: [B, T, D] float, or [B, T, V_s] logits.
+    student_embedding: [V_s, D] float, or None; logits that exist are not cut
+      into chunks: the dense loss takes them.
     teacher_hidden: [B, T, D_t] float, or [B, T, V_t] logits.
     teacher_embedding: [V_t, D_t] float, or None.
     targets: [B, T] int, the tokens x_t.
@@ -122,6 +136,20 @@ def distillation_loss(
   Raises:
     ValueError: `top_k` is not in [1, V].
   """
+  if student_embedding is None:
+    return losses.distillation_loss(
+      student_hidden,
+      None,
+      teacher_hidden,
+      teacher_embedding,
+      targets,
+      weights,
+      distillation_weight=distillation_weight,
+      teacher_temperature=teacher_temperature,
+      top_k=top_k,
+      vocab_size=vocab_size,
+      z_loss=z_loss,
+    )
   return _loss(
     _Options(
       chunk=chunk,
@@ -147,13 +175,13 @@ def _loss(
   options, hidden, embedding, teacher, targets, weights, omega
 ) -> losses.LossSums:
   return _over_chunks(
-    options, hidden, embedding, teacher, targets, weights, omega, False
+    options, False, hidden, embedding, teacher, targets, weights, omega
   )[0]
 
 
 def _forward(options, hidden, embedding, teacher, targets, weights, omega):
   sums, gradients = _over_chunks(
-    options, hidden, embedding, teacher, targets, weights, omega, True
+    options, True, hidden, embedding, teacher, targets, weights, omega
   )
   # The gradient's dtype is the parameter's.
   return sums, (gradients, jnp.zeros((0,), embedding.dtype))
@@ -174,17 +202,30 @@ _loss.defvjp(_forward, _backward)
 
 
 def _over_chunks(
+  options: _Options, with_gradients: bool, *arrays
+) -> tuple[losses.LossSums, tuple[Array, Array] | None]:
+  """(the sums; ∂loss/∂hidden [B, T, D] and ∂loss/∂embedding [V_s, D])."""
+  run = functools.partial(_scan, options, with_gradients)
+  return jax.lax.platform_dependent(
+    *arrays,
+    cpu=functools.partial(run, True),
+    default=functools.partial(run, False),
+  )
+
+
+def _scan(
   options: _Options,
+  with_gradients: bool,
+  on_cpu: bool,
   hidden: Array,
   embedding: Array,
   teacher: tuple[Array, Array | None] | None,
   targets: Array,
   weights: Array | None,
   omega: Array | None,
-  with_gradients: bool,
-) -> tuple[losses.LossSums, tuple[Array, Array] | None]:
-  """(the sums; ∂loss/∂hidden [B, T, D] and ∂loss/∂embedding [V_s, D])."""
-  length = targets.shape[1]
+):
+  """`_over_chunks` on one platform."""
+  batch, length = targets.shape
   count = -(-length // options.chunk)
   # As even as can be: padding is work.
   size = -(-length // count)
@@ -192,142 +233,390 @@ def _over_chunks(
   weights = losses.weights_like(weights, targets, dtype)
   teacher_hidden, teacher_embedding = teacher or (None, None)
   rows = (hidden, teacher_hidden, targets, weights)
-  rows = jax.tree.map(lambda x: _pad(x, size * count), rows)
-  # Once, not in every chunk.
-  embedding = embedding.astype(hidden.dtype)
-  if teacher_embedding is not None:
-    teacher_embedding = teacher_embedding.astype(teacher_hidden.dtype)
+  rows = jax.tree.map(lambda x: _resized(x, 1, size * count), rows)
+  # Cast and gathered once, not in every chunk.
+  vocab_size = embedding.shape[0]
+  embedding = _gathered(embedding.astype(hidden.dtype))
+  tokens = vocab_size
+  if teacher is not None:
+    head = teacher_hidden if teacher_embedding is None else teacher_embedding
+    teacher_rows = head.shape[-1 if teacher_embedding is None else 0]
+    tokens = min(vocab_size, teacher_rows)
+    if options.vocab_size is not None:
+      tokens = min(tokens, options.vocab_size)
+    if options.top_k is not None:
+      losses.check_top_k(options.top_k, tokens)
+    if teacher_embedding is not None:
+      teacher_embedding = _gathered(
+        _resized(teacher_embedding, 0, vocab_size).astype(teacher_hidden.dtype)
+      )
+  heads = (embedding, teacher_embedding)
+  step = functools.partial(
+    _chunk, options, on_cpu, tokens, heads, omega, with_gradients
+  )
 
-  def step(carry, index):
-    part = jax.tree.map(
-      lambda x: jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1),
-      rows,
-    )
-    sums, d_logits = _chunk(
-      options, part, embedding, teacher_embedding, omega, with_gradients
-    )
+  def add_chunk(carry, index):
     total, gradients = carry
+    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1)
+    part = jax.tree.map(lambda x: _by_batch(cut(x)), rows)
+    d_hidden, d_embedding = gradients or (None, None)
+    sums, found, d_embedding = step(part, d_embedding)
     total = jax.tree.map(jnp.add, total, sums)
     if with_gradients:
-      d_hidden, d_embedding = gradients
-      d_logits = d_logits.astype(hidden.dtype)
-      found = jnp.einsum(
-        'btv,vd->btd', d_logits, embedding, preferred_element_type=dtype
+      found = sharding.constrain(found, ('batch', 'length', 'embed'))
+      gradients = (
+        jax.lax.dynamic_update_slice_in_dim(
+          d_hidden, found, index * size, axis=1
+        ),
+        d_embedding,
       )
-      d_hidden = jax.lax.dynamic_update_slice_in_dim(
-        d_hidden, found.astype(hidden.dtype), index * size, axis=1
-      )
-      d_embedding += jnp.einsum(
-        'btv,btd->vd', d_logits, part[0], preferred_element_type=dtype
-      )
-      gradients = d_hidden, d_embedding
     return (total, gradients), None
 
-  first = jax.eval_shape(
-    lambda part: _chunk(
-      options, part, embedding, teacher_embedding, omega, False
-    )[0],
-    jax.tree.map(lambda x: x[:, :size], rows),
-  )
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+  zeros = lambda x: jnp.zeros(x.shape, x.dtype)
   gradients = None
   if with_gradients:
-    gradients = jnp.zeros_like(rows[0]), jnp.zeros(embedding.shape, dtype)
+    d_embedding = jnp.zeros((_batch_parts(batch), *embedding.shape), dtype)
+    gradients = (zeros(rows[0]), sharding.constrain(d_embedding, _PARTS))
+  part = jax.tree.map(lambda x: x[:, :size], rows)
+  total = jax.tree.map(
+    zeros, jax.eval_shape(step, part, gradients and gradients[1])[0]
+  )
   (total, gradients), _ = jax.lax.scan(
-    step, (zeros, gradients), jnp.arange(count)
+    add_chunk, (total, gradients), jnp.arange(count)
   )
   if with_gradients:
-    gradients = gradients[0][:, :length], gradients[1]
+    d_hidden, d_embedding = gradients
+    gradients = d_hidden[:, :length], jnp.sum(d_embedding, axis=0)
   return total, gradients
 
 
-def _pad(x: Array, length: int) -> Array:
-  return jnp.pad(
-    x, [(0, length - n if i == 1 else 0) for i, n in enumerate(x.shape)]
-  )
+# --- One chunk ----------------------------------------------------------------
+
+
+class _Sums(NamedTuple):
+  """Sums over V for each token, [B, t].
+
+  With e = exp(ρ (t - max t)) for the teacher's logits t, over the tokens that
+  eq. (4) or eq. (12) matches:
+  """
+
+  z: Array  # Σ exp(u - max u)
+  of_target: Array  # u(x_t)
+  teacher_z: Array | None  # Σ exp(t - max t)
+  teacher_of_target: Array | None  # t(x_t)
+  tempered_z: Array | None  # Σ e
+  tempered_log: Array | None  # Σ e log e
+  student: Array | None  # Σ e u
+  restricted_z: Array | None  # Σ exp(u - max u), matched tokens; eq. (12)
 
 
 def _chunk(
   options: _Options,
-  part,
-  embedding: Array,
-  teacher_embedding: Array | None,
+  on_cpu: bool,
+  tokens: int,
+  heads: tuple[Array, Array | None],
   omega: Array | None,
   with_gradients: bool,
-) -> tuple[losses.LossSums, Array | None]:
-  """(sums over a chunk's tokens, ∂loss/∂u [B, chunk, V_s])."""
-  hidden, teacher_hidden, targets, weights = part
-  u = losses.logits(hidden, embedding)
-  vocabulary = jnp.arange(u.shape[-1])
-  is_target = vocabulary == targets[..., None]
-  log_z = jax.nn.logsumexp(u, axis=-1)
-  cross_entropy = log_z - _sum(u, is_target)
-  choice = jnp.argmax(u, axis=-1)
-  z = options.z_loss * jnp.square(log_z)
+  part,
+  d_embedding: Array | None,
+) -> tuple[losses.LossSums, Array | None, Array | None]:
+  """(sums over the chunk's tokens, ∂loss/∂hidden, `d_embedding` plus its own).
 
-  loss, distillation = cross_entropy + z, None
-  if teacher_hidden is not None:
-    teacher = losses.logits(teacher_hidden, teacher_embedding).astype(u.dtype)
-    tokens = min(u.shape[-1], teacher.shape[-1])
-    if options.vocab_size is not None:
-      tokens = min(tokens, options.vocab_size)
-    teacher = _with_rows(teacher, u.shape[-1])
-    matched = vocabulary < tokens
-    teacher = jnp.where(matched, teacher, -jnp.inf)
-    log_z_matched = log_z
-    if options.top_k is not None:
-      losses.check_top_k(options.top_k, tokens)
-      top, top_tokens = jax.lax.top_k(teacher, options.top_k)
-      least, last = top[..., -1:], top_tokens[..., -1:]
+  Goes over V three times: for the logits and their maxima, for sums, for the
+  gradients. On a CPU each time is a loop over tiles of V, so that nothing but
+  the logits themselves has V columns.
+  """
+  hidden, teacher_hidden, targets, weights = part
+  embedding, teacher_embedding = heads
+  vocab_size = embedding.shape[0]
+  tiles = _tiles(vocab_size) if on_cpu else 1
+  size = vocab_size // tiles
+  dtype = weights.dtype
+  has_teacher = teacher_hidden is not None
+  product = functools.partial(_product, dtype, on_cpu)
+
+  def fold(add, first):
+    return (
+      add(0, first) if tiles == 1 else jax.lax.fori_loop(0, tiles, add, first)
+    )
+
+  def cut(i, x, axis=-1):
+    return x if tiles == 1 else _cut(x, i * size, size, axis)
+
+  def put(i, x, value, axis=-1):
+    if tiles == 1:
+      return value
+    return jax.lax.dynamic_update_slice_in_dim(x, value, i * size, axis)
+
+  def vocabulary(i):
+    return i * size + jnp.arange(size)
+
+  def logits_of(i, hidden, embedding):
+    if embedding is None:
+      found = cut(i, _resized(hidden, -1, vocab_size)).astype(dtype)
+    else:
+      found = product('btd,vd->btv', hidden, cut(i, embedding, 0))
+    return sharding.constrain(found, _LOGITS)
+
+  def add_logits(i, carry):
+    logits, highest = carry
+    found = [logits_of(i, hidden, embedding)]
+    if has_teacher:
+      teacher = logits_of(i, teacher_hidden, teacher_embedding)
+      if tokens < vocab_size:
+        teacher = jnp.where(vocabulary(i) < tokens, teacher, -jnp.inf)
+      found.append(teacher)
+    return (
+      [put(i, x, y) for x, y in zip(logits, found, strict=True)],
+      [
+        jnp.maximum(x, jnp.max(y, axis=-1))
+        for x, y in zip(highest, found, strict=True)
+      ],
+    )
+
+  shape, models = targets.shape, 2 if has_teacher else 1
+  empty = sharding.constrain(jnp.zeros((*shape, vocab_size), dtype), _LOGITS)
+  lowest = jnp.full(shape, -jnp.inf, dtype)
+  logits, highest = fold(add_logits, ([empty] * models, [lowest] * models))
+  top = None
+  if options.top_k is not None:
+    top = _kth(logits[1], options.top_k)
+
+  def matched(i, teacher):
+    """Where the target is not 0: [B, t, size] or None for everywhere."""
+    if top is not None:
+      least, last = top
       # Of equal logits the lower tokens come first.
-      matched = (teacher > least) | ((teacher == least) & (vocabulary <= last))
-      log_z_matched = jax.nn.logsumexp(u, axis=-1, where=matched)
-    tempered = options.teacher_temperature * teacher
-    log_z_tempered = jax.nn.logsumexp(tempered, axis=-1, where=matched)
-    target = jnp.where(
-      matched, jnp.exp(tempered - log_z_tempered[..., None]), 0.0
+      return (teacher > least) | ((teacher == least) & (vocabulary(i) <= last))
+    return vocabulary(i) < tokens if tokens < vocab_size else None
+
+  def tempered(where, teacher):
+    """(log e, e) of `_Sums`, e being 0 where nothing is matched."""
+    log = options.teacher_temperature * (teacher - highest[1][..., None])
+    e = jnp.exp(log)
+    return log, e if where is None else jnp.where(where, e, 0.0)
+
+  def sums_of(i, u, teacher=None):
+    is_target = vocabulary(i) == targets[..., None]
+    total = functools.partial(jnp.sum, axis=-1)
+    exp_u = jnp.exp(u - highest[0][..., None])
+    sums = dict.fromkeys(_Sums._fields)
+    sums.update(z=total(exp_u), of_target=total(u, where=is_target))
+    if teacher is not None:
+      where = matched(i, teacher)
+      log, e = tempered(where, teacher)
+      sums.update(
+        teacher_z=total(jnp.exp(teacher - highest[1][..., None])),
+        teacher_of_target=total(teacher, where=is_target),
+        tempered_z=total(e),
+        tempered_log=total(e * log, where=where),
+        student=total(e * u),
+      )
+      if top is not None:
+        sums.update(restricted_z=total(exp_u, where=where))
+    return _Sums(**sums)
+
+  def first_of(i, logits, highest):
+    """The lowest token with the highest logit; V if there is none."""
+    # Not jnp.argmax, whose pairs XLA gathers where V is sharded.
+    found = jnp.where(logits == highest[..., None], vocabulary(i), vocab_size)
+    return jnp.min(found, axis=-1)
+
+  def add_sums(i, carry):
+    sums, choices = carry
+    found = [cut(i, x) for x in logits]
+    chosen = map(functools.partial(first_of, i), found, highest)
+    return (
+      jax.tree.map(jnp.add, sums, sums_of(i, *found)),
+      [jnp.minimum(x, y) for x, y in zip(choices, chosen, strict=True)],
     )
-    matched_loss = log_z_matched - jnp.sum(target * u, axis=-1)
-    loss = (1 - omega) * cross_entropy + omega * matched_loss + z
-    entropy = log_z_tempered - _sum(target * tempered, matched)
-    teacher_loss = jax.nn.logsumexp(teacher, axis=-1) - _sum(teacher, is_target)
+
+  first = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype),
+    jax.eval_shape(lambda *x: sums_of(0, *(cut(0, y) for y in x)), *logits),
+  )
+  unknown = jnp.full(shape, vocab_size)
+  sums, choices = fold(add_sums, (first, [unknown] * models))
+  log_z = highest[0] + jnp.log(sums.z)
+  result = _losses(options, omega, highest, log_z, sums, choices, part)
+  if not with_gradients:
+    return result, None, None
+
+  def d_logits(i, u, teacher=None):
+    """∂loss/∂u / w, [B, t, size]."""
+    is_target = vocabulary(i) == targets[..., None]
+    of_student = 1 + 2 * options.z_loss * log_z
+    if teacher is None:
+      p = jnp.exp(u - log_z[..., None])
+      return of_student[..., None] * p - is_target
+    if top is not None:
+      of_student -= omega
+    where = matched(i, teacher)
+    exp_u = jnp.exp(u - highest[0][..., None])
+    found = (of_student / sums.z)[..., None] * exp_u
+    found -= (1 - omega) * is_target
+    if top is not None:
+      restricted = (omega / sums.restricted_z)[..., None] * exp_u
+      found += jnp.where(where, restricted, 0.0)
+    _, e = tempered(where, teacher)
+    return found - (omega / sums.tempered_z)[..., None] * e
+
+  parts = d_embedding.shape[0]
+  by_part = lambda x: x.reshape(parts, -1, *x.shape[1:])
+
+  def add_gradients(i, carry):
+    d_hidden, d_embedding = carry
+    found = weights[..., None] * d_logits(i, *(cut(i, x) for x in logits))
+    found = found.astype(hidden.dtype)
+    d_hidden += product('btv,vd->btd', found, cut(i, embedding, 0))
+    d_rows = product('gbtv,gbtd->gvd', by_part(found), by_part(hidden))
+    d_embedding = put(i, d_embedding, cut(i, d_embedding, 1) + d_rows, axis=1)
+    return d_hidden, sharding.constrain(d_embedding, _PARTS)
+
+  d_hidden, d_embedding = fold(
+    add_gradients, (jnp.zeros(hidden.shape, dtype), d_embedding)
+  )
+  return result, d_hidden.astype(hidden.dtype), d_embedding
+
+
+def _losses(
+  options: _Options,
+  omega: Array | None,
+  highest: list[Array],
+  log_z: Array,
+  sums: _Sums,
+  choices: list[Array],
+  part,
+) -> losses.LossSums:
+  """From sums over V to sums over the chunk's tokens."""
+  *_, targets, weights = part
+  over_tokens = lambda x: jnp.sum(weights * x)
+  cross_entropy = log_z - sums.of_target
+  z = options.z_loss * jnp.square(log_z)
+  loss, distillation = cross_entropy + z, None
+  if sums.tempered_z is not None:
+    log_z_matched = log_z
+    if sums.restricted_z is not None:
+      log_z_matched = highest[0] + jnp.log(sums.restricted_z)
+    matched = log_z_matched - sums.student / sums.tempered_z
+    loss = (1 - omega) * cross_entropy + omega * matched + z
+    teacher_log_z = highest[1] + jnp.log(sums.teacher_z)
+    entropy = jnp.log(sums.tempered_z) - sums.tempered_log / sums.tempered_z
     distillation = losses.DistillationSums(
-      cross_entropy=jnp.sum(weights * matched_loss),
-      teacher_cross_entropy=jnp.sum(weights * teacher_loss),
-      teacher_entropy=jnp.sum(weights * entropy),
-      agreement=jnp.sum(weights * (choice == jnp.argmax(teacher, axis=-1))),
+      cross_entropy=over_tokens(matched),
+      teacher_cross_entropy=over_tokens(teacher_log_z - sums.teacher_of_target),
+      teacher_entropy=over_tokens(entropy),
+      agreement=over_tokens(choices[0] == choices[1]),
     )
-  sums = losses.LossSums(
-    loss=jnp.sum(weights * loss),
+  return losses.LossSums(
+    loss=over_tokens(loss),
     weight=jnp.sum(weights),
-    cross_entropy=jnp.sum(weights * cross_entropy),
-    z_loss=jnp.sum(weights * z),
-    correct=jnp.sum(weights * (choice == targets)),
+    cross_entropy=over_tokens(cross_entropy),
+    z_loss=over_tokens(z),
+    correct=over_tokens(choices[0] == targets),
     distillation=distillation,
   )
-  if not with_gradients:
-    return sums, None
-
-  of_student = 1 + 2 * options.z_loss * log_z
-  by_logits = jnp.exp(u - log_z[..., None])
-  if teacher_hidden is None:
-    by_logits = of_student[..., None] * by_logits - is_target
-  else:
-    if options.top_k is not None:
-      of_student -= omega
-    by_logits = of_student[..., None] * by_logits
-    by_logits -= (1 - omega) * is_target + omega * target
-    if options.top_k is not None:
-      restricted = jnp.exp(u - log_z_matched[..., None])
-      by_logits += omega * jnp.where(matched, restricted, 0.0)
-  return sums, weights[..., None] * by_logits
 
 
-def _sum(values: Array, where: Array) -> Array:
-  return jnp.sum(jnp.where(where, values, 0.0), axis=-1)
+# --- Arrays -------------------------------------------------------------------
 
 
-def _with_rows(logits: Array, rows: int) -> Array:
-  """[B, T, any number] to [B, T, rows]."""
-  missing = max(rows - logits.shape[-1], 0)
-  return jnp.pad(logits, ((0, 0), (0, 0), (0, missing)))[..., :rows]
+def _logits_axes() -> tuple:
+  """Mesh axes of (batch, positions, vocabulary)."""
+  return tuple(sharding.spec(_LOGITS) or (None, None, None))
+
+
+def _gathered(embedding: Array) -> Array:
+  return sharding.constrain(embedding, ('vocab', None))
+
+
+def _by_batch(x: Array) -> Array:
+  """Splits an array's first axis as the logits are, and no other."""
+  axes = sharding.spec(_LOGITS)
+  if axes is not None:
+    axes = jax.sharding.PartitionSpec(axes[0])
+  return sharding.constrain_to(x, axes)
+
+
+def _batch_parts(batch: int) -> int:
+  """Parts of the batch that sum their own gradient of the embedding."""
+  parts = sharding.count(_logits_axes()[0])
+  return parts if batch % parts == 0 else 1
+
+
+def _tiles(vocab_size: int) -> int:
+  """The number of equal tiles of about _TILE rows; 1 if V is sharded."""
+  if sharding.count(_logits_axes()[2]) > 1:
+    return 1
+  least = -(-vocab_size // _TILE)
+  even = [n for n in range(least, 2 * least + 1) if vocab_size % n == 0]
+  return even[0] if even else 1
+
+
+def _product(dtype, on_cpu: bool, axes: str, a: Array, b: Array) -> Array:
+  """A matrix product with sums in `dtype`."""
+  if on_cpu:
+    # The same products, but XLA's CPU backend is faster at float32.
+    a, b = a.astype(dtype), b.astype(dtype)
+  return jnp.einsum(axes, a, b, preferred_element_type=dtype)
+
+
+def _cut(x: Array, start: Array, size: int, axis: int) -> Array:
+  if x.dtype != jnp.bfloat16:
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+  # Cut as bits, which must look new in every pass of the loop: XLA's CPU
+  # backend cuts no bfloat16, and would turn all of it into float32, or all of
+  # it into bits, before the loop.
+  x, start = jax.lax.optimization_barrier((x, start))
+  bits = jax.lax.bitcast_convert_type(x, jnp.uint16)
+  bits = jax.lax.dynamic_slice_in_dim(bits, start, size, axis)
+  return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
+
+
+def _resized(x: Array, axis: int, size: int) -> Array:
+  """Cuts an axis at `size`, or fills it up with zeros."""
+  axis %= x.ndim
+  missing = max(size - x.shape[axis], 0)
+  x = jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
+  return jax.lax.slice_in_dim(x, 0, size, axis=axis)
+
+
+def _kth(logits: Array, k: int) -> tuple[Array, Array]:
+  """The k-th largest logit and its token, each [B, T, 1].
+
+  Every device takes the top k of its own part of the vocabulary, and then of
+  all parts' top k: a top k over a sharded axis would gather that axis.
+  """
+  batch, _, vocab_size = logits.shape
+  batch_axes, _, vocab_axes = _logits_axes()
+  parts = sharding.count(vocab_axes)
+  if (
+    sharding.count((batch_axes, vocab_axes)) == 1
+    or batch % sharding.count(batch_axes)
+    or vocab_size % parts
+    or vocab_size // parts < k
+  ):
+    values, tokens = jax.lax.top_k(logits, k)
+    return values[..., -1:], tokens[..., -1:]
+
+  def of_all(logits):
+    values, tokens = jax.lax.top_k(logits, k)
+    if parts > 1:
+      tokens += jax.lax.axis_index(vocab_axes) * (vocab_size // parts)
+      # In the order of the tokens, so ties still go to the lower one.
+      values, tokens = (
+        jax.lax.all_gather(x, vocab_axes, axis=2, tiled=True)
+        for x in (values, tokens)
+      )
+      values, places = jax.lax.top_k(values, k)
+      tokens = jnp.take_along_axis(tokens, places, axis=-1)
+    return values[..., -1:], tokens[..., -1:]
+
+  spec = jax.sharding.PartitionSpec
+  return jax.shard_map(
+    of_all,
+    mesh=sharding.mesh(),
+    in_specs=spec(batch_axes, None, vocab_axes),
+    out_specs=spec(batch_axes),
+    check_vma=False,  # It cannot tell that gathered values are all alike.
+  )(logits)

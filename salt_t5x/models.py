@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import seqio
 
-from salt_t5x import losses, metrics
+from salt_t5x import chunked_losses, losses, metrics
 from t5x import decoding, optimizers
 from t5x import losses as t5x_losses
 from t5x import models as t5x_models
@@ -106,6 +106,7 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
     feature_converter_cls: Callable[..., seqio.FeatureConverter] | None = None,
     z_loss: float = 0.0,
     loss_normalizing_factor: float | int | str | None = None,
+    loss_chunk: int = 128,
   ):
     """Constructor.
 
@@ -121,7 +122,18 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
       loss_normalizing_factor: a constant that divides the summed loss, or None
         for the plain sum. t5x's special factors, by name, depend on the
         microbatch; the trainer refuses them with more than one.
+      loss_chunk: positions whose logits exist at one time; fewer take less
+        memory. It has no effect on a module that offers nothing but logits.
+
+    Raises:
+      ValueError: `loss_chunk` is not a positive integer.
     """
+    if not (isinstance(loss_chunk, int) and loss_chunk > 0):
+      raise ValueError(
+        f'models.SaltDecoderOnlyModel.loss_chunk = {loss_chunk!r}: set a '
+        'positive number of positions.'
+      )
+    self.loss_chunk = loss_chunk
     super().__init__(
       module=module,
       vocabulary=vocabulary,
@@ -156,15 +168,16 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
   def loss_fn(
     self, params: PyTree, batch: Batch, dropout_rng: Array | None
   ) -> tuple[Array, metrics.MetricsMap]:
-    """Next-token prediction, eq. (1); see `losses.next_token_loss`."""
+    """Next-token prediction, eq. (1); see `chunked_losses`."""
     factor, weights = t5x_losses.get_loss_normalizing_factor_and_weights(
       self._loss_normalizing_factor, batch
     )
-    sums = losses.next_token_loss(
+    sums = chunked_losses.next_token_loss(
       *hidden_and_embedding(self, params, batch, dropout_rng),
       targets=batch['decoder_target_tokens'],
       weights=weights,
       z_loss=self._z_loss,
+      chunk=self.loss_chunk,
     )
     return self._loss_and_metrics(sums, factor, batch)
 
@@ -180,14 +193,14 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
     teacher_temperature: float,
     top_k: int | None,
   ) -> tuple[Array, metrics.MetricsMap]:
-    """The first stage's loss, eq. (4); see `losses.distillation_loss`.
+    """The first stage's loss, eq. (4); see `chunked_losses`.
 
     The teacher sees the very batch the student sees, without dropout.
     """
     factor, weights = t5x_losses.get_loss_normalizing_factor_and_weights(
       self._loss_normalizing_factor, batch
     )
-    sums = losses.distillation_loss(
+    sums = chunked_losses.distillation_loss(
       *hidden_and_embedding(self, params, batch, dropout_rng),
       *hidden_and_embedding(teacher_model, teacher_params, batch),
       targets=batch['decoder_target_tokens'],
@@ -197,6 +210,7 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
       top_k=top_k,
       vocab_size=self.output_vocabulary.vocab_size,
       z_loss=self._z_loss,
+      chunk=self.loss_chunk,
     )
     loss, base = self._loss_and_metrics(sums, factor, batch)
     return loss, base | metrics.distillation_from_sums(

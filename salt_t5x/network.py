@@ -34,6 +34,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from salt_t5x import sharding
+
 _ACTIVATIONS = {
   'gelu': nn.gelu,
   'linear': lambda x: x,
@@ -115,20 +117,6 @@ class TransformerConfig:
     require(names and names <= set(_ACTIVATIONS), 'mlp_activations', remedy)
     remedy = f'choose one of {sorted(_REMAT_POLICIES)}.'
     require(self.remat_policy in _REMAT_POLICIES, 'remat_policy', remedy)
-
-
-def constrain(x: jax.Array, names: tuple[str | None, ...]) -> jax.Array:
-  """Shards an activation by the logical names of its axes.
-
-  Without axis rules in force it does nothing. flax's function of this purpose
-  (0.12) sees only meshes set by `jax.set_mesh`, and so silently does nothing
-  under the `with Mesh(...)` in which t5x runs its steps.
-  """
-  rules = flax_partitioning.get_axis_rules()
-  if not rules:
-    return x
-  spec = flax_partitioning.logical_to_mesh_axes(names, rules)
-  return jax.lax.with_sharding_constraint(x, spec)
 
 
 def attention_mask(
@@ -259,7 +247,7 @@ class Attention(nn.Module):
     def project(name, shape, axes, names):
       y = jnp.tensordot(x, _kernel(name, shape, axes, dtype), axes=1)
       y = y.reshape(*x.shape[:2], -1, dim)
-      return constrain(y, names)
+      return sharding.constrain(y, names)
 
     query = project('query', shape, axes, names)
     key = project('key', kv_shape, kv_axes, kv_names)
@@ -327,7 +315,7 @@ class Attention(nn.Module):
     y = jax.nn.dot_product_attention(
       query, key, value, mask=mask, is_causal=is_causal
     )
-    y = constrain(y, names)
+    y = sharding.constrain(y, names)
     shape = (cfg.num_heads, dim, cfg.emb_dim)
     out = _kernel('out', shape, ('heads', 'kv', 'embed'), dtype, (0, 1))
     return jnp.tensordot(y, out, axes=2)
@@ -346,7 +334,7 @@ class Mlp(nn.Module):
       shape = (cfg.emb_dim, cfg.mlp_dim)
       wi = _kernel(f'wi_{i}', shape, ('embed', 'mlp'), cfg.dtype)
       y *= _ACTIVATIONS[name](x @ wi)
-    y = constrain(y, ('batch', 'length', 'mlp'))
+    y = sharding.constrain(y, ('batch', 'length', 'mlp'))
     shape = (cfg.mlp_dim, cfg.emb_dim)
     return y @ _kernel('wo', shape, ('mlp', 'embed'), cfg.dtype)
 
@@ -364,9 +352,9 @@ class Layer(nn.Module):
     cfg, names = self.config, ('batch', 'length', 'embed')
     y = RMSNorm(cfg.dtype, name='pre_attention_norm')(x)
     x += Attention(cfg, name='attention')(y, context, mode)
-    x = constrain(x, names)
+    x = sharding.constrain(x, names)
     x += Mlp(cfg, name='mlp')(RMSNorm(cfg.dtype, name='pre_mlp_norm')(x))
-    return constrain(x, names), None
+    return sharding.constrain(x, names), None
 
 
 class Transformer(nn.Module):
@@ -474,7 +462,9 @@ class Transformer(nn.Module):
     # V-sized copy, and no V * D work per token as a one-hot product has. XLA
     # partitions the gather along V.
     x = self.embedding[decoder_input_tokens.astype(jnp.int32)]
-    x = constrain(x.astype(self.config.dtype), ('batch', 'length', 'embed'))
+    x = sharding.constrain(
+      x.astype(self.config.dtype), ('batch', 'length', 'embed')
+    )
     context = Context(positions, mask, prefill_lengths)
     mode = Mode(decode, prefill, max_decode_length)
     for layer in [self.layers] if self.scan_layers else self.layers:
@@ -488,4 +478,4 @@ class Transformer(nn.Module):
     logits = jnp.einsum(
       'btd,vd->btv', hidden, head, preferred_element_type=jnp.float32
     )
-    return constrain(logits, ('batch', 'length', 'vocab'))
+    return sharding.constrain(logits, ('batch', 'length', 'vocab'))

@@ -33,7 +33,7 @@ from absl import logging
 import jax
 import tqdm
 
-from salt_t5x import losses, models, run_record, schedules
+from salt_t5x import chunked_losses, models, run_record, schedules
 from salt_t5x import teacher as teacher_lib
 from t5x import models as t5x_models
 from t5x import partitioning
@@ -317,12 +317,13 @@ class SaltTrainer(t5x_trainer.Trainer):
 
   def _check_teacher(self, batch: Batch):
     def teacher_loss(teacher_params, batch):
-      return losses.next_token_loss(
+      return chunked_losses.next_token_loss(
         *models.hidden_and_embedding(
           self._teacher.model, teacher_params, batch
         ),
         targets=batch['decoder_target_tokens'],
         weights=batch.get('decoder_loss_weights'),
+        chunk=self._model.loss_chunk,
       )
 
     sums = self._partitioner.partition(
