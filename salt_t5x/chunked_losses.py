@@ -419,7 +419,9 @@ def _chunk(
   def first_of(i, logits, highest):
     """The lowest token with the highest logit; V if there is none."""
     # Not jnp.argmax, whose pairs XLA gathers where V is sharded.
-    found = jnp.where(logits == highest[..., None], vocabulary(i), vocab_size)
+    found = jnp.where(
+      logits == highest[..., None], vocabulary(i).astype(dtype), vocab_size
+    )
     return jnp.min(found, axis=-1)
 
   def add_sums(i, carry):
@@ -435,7 +437,7 @@ def _chunk(
     lambda x: jnp.zeros(x.shape, x.dtype),
     jax.eval_shape(lambda *x: sums_of(0, *(cut(0, y) for y in x)), *logits),
   )
-  unknown = jnp.full(shape, vocab_size)
+  unknown = jnp.full(shape, vocab_size, dtype)
   sums, choices = fold(add_sums, (first, [unknown] * models))
   log_z = highest[0] + jnp.log(sums.z)
   result = _losses(options, omega, highest, log_z, sums, choices, part)

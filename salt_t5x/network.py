@@ -335,6 +335,7 @@ class Mlp(nn.Module):
       wi = _kernel(f'wi_{i}', shape, ('embed', 'mlp'), cfg.dtype)
       y *= _ACTIVATIONS[name](x @ wi)
     y = sharding.constrain(y, ('batch', 'length', 'mlp'))
+    y = jax.lax.optimization_barrier(y)
     shape = (cfg.mlp_dim, cfg.emb_dim)
     return y @ _kernel('wo', shape, ('mlp', 'embed'), cfg.dtype)
 

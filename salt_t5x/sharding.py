@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Shardings of activations by the logical names of their axes.
+"""Shardings by the logical names of arrays' axes.
 
 The rules in force map names to mesh axes; t5x sets them, and a mesh, around
 its steps (`partitioning.PjitPartitioner`). Without rules nothing is sharded.
@@ -26,6 +26,26 @@ import jax
 from jax.interpreters import pxla
 
 Names = tuple[str | None, ...]
+
+
+def fully_sharded_rules() -> tuple[tuple[str, str | tuple[str, ...]], ...]:
+  """Rules for models that are narrow beside the number of chips.
+
+  Every chip has sequences of its own, so that no layer splits a matrix
+  product. Parameters and optimizer state are cut along D over the mesh's
+  'data' axis, and gathered layer by layer. Only the logits are split over
+  'model', along V. Bound in gin as `PjitPartitioner.logical_axis_rules`.
+
+  Returns:
+    (logical name, mesh axes), the first that is free counts.
+  """
+  return (
+    # Before 'batch', which so leaves 'model' to the logits.
+    ('vocab', 'model'),
+    ('batch', ('data', 'model')),
+    ('batch', 'data'),
+    ('embed', 'data'),
+  )
 
 
 def spec(names: Names) -> jax.sharding.PartitionSpec | None:

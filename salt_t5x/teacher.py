@@ -294,15 +294,31 @@ def load(
     ValueError: the checkpoint is of another architecture, the model cannot
       take the batch, or it has fewer rows than its vocabulary.
   """
-  shapes, axes = _shapes_and_axes(teacher.model, batch, partitioner)
+  shapes, axes = shapes_and_axes(teacher.model, batch, partitioner)
   params = _restore(checkpoint, shapes, axes, partitioner.mesh, teacher.dtype)
   count = sum(x.size for x in jax.tree.leaves(params))
   logging.info('Teacher: %s, %d parameters.', checkpoint, count)
   return params, axes
 
 
-def _shapes_and_axes(model, batch: Mapping[str, Array], partitioner):
-  """Traces the teacher on the batch's shapes: (shapes, partition specs)."""
+def shapes_and_axes(
+  model: t5x_models.DecoderOnlyModel,
+  batch: Mapping[str, Array],
+  partitioner: partitioning.BasePartitioner,
+) -> tuple[PyTree, PyTree]:
+  """Traces a teacher on the batch's shapes.
+
+  Args:
+    model: the teacher's.
+    batch: a batch (values do not matter) with the features of training.
+    partitioner: the student's.
+
+  Returns:
+    (shapes and dtypes of its parameters, their partition specs).
+
+  Raises:
+    ValueError: the model cannot take the batch.
+  """
   try:
     initializer = utils.TrainStateInitializer(
       optimizer_def=None,

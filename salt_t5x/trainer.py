@@ -118,10 +118,9 @@ class SaltTrainer(t5x_trainer.Trainer):
           'salt_t5x/gin/teachers/... file and set TEACHER_PATH, or set ω '
           '(DISTILLATION_WEIGHT) to 0.'
         )
-      self._teacher_checkpoint = teacher_lib.resolve(
-        teacher, record.teacher if record else None
+      self._teacher_checkpoint = self._find_teacher(
+        record.teacher if record else None, model
       )
-      teacher_lib.check_vocabulary(teacher.path, model.output_vocabulary)
     if summary_dir and record is None and jax.process_index() == 0:
       run_record.write(summary_dir, self._record(model))
 
@@ -137,6 +136,11 @@ class SaltTrainer(t5x_trainer.Trainer):
       num_microbatches=num_microbatches,
       weight_metrics_computer=weight_metrics_computer,
     )
+
+  def _find_teacher(self, recorded: str | None, model):
+    checkpoint = teacher_lib.resolve(self._teacher, recorded)
+    teacher_lib.check_vocabulary(self._teacher.path, model.output_vocabulary)
+    return checkpoint
 
   def _record(self, model) -> run_record.RunRecord:
     """What this run's model directory remembers."""
@@ -315,7 +319,10 @@ class SaltTrainer(t5x_trainer.Trainer):
     self._check_teacher(first)
     return itertools.chain([first], batch_iter)
 
-  def _check_teacher(self, batch: Batch):
+  @functools.cached_property
+  def _partitioned_teacher_loss(self):
+    """(teacher_params, batch) -> `losses.LossSums` of next-token prediction."""
+
     def teacher_loss(teacher_params, batch):
       return chunked_losses.next_token_loss(
         *models.hidden_and_embedding(
@@ -326,14 +333,17 @@ class SaltTrainer(t5x_trainer.Trainer):
         chunk=self._model.loss_chunk,
       )
 
-    sums = self._partitioner.partition(
+    return self._partitioner.partition(
       teacher_loss,
       in_axis_resources=(
         self._teacher_axes,
         self._partitioner.data_partition_spec,
       ),
       out_axis_resources=None,
-    )(self._teacher_params, batch)
+    )
+
+  def _check_teacher(self, batch: Batch):
+    sums = self._partitioned_teacher_loss(self._teacher_params, batch)
     if not sums.weight:
       raise ValueError(
         'The first batch has no token with a loss weight: check '

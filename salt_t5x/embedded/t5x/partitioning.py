@@ -17,6 +17,7 @@
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+import math
 from typing import Any
 
 from flax import traverse_util
@@ -142,7 +143,7 @@ class PjitPartitioner(BasePartitioner):
 
   @property
   def data_partition_spec(self) -> PartitionSpec:
-    return PartitionSpec('data')
+    return flax_partitioning.logical_to_mesh_axes(['batch'], self._rules)
 
   @property
   def logical_axis_rules(self) -> LogicalAxisRules:
@@ -154,7 +155,9 @@ class PjitPartitioner(BasePartitioner):
     Raises:
       ValueError: the batch cannot be dealt evenly to the mesh's data axis.
     """
-    data = self.mesh.shape['data']
+    (axes,) = self.data_partition_spec
+    axes = (axes,) if isinstance(axes, str) else axes
+    data = math.prod(self.mesh.shape[axis] for axis in axes)
     batch_size = batch_size or data
     if batch_size % data:
       raise ValueError(
