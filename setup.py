@@ -73,6 +73,8 @@ setuptools.setup(
       'grain',
       'jaxtyping',
     ],
+    # salt_t5x.estimate, and training on TPUs.
+    'tpu': ['jax[tpu]>=0.10.2,<0.13'],
     'test': [
       'apache-beam>=2.77',
       'google-crc32c',

@@ -181,6 +181,7 @@ def estimate(
   partitioner: partitioning.PjitPartitioner,
   features: Mapping[str, jax.ShapeDtypeStruct],
   chip: str,
+  compiler_options: Mapping[str, Any],
 ) -> dict[str, Estimate]:
   """Compiles a run's steps.
 
@@ -190,6 +191,7 @@ def estimate(
     partitioner: on a mesh of TPU devices; see `on_mesh`.
     features: of a batch, the model's.
     chip: 'v5e' and so on.
+    compiler_options: of XLA:TPU.
 
   Returns:
     {'plain step': ...} and, if the schedule distils, 'KD step' and TEACHER.
@@ -223,6 +225,7 @@ def estimate(
         for part, arrays in held.items()
       },
       chip,
+      compiler_options,
     )
     for name, lowered, held in trainer.programs(state, features)
   }
@@ -241,9 +244,14 @@ def _bytes_per_chip(tree: PyTree, axes: PyTree, mesh) -> float:
   return float(sum(jax.tree.leaves(sizes)))
 
 
-def _compile(lowered, arguments: dict[str, float], chip: str) -> Estimate:
+def _compile(
+  lowered,
+  arguments: dict[str, float],
+  chip: str,
+  compiler_options: Mapping[str, Any],
+) -> Estimate:
   try:
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=dict(compiler_options))
   except jax.errors.JaxRuntimeError as e:
     needed = re.search(r'\(([\d.]+)([MG])\) exceeds available HBM', str(e))
     if 'RESOURCE_EXHAUSTED' not in str(e) or not needed:
@@ -356,7 +364,18 @@ def train(
     on_mesh(partitioner, mesh),
     features,
     chip,
+    _compiler_options(),
   )
+
+
+def _compiler_options() -> dict[str, Any]:
+  found = {}
+  for option in flags.FLAGS.compiler_option:
+    name, is_given, value = option.lstrip('-').partition('=')
+    if not is_given:
+      raise ValueError(f'--compiler_option={option!r}: write NAME=VALUE.')
+    found[name] = int(value) if value.isdigit() else value
+  return found
 
 
 def _define_flags():
@@ -366,6 +385,12 @@ def _define_flags():
   flags.DEFINE_list('gin_search_paths', ['.'], 'Where gin files are found.')
   flags.DEFINE_string('topology', 'v5e:16x16', 'The chips of a slice.')
   flags.DEFINE_integer('slices', 1, 'Slices of chips.', lower_bound=1)
+  flags.DEFINE_multi_string(
+    'compiler_option',
+    [],
+    'NAME=VALUE, as in the LIBTPU_INIT_ARGS of the run; e.g. '
+    'xla_tpu_scoped_vmem_limit_kib=65536.',
+  )
   flags.DEFINE_string('output', None, 'JSON file to write, too.')
 
 

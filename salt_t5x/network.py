@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from salt_t5x import sharding
+from salt_t5x import attention, sharding
 
 _ACTIVATIONS = {
   'gelu': nn.gelu,
@@ -44,6 +44,7 @@ _ACTIVATIONS = {
 }
 # What jax.checkpoint saves beside a layer's input ('none' does without it).
 _REMAT_POLICIES = {
+  'attention': attention.SAVED,
   'full': None,
   'minimal': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'none': None,
@@ -69,7 +70,8 @@ class TransformerConfig:
     scan_layers: compile one layer and scan it over parameters stacked on a
       leading `layers` axis, instead of compiling L layers.
     remat_policy: what the forward pass saves: 'full' rematerialisation saves
-      only layer inputs, 'minimal' also outputs of projections, 'none' all.
+      only layer inputs, 'attention' also what attention puts out, 'minimal'
+      outputs of projections instead, 'none' all.
     max_wavelength: longest wavelength of RoPE, in tokens.
   """
 
@@ -253,7 +255,6 @@ class Attention(nn.Module):
     key = project('key', kv_shape, kv_axes, kv_names)
     value = project('value', kv_shape, kv_axes, kv_names)
     positions, mask, _ = context
-    is_causal = mask is None
 
     append = False
     if mode.decode or mode.prefill:
@@ -293,7 +294,7 @@ class Attention(nn.Module):
       value = jnp.where(here, value, cached_value.value)
       cached_key.value, cached_value.value = key, value
       cache_index.value = cache_index.value + 1
-      mask, is_causal = (slots <= positions)[:, None, None, :], False
+      mask = (slots <= positions)[:, None, None, :]
     elif mode.prefill:
       spare = slots.size - x.shape[1]
       if spare < 0:
@@ -310,11 +311,7 @@ class Attention(nn.Module):
       cached_value.value = jnp.where(keep, jnp.pad(value, pad), 0)
       cache_index.value = lengths
 
-    # Scaled by 1/sqrt(h); softmax in float32. K < H heads are shared there,
-    # without repeating them in memory.
-    y = jax.nn.dot_product_attention(
-      query, key, value, mask=mask, is_causal=is_causal
-    )
+    y = attention.attend(query, key, value, mask)
     y = sharding.constrain(y, names)
     shape = (cfg.num_heads, dim, cfg.emb_dim)
     out = _kernel('out', shape, ('heads', 'kv', 'embed'), dtype, (0, 1))
@@ -335,6 +332,8 @@ class Mlp(nn.Module):
       wi = _kernel(f'wi_{i}', shape, ('embed', 'mlp'), cfg.dtype)
       y *= _ACTIVATIONS[name](x @ wi)
     y = sharding.constrain(y, ('batch', 'length', 'mlp'))
+    # Without the barrier XLA:TPU computes the activations once for every tile
+    # of the product that they go into.
     y = jax.lax.optimization_barrier(y)
     shape = (cfg.mlp_dim, cfg.emb_dim)
     return y @ _kernel('wo', shape, ('mlp', 'embed'), cfg.dtype)

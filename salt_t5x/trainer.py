@@ -22,10 +22,12 @@ costs; a run that starts there never needs one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import concurrent.futures
 import functools
 import itertools
 import math
 import os
+import time
 import types
 from typing import Any
 
@@ -100,6 +102,7 @@ class SaltTrainer(t5x_trainer.Trainer):
     self._teacher_params = None
     self._teacher_axes = None
     self._compiled_distillation_step = None
+    self._plain_step = None  # A future; see `_compile_plain_step`.
     self._teacher_checkpoint = None
     self._data_is_checked = False
     self._progress = None
@@ -215,22 +218,43 @@ class SaltTrainer(t5x_trainer.Trainer):
   def compile_train(self, batch: Batch) -> None:
     """Compiles the steps this run still needs (t5x calls this first).
 
+    The second stage's step compiles in the background while the first trains.
+
     Args:
       batch: a sample batch; only shapes and dtypes matter.
 
     Raises:
       ValueError: see `teacher.load`.
     """
-    if self._distils(int(self.train_state.step)):
-      self._load_teacher(batch)
-      self._compiled_distillation_step = self._partitioner.compile(
-        self._partitioned_distillation_step,
-        self.train_state,
-        batch,
-        self._teacher_params,
-      )
-    if self._kd_steps < self._total_steps:
+    if not self._distils(int(self.train_state.step)):
       super().compile_train(batch)
+      return
+    self._load_teacher(batch)
+    self._compiled_distillation_step = self._partitioner.compile(
+      self._partitioned_distillation_step,
+      self.train_state,
+      batch,
+      self._teacher_params,
+    )
+    if self._kd_steps < self._total_steps:
+      # Shapes, as training donates the arrays meanwhile.
+      shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+          x.shape, x.dtype, sharding=getattr(x, 'sharding', None)
+        ),
+        (self.train_state, batch),
+      )
+      compiler = concurrent.futures.ThreadPoolExecutor(1)
+      self._plain_step = compiler.submit(self._compile_plain_step, *shapes)
+      compiler.shutdown(wait=False)
+
+  def _compile_plain_step(self, train_state, batch):
+    """(t5x's training step, compiled; the seconds it took)."""
+    start = time.monotonic()
+    step = self._partitioner.compile(
+      self._partitioned_train_step, train_state, batch
+    )
+    return step, time.monotonic() - start
 
   def _load_teacher(self, batch: Batch):
     if self._teacher_params is None:
@@ -279,6 +303,8 @@ class SaltTrainer(t5x_trainer.Trainer):
     end = step + num_steps
     batch_iter = self._checked(batch_iter, step)
     summary = None
+    if self._plain_step is not None and self._plain_step.done():
+      self._plain_step.result()  # An error is no secret until n_KD.
     if self._distils(step):
       stage_end = min(end, self._kd_steps)
       summary = self._train_distillation(batch_iter, stage_end - step, step)
@@ -286,8 +312,18 @@ class SaltTrainer(t5x_trainer.Trainer):
     if self._teacher_params is not None and not self._distils(step):
       self._release_teacher(summary)
     if step < end:
+      self._take_plain_step(step)
       summary = super().train(self._counted(batch_iter), end - step, step)
     return summary
+
+  def _take_plain_step(self, step: int):
+    """Takes the step compiled in the background, if it was."""
+    if self._plain_step is not None:
+      self._compiled_train_step, seconds = self._plain_step.result()
+      self._plain_step = None
+      self.train_metrics_manager.write_scalar(
+        'timing/compilation_seconds', seconds, step
+      )
 
   def _train_distillation(self, batch_iter, num_steps, start_step):
     distillation_step = (

@@ -199,7 +199,7 @@ def test_sizes_in_gin(size, vocab_size, count):
   [
     ('num_kv_heads', 3, 'num_heads = 4'),
     ('head_dim', 7, 'even'),
-    ('remat_policy', 'ful', "'full', 'minimal', 'none'"),
+    ('remat_policy', 'ful', "'attention', 'full', 'minimal', 'none'"),
     ('mlp_activations', ('gelu', 'line'), "'linear'"),
     ('mlp_activations', (), "'linear'"),
     ('emb_dim', 0, 'positive'),
@@ -420,15 +420,16 @@ def test_remat_changes_work_not_gradients(scan_layers):
   tokens = some_tokens()
   params = parameters() if scan_layers else unstack(parameters())
   traced, products = {}, {}
-  for policy in ('none', 'minimal', 'full'):
+  for policy in ('none', 'minimal', 'attention', 'full'):
     module = make(scan_layers=scan_layers, remat_policy=policy)
     loss = functools.partial(cross_entropy, module, tokens=tokens)
     traced[policy] = jax.jit(jax.grad(loss)).trace(params)
     products[policy] = str(traced[policy].jaxpr).count('dot_general')
   assert products['none'] < products['minimal'] < products['full']
+  assert products['none'] < products['attention'] < products['full']
   if scan_layers:  # Compiling the loop as well would show nothing more.
     grads = {k: v.lower().compile()(params) for k, v in traced.items()}
-    for policy in ('minimal', 'full'):
+    for policy in ('minimal', 'attention', 'full'):
       jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
         grads[policy],

@@ -14,9 +14,11 @@
 
 """The two stages: what each computes, what it holds, and the errors before."""
 
+import concurrent.futures
 import gc
 import math
 import os
+import threading
 
 import jax
 import numpy as np
@@ -56,6 +58,52 @@ def test_first_stage_differs_from_plain_training(teacher_dir):
   plain = tiny.make_trainer()
   ours, theirs = tiny.losses(trainer, 6), tiny.losses(plain, 6)
   assert all(a != b for a, b in zip(ours, theirs, strict=True))
+
+
+def held_back(trainer):
+  """Keeps the plain step from compiling until the event it returns is set."""
+  go_on, compiled = threading.Event(), []
+  partitioner = trainer._partitioner
+  compile_now = partitioner.compile
+
+  def compile_later(function, *args):
+    compiled.append(function)
+    if function is trainer._partitioned_train_step:
+      go_on.wait(60)
+    return compile_now(function, *args)
+
+  partitioner.compile = compile_later
+  return go_on, compiled
+
+
+def test_the_second_step_compiles_while_the_first_stage_trains(teacher_dir):
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=3))
+  go_on, compiled = held_back(trainer)
+  trainer.compile_train(next(tiny.batches()))
+  # With the other step held back, the first stage trains to its end.
+  tiny.summaries(trainer, 3)
+  assert trainer._compiled_train_step is None
+  go_on.set()
+  tiny.summaries(trainer, 2, start=3)
+  assert trainer._compiled_train_step is not None
+  # Each was compiled once.
+  assert len(compiled) == 2
+  assert compiled[1] is trainer._partitioned_train_step is not compiled[0]
+
+
+def test_an_error_of_the_second_step_shows_in_the_first_stage(teacher_dir):
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=50))
+
+  def refuse(function, *args):
+    if function is trainer._partitioned_train_step:
+      raise MemoryError('no room for the plain step')
+    return function
+
+  trainer._partitioner.compile = refuse
+  trainer.compile_train(next(tiny.batches()))
+  concurrent.futures.wait([trainer._plain_step])
+  with pytest.raises(MemoryError, match='no room for the plain step'):
+    tiny.summaries(trainer, 1)
 
 
 def test_loss_is_the_mix_of_its_parts(teacher_dir):

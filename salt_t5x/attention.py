@@ -1,0 +1,112 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Softmax attention whose backward pass needs no second softmax.
+
+The plain derivative of softmax(Q Kᵀ) V keeps the [T, S] probabilities, or
+computes them again, sums included. With each row's log-sum-exp kept the
+probabilities are one exponential of the scores, and the sum in softmax's
+derivative is that of the output times its cotangent: [T, h] arrays.
+
+Under `jax.checkpoint` the policy `SAVED` keeps the output and the log-sum-exp,
+so that nothing of the forward pass but Q, K and V is done twice.
+
+Shapes: B batch, T queries, S keys, H query heads, K key and value heads,
+G = H / K queries of a head, h head width.
+"""
+
+import math
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+
+Array = jax.Array
+
+_NAME = 'salt_t5x_attention'
+SAVED = jax.checkpoint_policies.save_only_these_names(_NAME)
+
+
+def attend(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+  """softmax(Q Kᵀ / sqrt(h)) V, with softmax in at least float32.
+
+  Args:
+    query: [B, T, H, h] float.
+    key: [B, S, K, h] in the same dtype; K divides H, whose heads share keys.
+    value: [B, S, K, h].
+    mask: [B or 1, 1, T or 1, S] bool, True where a query sees a key; None is
+      causal. No row is empty.
+
+  Returns:
+    [B, T, H, h] in the dtype of `query`.
+  """
+  batch, length, _, dim = query.shape
+  heads = key.shape[2]
+  query = query.reshape(batch, length, heads, -1, dim)
+  if mask is None:
+    mask = jnp.tril(jnp.ones((length, key.shape[1]), bool))[None, None]
+  out = _attend(query, key, value, mask[:, :, None])
+  return out.reshape(batch, length, -1, dim)
+
+
+@jax.custom_vjp
+def _attend(query, key, value, mask):
+  return _forward(query, key, value, mask)[0]
+
+
+def _product(axes: str, a: Array, b: Array) -> Array:
+  dtype = jnp.promote_types(a.dtype, jnp.float32)
+  return jnp.einsum(axes, a, b, preferred_element_type=dtype)
+
+
+def _scores(query, key, mask) -> Array:
+  """[B, K, G, T, S] in at least float32."""
+  scores = _product('btkgh,bskh->bkgts', query, key)
+  scores = scores / math.sqrt(query.shape[-1])
+  return jnp.where(mask, scores, -jnp.inf)
+
+
+def _forward(query, key, value, mask):
+  scores = _scores(query, key, mask)
+  highest = jnp.max(scores, axis=-1)
+  p = jnp.exp(scores - highest[..., None]).astype(value.dtype)
+  # The sums of p come out of the product, too: one pass over [T, S] less.
+  ones = jnp.ones((*value.shape[:-1], 1), value.dtype)
+  out = _product('bkgts,bskh->btkgh', p, jnp.concatenate([value, ones], -1))
+  out, z = out[..., :-1], out[..., -1:]
+  log_z = highest + jnp.log(jnp.moveaxis(z[..., 0], 1, -1))
+  out = (out / z).astype(query.dtype)
+  out, log_z = checkpoint_name(out, _NAME), checkpoint_name(log_z, _NAME)
+  return out, (query, key, value, mask, out, log_z)
+
+
+def _backward(saved, d_out):
+  query, key, value, mask, out, log_z = saved
+  dtype = log_z.dtype
+  p = jnp.exp(_scores(query, key, mask) - log_z[..., None])
+  # Kept for both of its uses, rather than the scores in twice the bytes.
+  p = jax.lax.optimization_barrier(p.astype(d_out.dtype))
+  d_value = _product('bkgts,btkgh->bskh', p, d_out)
+  # Σ_s p ∂p, as out = Σ_s p v.
+  total = jnp.sum(out.astype(dtype) * d_out.astype(dtype), axis=-1)
+  d_p = _product('btkgh,bskh->bkgts', d_out, value)
+  d_scores = p * (d_p - jnp.moveaxis(total, 1, -1)[..., None])
+  d_scores = (d_scores / math.sqrt(query.shape[-1])).astype(query.dtype)
+  d_query = _product('bkgts,bskh->btkgh', d_scores, key)
+  d_key = _product('bkgts,btkgh->bskh', d_scores, query)
+  gradients = zip((d_query, d_key, d_value), (query, key, value), strict=True)
+  return (*(d.astype(x.dtype) for d, x in gradients), None)
+
+
+_attend.defvjp(_forward, _backward)
