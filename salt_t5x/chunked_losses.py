@@ -445,31 +445,32 @@ def _chunk(
     return result, None, None
 
   def d_logits(i, u, teacher=None):
-    """∂loss/∂u / w, [B, t, size]."""
+    """∂loss/∂u, [B, t, size]."""
     is_target = vocabulary(i) == targets[..., None]
     of_student = 1 + 2 * options.z_loss * log_z
+    # Per token first: a product less for each token of the vocabulary.
+    times = lambda x, y: (weights * x)[..., None] * y
+    exp_u = jnp.exp(u - highest[0][..., None])
     if teacher is None:
-      p = jnp.exp(u - log_z[..., None])
-      return of_student[..., None] * p - is_target
+      return times(of_student / sums.z, exp_u) - times(1, is_target)
     if top is not None:
       of_student -= omega
     where = matched(i, teacher)
-    exp_u = jnp.exp(u - highest[0][..., None])
-    found = (of_student / sums.z)[..., None] * exp_u
-    found -= (1 - omega) * is_target
+    found = times(of_student / sums.z, exp_u) - times(1 - omega, is_target)
     if top is not None:
-      restricted = (omega / sums.restricted_z)[..., None] * exp_u
+      restricted = times(omega / sums.restricted_z, exp_u)
       found += jnp.where(where, restricted, 0.0)
     _, e = tempered(where, teacher)
-    return found - (omega / sums.tempered_z)[..., None] * e
+    found -= times(omega / sums.tempered_z, e)
+    # Formed once, rather than from both models' logits in each product.
+    return jax.lax.optimization_barrier(found.astype(hidden.dtype))
 
   parts = d_embedding.shape[0]
   by_part = lambda x: x.reshape(parts, -1, *x.shape[1:])
 
   def add_gradients(i, carry):
     d_hidden, d_embedding = carry
-    found = weights[..., None] * d_logits(i, *(cut(i, x) for x in logits))
-    found = found.astype(hidden.dtype)
+    found = d_logits(i, *(cut(i, x) for x in logits)).astype(hidden.dtype)
     d_hidden += product('btv,vd->btd', found, cut(i, embedding, 0))
     d_rows = product('gbtv,gbtd->gvd', by_part(found), by_part(hidden))
     d_embedding = put(i, d_embedding, cut(i, d_embedding, 1) + d_rows, axis=1)

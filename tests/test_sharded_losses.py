@@ -25,20 +25,16 @@ import numpy as np
 import pytest
 
 import runs
-from salt_t5x import chunked_losses, losses
+from salt_t5x import chunked_losses, losses, sharding
 from t5x import partitioning
 
 BATCH, LENGTH, CHUNK, WIDTH, ROWS = 8, 10, 4, 8, 512
 DEVICES = 8
-MESHES = [(8, 1), (4, 2), (2, 4), (1, 8)]
-# Batches over both axes outside of the loss, as when every device has
-# sequences of its own; V still over `model`.
-BOTH = (
-  ('vocab', 'model'),
-  ('batch', ('data', 'model')),
-  ('batch', 'data'),
-  ('embed', 'data'),
-)
+# (data, model) of the mesh, and t5x's standard rules or these.
+LAYOUTS = [
+  *(((n, DEVICES // n), None) for n in (8, 4, 2, 1)),
+  ((2, 4), sharding.fully_sharded_rules()),
+]
 COLLECTIVE = re.compile(
   r'= (.*) (all-gather|all-reduce|all-to-all|collective-permute|'
   r'reduce-scatter)(?:-start)?\('
@@ -86,7 +82,7 @@ def collectives(text):
 
 
 def compare(top_k):
-  """For each mesh and rules: (greatest relative error, collectives)."""
+  """For each layout: (greatest relative error, collectives)."""
   x = inputs()
   options = dict(
     distillation_weight=0.667,
@@ -100,23 +96,23 @@ def compare(top_k):
     chunked_losses.distillation_loss, **options, chunk=CHUNK
   )
   results = []
-  for data, model in MESHES:
+  for shape, rules in LAYOUTS:
     mesh = jax.sharding.Mesh(
-      np.array(jax.devices()).reshape(data, model), ('data', 'model')
+      np.array(jax.devices()).reshape(shape), ('data', 'model')
     )
-    for rules in (partitioning.standard_logical_axis_rules(), BOTH):
-      with mesh, flax_partitioning.axis_rules(rules):
-        run = jax.jit(functools.partial(with_gradients, chunked))
-        compiled = run.lower(x).compile()
-        found = compiled(x)
-      errors = jax.tree.map(
-        lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))),
-        found,
-        expected,
-      )
-      results.append(
-        [max(jax.tree.leaves(errors)), collectives(compiled.as_text())]
-      )
+    rules = rules or partitioning.standard_logical_axis_rules()
+    with mesh, flax_partitioning.axis_rules(rules):
+      run = jax.jit(functools.partial(with_gradients, chunked))
+      compiled = run.lower(x).compile()
+      found = compiled(x)
+    errors = jax.tree.map(
+      lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))),
+      found,
+      expected,
+    )
+    results.append(
+      [max(jax.tree.leaves(errors)), collectives(compiled.as_text())]
+    )
   return results
 
 
@@ -128,7 +124,7 @@ def test_meshes_change_nothing_and_gather_no_vocabulary(top_k):
     engine_name='embedded',
     XLA_FLAGS=f'--xla_force_host_platform_device_count={DEVICES}',
   )
-  assert len(results) == 2 * len(MESHES)
+  assert len(results) == len(LAYOUTS)
   # What may travel in the loop: hidden states and, from every device, its own
   # top k. Neither logits nor gradients of the embedding do.
   tokens = BATCH * CHUNK

@@ -15,12 +15,15 @@
 """The number of devices, and how the teacher lies on them, change nothing."""
 
 import concurrent.futures
+import functools
 
 import jax
 import numpy as np
 import pytest
 
 import runs
+from salt_t5x import sharding
+from t5x import partitioning
 import tiny
 
 # Eight heads, so that up to eight devices can share each kernel.
@@ -67,6 +70,18 @@ def train_each(teacher_dir, partitions):
   return [train(teacher_dir, n) for n in partitions]
 
 
+def train_fully_sharded(teacher_dir, num_partitions):
+  """`train`, laid out as gin/layouts/fully_sharded.gin says."""
+  rules = sharding.fully_sharded_rules()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      partitioning,
+      'PjitPartitioner',
+      functools.partial(partitioning.PjitPartitioner, logical_axis_rules=rules),
+    )
+    return train(teacher_dir, num_partitions)
+
+
 # (engine, devices, num_partitions to try, the meshes' model axes). t5x makes
 # all local CPU devices share one model, whatever num_partitions.
 CASES = [
@@ -80,16 +95,22 @@ if runs.REAL_T5X:
 
 
 @pytest.fixture(scope='module')
-def results(tmp_path_factory):
-  """{(engine, devices): what `train_each` returned}."""
+def trained(tmp_path_factory):
+  """The model directory of a teacher of size TEACHER."""
   teacher_dir = str(tmp_path_factory.mktemp('teacher'))
   tiny.train_teacher(teacher_dir, steps=60, period=60, **TEACHER)
+  return teacher_dir
+
+
+@pytest.fixture(scope='module')
+def results(trained):
+  """{(engine, devices): what `train_each` returned}."""
 
   def run(case):
     engine_name, devices, partitions, _ = case
     return runs.call(
       'test_devices.train_each',
-      teacher_dir,
+      trained,
       partitions,
       engine_name=engine_name,
       XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
@@ -120,3 +141,28 @@ def test_devices_change_nothing(
         np.testing.assert_allclose(
           one[metric], other[metric], rtol=1e-5, err_msg=f'{metric} {step}'
         )
+
+
+@pytest.mark.parametrize(
+  'engine_name, partitions, mesh',
+  [('embedded', 4, (2, 4))] + [('t5x', 1, (1, 8))] * runs.REAL_T5X,
+)
+def test_fully_sharded_changes_nothing(
+  engine_name, partitions, mesh, trained, results
+):
+  data, model, cut, summaries = runs.call(
+    'test_devices.train_fully_sharded',
+    trained,
+    partitions,
+    engine_name=engine_name,
+    XLA_FLAGS='--xla_force_host_platform_device_count=8',
+  )
+  assert (data, model) == mesh
+  assert any('embedding' in path for path in cut)
+  assert any('wi_0' in path for path in cut) == (data > 1)
+  expected = results['embedded', 1][0][-1]
+  for one, other in zip(summaries, expected, strict=True):
+    for metric in other:
+      np.testing.assert_allclose(
+        one[metric], other[metric], rtol=1e-5, err_msg=metric
+      )
