@@ -461,9 +461,7 @@ def _chunk(
       restricted = times(omega / sums.restricted_z, exp_u)
       found += jnp.where(where, restricted, 0.0)
     _, e = tempered(where, teacher)
-    found -= times(omega / sums.tempered_z, e)
-    # Formed once, rather than from both models' logits in each product.
-    return jax.lax.optimization_barrier(found.astype(hidden.dtype))
+    return found - times(omega / sums.tempered_z, e)
 
   parts = d_embedding.shape[0]
   by_part = lambda x: x.reshape(parts, -1, *x.shape[1:])
