@@ -46,10 +46,10 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
     key: [B, S, K, h] in the same dtype; K divides H, whose heads share keys.
     value: [B, S, K, h].
     mask: [B or 1, 1, T or 1, S] bool, True where a query sees a key; None is
-      causal. No row is empty.
+      causal. A row that sees nothing is NaN.
 
   Returns:
-    [B, T, H, h] in the dtype of `query`.
+    [B, T, H, h] in the dtype of `query`. It has no forward-mode derivative.
   """
   batch, length, _, dim = query.shape
   heads = key.shape[2]

@@ -59,6 +59,10 @@ class _Options:
   top_k: int | None = None
   vocab_size: int | None = None
 
+  def __post_init__(self):
+    if self.chunk < 1:
+      raise ValueError(f'chunk = {self.chunk}: it takes at least 1 position.')
+
 
 def next_token_loss(
   student_hidden: Array,
@@ -81,7 +85,8 @@ def next_token_loss(
     chunk: positions in a chunk, at least 1.
 
   Returns:
-    The sums; `distillation` is None.
+    The sums; `distillation` is None. Only `loss` has gradients, and only by the
+    student's hidden states and embedding.
   """
   if student_embedding is None:
     return losses.next_token_loss(
@@ -131,7 +136,8 @@ def distillation_loss(
     chunk: positions in a chunk, at least 1.
 
   Returns:
-    The sums, `distillation` included.
+    The sums, `distillation` included. Only `loss` has gradients, and only by
+    the student's hidden states and embedding.
 
   Raises:
     ValueError: `top_k` is not in [1, V].
@@ -163,7 +169,9 @@ def distillation_loss(
     (teacher_hidden, teacher_embedding),
     targets,
     weights,
-    jnp.asarray(distillation_weight, jnp.float32),
+    jnp.asarray(
+      distillation_weight, jnp.promote_types(student_hidden.dtype, jnp.float32)
+    ),
   )
 
 
@@ -226,7 +234,7 @@ def _scan(
 ):
   """`_over_chunks` on one platform."""
   batch, length = targets.shape
-  count = -(-length // options.chunk)
+  count = max(1, -(-length // options.chunk))
   # As even as can be: padding is work.
   size = -(-length // count)
   dtype = jnp.promote_types(hidden.dtype, jnp.float32)
@@ -380,7 +388,7 @@ def _chunk(
   logits, highest = fold(add_logits, ([empty] * models, [lowest] * models))
   top = None
   if options.top_k is not None:
-    top = _kth(logits[1], options.top_k)
+    top = _kth(losses.without_negative_zero(logits[1]), options.top_k)
 
   def matched(i, teacher):
     """Where the target is not 0: [B, t, size] or None for everywhere."""

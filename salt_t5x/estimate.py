@@ -75,7 +75,7 @@ class Estimate:
   Attributes:
     fits: whether the compiler placed it in the chip's memory.
     memory_bytes: the most it holds at a time; if it does not fit, what the
-      compiler says it would take.
+      compiler says it would take, or None.
     argument_bytes: {part: bytes} of what it holds before and after.
     matrix_flops: of matrix products.
     roofline_seconds: of `matrix_flops` at the chip's peak.
@@ -84,7 +84,7 @@ class Estimate:
   """
 
   fits: bool
-  memory_bytes: float
+  memory_bytes: float | None
   argument_bytes: dict[str, float]
   matrix_flops: float | None = None
   roofline_seconds: float | None = None
@@ -172,6 +172,7 @@ def on_mesh(partitioner: partitioning.PjitPartitioner, mesh):
   cls = type(partitioner)
   result = object.__new__(type('OnMesh', (cls,), {'mesh': mesh}))
   result.__dict__.update(partitioner.__dict__)
+  result.__dict__.pop('mesh', None)  # if it was asked for, and cached
   return result
 
 
@@ -254,8 +255,10 @@ def _compile(
     compiled = lowered.compile(compiler_options=dict(compiler_options))
   except jax.errors.JaxRuntimeError as e:
     needed = re.search(r'\(([\d.]+)([MG])\) exceeds available HBM', str(e))
-    if 'RESOURCE_EXHAUSTED' not in str(e) or not needed:
+    if 'RESOURCE_EXHAUSTED' not in str(e):
       raise
+    if not needed:
+      return Estimate(False, None, arguments)
     unit = 2**30 if needed[2] == 'G' else 2**20
     return Estimate(False, float(needed[1]) * unit, arguments)
   costs = hlo_costs.read(compiled.as_text())
@@ -282,7 +285,7 @@ def table(estimates: Mapping[str, Estimate]) -> str:
     held = ' + '.join(
       f'{part} {size / 2**30:.2f}' for part, size in e.argument_bytes.items()
     )
-    memory = f'{e.memory_bytes / 2**30:.2f}'
+    memory = '?' if e.memory_bytes is None else f'{e.memory_bytes / 2**30:.2f}'
     if not e.fits:
       lines.append(
         f'| {name} | does not fit: {memory} | {held} | – | – | – | – |'
@@ -297,7 +300,8 @@ def table(estimates: Mapping[str, Estimate]) -> str:
   if not all(e.fits for e in estimates.values()):
     lines += [
       '',
-      'To make it fit: more NUM_MICROBATCHES; a smaller '
+      'To make it fit: more NUM_MICROBATCHES, while a microbatch is a multiple '
+      'of the chips that share a batch; a smaller '
       'models.SaltDecoderOnlyModel.loss_chunk; '
       "network.TransformerConfig.remat_policy = 'full'; "
       "teacher.Teacher.dtype = 'bfloat16'; layouts/fully_sharded.gin; or more "
@@ -347,7 +351,11 @@ def train(
     partitioner._model_parallel_submesh
   )
   mesh = make_mesh(topology, slices, partitions)
-  length = train_dataset_cfg.task_feature_lengths['targets']
+  if train_dataset_cfg.pack:
+    raise ValueError(
+      'utils.DatasetConfig.pack = True is not estimated; unset it.'
+    )
+  length = max(train_dataset_cfg.task_feature_lengths.values())
   features = {
     name: jax.ShapeDtypeStruct((train_dataset_cfg.batch_size, length), dtype)
     for name, dtype in (

@@ -121,6 +121,11 @@ def check_top_k(top_k: int, tokens: int) -> None:
     )
 
 
+def without_negative_zero(logits: Array) -> Array:
+  """The same numbers. `jax.lax.top_k` puts -0 below 0, where they tie."""
+  return jnp.where(logits == 0, 0.0, logits)
+
+
 def next_token_loss(
   student_hidden: Array,
   student_embedding: Array | None,
@@ -228,7 +233,7 @@ def distillation_loss(
   else:
     check_top_k(top_k, rows)
     # Eq. (13): both sides restricted to the teacher's top k.
-    top, top_tokens = jax.lax.top_k(teacher, top_k)
+    top, top_tokens = jax.lax.top_k(without_negative_zero(teacher), top_k)
     u_matched = jnp.take_along_axis(u, top_tokens, axis=-1)
     tempered = teacher_temperature * top
     log_z_matched = jax.nn.logsumexp(u_matched, axis=-1)

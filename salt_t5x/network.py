@@ -221,6 +221,8 @@ class RMSNorm(nn.Module):
     scale = flax_partitioning.param_with_axes(
       'scale', nn.initializers.ones, x.shape[-1:], jnp.float32, axes=('embed',)
     )
+    # A teacher's parameters may be kept in bfloat16; this stays float32.
+    scale = scale.astype(jnp.float32)
     x = x.astype(jnp.float32)
     x *= jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
     return (x * (scale * self.multiplier)).astype(self.dtype)

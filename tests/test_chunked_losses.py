@@ -40,8 +40,7 @@ def inputs(draw):
 
   def normal(*shape):
     x = rng.normal(size=shape)
-    # Never 0, as jax.lax.top_k tells -0 from 0.
-    return (np.round(x) + 0.5 if is_tied else x).astype(np.float32)
+    return (np.round(x) if is_tied else x).astype(np.float32)
 
   return dict(
     student_hidden=normal(batch, length, width),
@@ -87,9 +86,10 @@ def assert_equal(found, expected, rtol=1e-5, atol=1e-5):
   st.sampled_from([None, 1, 2]),
   st.booleans(),
   st.booleans(),
+  st.sampled_from([2, 16_384]),
 )
 def test_distillation_equals_dense(
-  drawn, chunk, omega, rho, z_loss, top_k, from_logits, is_padded
+  drawn, chunk, omega, rho, z_loss, top_k, from_logits, is_padded, tile
 ):
   x, tokens = drawn
   if from_logits:
@@ -105,9 +105,11 @@ def test_distillation_equals_dense(
     z_loss=z_loss,
   )
   expected = with_gradients(losses.distillation_loss, x, **options)
-  found = with_gradients(
-    chunked_losses.distillation_loss, x, **options, chunk=chunk
-  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(chunked_losses, '_TILE', tile)
+    found = with_gradients(
+      chunked_losses.distillation_loss, x, **options, chunk=chunk
+    )
   assert_equal(found, expected)
 
 
@@ -158,9 +160,10 @@ def fixed(teacher=False, dtype=np.float32, length=12, rows=64):
 DISTILLATION = dict(distillation_weight=0.667, teacher_temperature=0.25)
 
 
-@pytest.mark.parametrize('top_k', [None, 5])
-def test_bfloat16_rounds_as_dense_does(top_k):
+@pytest.mark.parametrize('top_k, tile', [(None, 16), (5, 16), (None, 16_384)])
+def test_bfloat16_rounds_as_dense_does(top_k, tile, monkeypatch):
   """Products of bfloat16 with float32 sums; the embedding stays float32."""
+  monkeypatch.setattr(chunked_losses, '_TILE', tile)
   x = fixed(True, jnp.bfloat16)
   options = DISTILLATION | {'top_k': top_k}
   expected = with_gradients(losses.distillation_loss, x, **options)
@@ -182,3 +185,26 @@ def test_k_beyond_the_vocabulary_is_an_error():
     chunked_losses.distillation_loss(
       **fixed(True), **DISTILLATION, top_k=65, chunk=4
     )
+
+
+def test_negative_zero_ties_with_zero():
+  x = dict(
+    student_hidden=jnp.zeros((1, 1, 3)),
+    student_embedding=jnp.arange(9.0).reshape(3, 3),
+    teacher_hidden=jnp.array([[[-0.0, 0.0, -1.0]]]),
+    teacher_embedding=None,
+    targets=jnp.zeros((1, 1), int),
+  )
+  options = DISTILLATION | {'top_k': 1}
+  for loss, more in (
+    (losses.distillation_loss, {}),
+    (chunked_losses.distillation_loss, {'chunk': 1}),
+  ):
+    sums = loss(**x, **options, **more)
+    # One token, the lower one: no entropy.
+    assert sums.distillation.teacher_entropy == 0
+
+
+def test_an_empty_chunk_is_an_error():
+  with pytest.raises(ValueError, match='chunk = 0'):
+    chunked_losses.next_token_loss(**fixed(), chunk=0)

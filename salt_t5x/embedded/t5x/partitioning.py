@@ -156,7 +156,7 @@ class PjitPartitioner(BasePartitioner):
       ValueError: the batch cannot be dealt evenly to the mesh's data axis.
     """
     (axes,) = self.data_partition_spec
-    axes = (axes,) if isinstance(axes, str) else axes
+    axes = (axes,) if isinstance(axes, str) else axes or ()
     data = math.prod(self.mesh.shape[axis] for axis in axes)
     batch_size = batch_size or data
     if batch_size % data:
