@@ -102,7 +102,7 @@ class SaltTrainer(t5x_trainer.Trainer):
     self._teacher_params = None
     self._teacher_axes = None
     self._compiled_distillation_step = None
-    self._plain_step = None  # A future; see `_compile_plain_step`.
+    self._plain_step = None  # A future; see `_compile`.
     self._teacher_checkpoint = None
     self._data_is_checked = False
     self._progress = None
@@ -237,24 +237,11 @@ class SaltTrainer(t5x_trainer.Trainer):
       self._teacher_params,
     )
     if self._kd_steps < self._total_steps:
-      # Shapes, as training donates the arrays meanwhile.
-      shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-          x.shape, x.dtype, sharding=getattr(x, 'sharding', None)
-        ),
-        (self.train_state, batch),
-      )
+      # Traced here, where JAX's context managers are in force.
+      lowered = self._partitioned_train_step.lower(self.train_state, batch)
       compiler = concurrent.futures.ThreadPoolExecutor(1)
-      self._plain_step = compiler.submit(self._compile_plain_step, *shapes)
+      self._plain_step = compiler.submit(_compile, lowered)
       compiler.shutdown(wait=False)
-
-  def _compile_plain_step(self, train_state, batch):
-    """(t5x's training step, compiled; the seconds it took)."""
-    start = time.monotonic()
-    step = self._partitioner.compile(
-      self._partitioned_train_step, train_state, batch
-    )
-    return step, time.monotonic() - start
 
   def _load_teacher(self, batch: Batch):
     if self._teacher_params is None:
@@ -414,6 +401,12 @@ class SaltTrainer(t5x_trainer.Trainer):
     if self._progress is not None:
       self._progress.close()
     super().close()
+
+
+def _compile(lowered) -> tuple[Any, float]:
+  """(a lowered step, compiled; the seconds it took)."""
+  start = time.monotonic()
+  return lowered.compile(), time.monotonic() - start
 
 
 def _kd_steps(

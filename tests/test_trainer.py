@@ -26,6 +26,7 @@ import pytest
 
 from salt_t5x import run_record, schedules
 from salt_t5x import teacher as teacher_lib
+from salt_t5x import trainer as trainer_lib
 from t5x import trainer as t5x_trainer
 import tiny
 
@@ -60,46 +61,36 @@ def test_first_stage_differs_from_plain_training(teacher_dir):
   assert all(a != b for a, b in zip(ours, theirs, strict=True))
 
 
-def held_back(trainer):
-  """Keeps the plain step from compiling until the event it returns is set."""
-  go_on, compiled = threading.Event(), []
-  partitioner = trainer._partitioner
-  compile_now = partitioner.compile
+def test_the_second_step_compiles_while_the_first_stage_trains(
+  teacher_dir, monkeypatch
+):
+  go_on, compile_now = threading.Event(), trainer_lib._compile
 
-  def compile_later(function, *args):
-    compiled.append(function)
-    if function is trainer._partitioned_train_step:
-      go_on.wait(60)
-    return compile_now(function, *args)
+  def compile_later(lowered):
+    go_on.wait(60)
+    return compile_now(lowered)
 
-  partitioner.compile = compile_later
-  return go_on, compiled
-
-
-def test_the_second_step_compiles_while_the_first_stage_trains(teacher_dir):
+  monkeypatch.setattr(trainer_lib, '_compile', compile_later)
   trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=3))
-  go_on, compiled = held_back(trainer)
   trainer.compile_train(next(tiny.batches()))
   # With the other step held back, the first stage trains to its end.
   tiny.summaries(trainer, 3)
+  assert not trainer._plain_step.done()
   assert trainer._compiled_train_step is None
   go_on.set()
+  compiled, _ = trainer._plain_step.result()
   tiny.summaries(trainer, 2, start=3)
-  assert trainer._compiled_train_step is not None
-  # Each was compiled once.
-  assert len(compiled) == 2
-  assert compiled[1] is trainer._partitioned_train_step is not compiled[0]
+  assert trainer._compiled_train_step is compiled
 
 
-def test_an_error_of_the_second_step_shows_in_the_first_stage(teacher_dir):
+def test_an_error_of_the_second_step_shows_in_the_first_stage(
+  teacher_dir, monkeypatch
+):
+  def refuse(lowered):
+    raise MemoryError('no room for the plain step')
+
+  monkeypatch.setattr(trainer_lib, '_compile', refuse)
   trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=50))
-
-  def refuse(function, *args):
-    if function is trainer._partitioned_train_step:
-      raise MemoryError('no room for the plain step')
-    return function
-
-  trainer._partitioner.compile = refuse
   trainer.compile_train(next(tiny.batches()))
   concurrent.futures.wait([trainer._plain_step])
   with pytest.raises(MemoryError, match='no room for the plain step'):
