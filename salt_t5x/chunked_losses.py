@@ -500,13 +500,14 @@ def _losses(
   """From sums over V to sums over the chunk's tokens."""
   *_, targets, weights = part
   over_tokens = lambda x: jnp.sum(weights * x)
-  cross_entropy = log_z - sums.of_target
+  cross_entropy = log_z - sums.of_target  # Eq. (1).
   z = options.z_loss * jnp.square(log_z)
   loss, distillation = cross_entropy + z, None
   if sums.tempered_z is not None:
     log_z_matched = log_z
     if sums.restricted_z is not None:
       log_z_matched = highest[0] + jnp.log(sums.restricted_z)
+    # Eq. (3), or eq. (12) with a top k; then eq. (4).
     matched = log_z_matched - sums.student / sums.tempered_z
     loss = (1 - omega) * cross_entropy + omega * matched + z
     teacher_log_z = highest[1] + jnp.log(sums.teacher_z)

@@ -59,7 +59,8 @@ class _Chip:
   cycles: float  # per second
 
 
-# The products of a chip's matrix units, and the clock that follows from them.
+# v5e's clock follows from its peak and its four matrix units of 128 x 128; the
+# other clocks are assumed.
 _CHIPS = {
   'v4': _Chip(275e12, 1.05e9),
   'v5e': _Chip(196.6e12, 1.5e9),

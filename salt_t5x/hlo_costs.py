@@ -51,13 +51,11 @@ class Costs:
     cycles: the compiler's estimate of all computation, memory traffic
       included, communication not.
     communicated_bytes: {kind of collective: bytes of the larger side}.
-    cycles_by_source: {op_name of the JAX program: its part of `cycles`}.
   """
 
   matrix_flops: float
   cycles: float
   communicated_bytes: dict[str, float]
-  cycles_by_source: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,6 @@ def read(text: str) -> Costs:
   """
   computations, entry = _parse(text)
   flops, cycles = 0.0, 0.0
-  by_source = collections.Counter()
   # By channel: one collective may be written as several instructions.
   moved = {}
   for name, (times, is_fused) in _runs(computations, entry).items():
@@ -88,10 +85,7 @@ def read(text: str) -> Costs:
     for instruction in computations[name]:
       found = re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
       if found and not is_fused:
-        cost = times * int(found[1])
-        cycles += cost
-        source = re.search(r'op_name="([^"]*)"', instruction.text)
-        by_source[source[1] if source else instruction.opcode] += cost
+        cycles += times * int(found[1])
       if instruction.opcode in ('convolution', 'dot'):
         flops += times * _flops(instruction, shapes)
       kind = instruction.opcode.removesuffix('-start')
@@ -107,7 +101,7 @@ def read(text: str) -> Costs:
   communicated = collections.Counter()
   for (kind, _), size in moved.items():
     communicated[kind] += size
-  return Costs(flops, cycles, dict(communicated), dict(by_source))
+  return Costs(flops, cycles, dict(communicated))
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
