@@ -216,15 +216,16 @@ def _over_chunks(
   run = functools.partial(_scan, options, with_gradients)
   return jax.lax.platform_dependent(
     *arrays,
-    cpu=functools.partial(run, True),
-    default=functools.partial(run, False),
+    cpu=functools.partial(run, 'cpu'),
+    tpu=functools.partial(run, 'tpu'),
+    default=functools.partial(run, 'default'),
   )
 
 
 def _scan(
   options: _Options,
   with_gradients: bool,
-  on_cpu: bool,
+  platform: str,
   hidden: Array,
   embedding: Array,
   teacher: tuple[Array, Array | None] | None,
@@ -260,7 +261,7 @@ def _scan(
       )
   heads = (embedding, teacher_embedding)
   step = functools.partial(
-    _chunk, options, on_cpu, tokens, heads, omega, with_gradients
+    _chunk, options, platform, tokens, heads, omega, with_gradients
   )
 
   def add_chunk(carry, index):
@@ -318,9 +319,39 @@ class _Sums(NamedTuple):
   restricted_z: Array | None  # Σ exp(u - max u), matched tokens; eq. (12)
 
 
+class _Tiles:
+  """V in equal tiles, which a loop goes over; one tile is no loop."""
+
+  def __init__(self, vocab_size: int, count: int):
+    self._count = count
+    self._size = vocab_size // count
+
+  def fold(self, add, first):
+    """`add(i, carry)` for all tiles i."""
+    if self._count == 1:
+      return add(0, first)
+    return jax.lax.fori_loop(0, self._count, add, first)
+
+  def cut(self, i, x: Array, axis: int = -1) -> Array:
+    """Tile i of an array that has V on an axis."""
+    if self._count == 1:
+      return x
+    return _cut(x, i * self._size, self._size, axis)
+
+  def put(self, i, x: Array, value: Array, axis: int = -1) -> Array:
+    """The array with another tile i."""
+    if self._count == 1:
+      return value
+    return jax.lax.dynamic_update_slice_in_dim(x, value, i * self._size, axis)
+
+  def tokens(self, i) -> Array:
+    """[size] int: the tokens of tile i."""
+    return i * self._size + jnp.arange(self._size)
+
+
 def _chunk(
   options: _Options,
-  on_cpu: bool,
+  platform: str,
   tokens: int,
   heads: tuple[Array, Array | None],
   omega: Array | None,
@@ -337,33 +368,17 @@ def _chunk(
   hidden, teacher_hidden, targets, weights = part
   embedding, teacher_embedding = heads
   vocab_size = embedding.shape[0]
-  tiles = _tiles(vocab_size) if on_cpu else 1
-  size = vocab_size // tiles
+  on_cpu = platform == 'cpu'
+  tiles = _Tiles(vocab_size, _tile_count(vocab_size) if on_cpu else 1)
   dtype = weights.dtype
   has_teacher = teacher_hidden is not None
   product = functools.partial(_product, dtype, on_cpu)
 
-  def fold(add, first):
-    return (
-      add(0, first) if tiles == 1 else jax.lax.fori_loop(0, tiles, add, first)
-    )
-
-  def cut(i, x, axis=-1):
-    return x if tiles == 1 else _cut(x, i * size, size, axis)
-
-  def put(i, x, value, axis=-1):
-    if tiles == 1:
-      return value
-    return jax.lax.dynamic_update_slice_in_dim(x, value, i * size, axis)
-
-  def vocabulary(i):
-    return i * size + jnp.arange(size)
-
   def logits_of(i, hidden, embedding):
     if embedding is None:
-      found = cut(i, _resized(hidden, -1, vocab_size)).astype(dtype)
+      found = tiles.cut(i, _resized(hidden, -1, vocab_size)).astype(dtype)
     else:
-      found = product('btd,vd->btv', hidden, cut(i, embedding, 0))
+      found = product('btd,vd->btv', hidden, tiles.cut(i, embedding, 0))
     return sharding.constrain(found, _LOGITS)
 
   def add_logits(i, carry):
@@ -372,10 +387,10 @@ def _chunk(
     if has_teacher:
       teacher = logits_of(i, teacher_hidden, teacher_embedding)
       if tokens < vocab_size:
-        teacher = jnp.where(vocabulary(i) < tokens, teacher, -jnp.inf)
+        teacher = jnp.where(tiles.tokens(i) < tokens, teacher, -jnp.inf)
       found.append(teacher)
     return (
-      [put(i, x, y) for x, y in zip(logits, found, strict=True)],
+      [tiles.put(i, x, y) for x, y in zip(logits, found, strict=True)],
       [
         jnp.maximum(x, jnp.max(y, axis=-1))
         for x, y in zip(highest, found, strict=True)
@@ -385,57 +400,34 @@ def _chunk(
   shape, models = targets.shape, 2 if has_teacher else 1
   empty = sharding.constrain(jnp.zeros((*shape, vocab_size), dtype), _LOGITS)
   lowest = jnp.full(shape, -jnp.inf, dtype)
-  logits, highest = fold(add_logits, ([empty] * models, [lowest] * models))
+  logits, highest = tiles.fold(
+    add_logits, ([empty] * models, [lowest] * models)
+  )
   top = None
   if options.top_k is not None:
     top = _kth(losses.without_negative_zero(logits[1]), options.top_k)
 
-  def matched(i, teacher):
-    """Where the target is not 0: [B, t, size] or None for everywhere."""
+  def matched(i, teacher=None):
+    """Where the target of eq. (3) or (12) is not 0, or None for everywhere."""
     if top is not None:
       least, last = top
       # Of equal logits the lower tokens come first.
-      return (teacher > least) | ((teacher == least) & (vocabulary(i) <= last))
-    return vocabulary(i) < tokens if tokens < vocab_size else None
-
-  def tempered(where, teacher):
-    """(log e, e) of `_Sums`, e being 0 where nothing is matched."""
-    log = options.teacher_temperature * (teacher - highest[1][..., None])
-    e = jnp.exp(log)
-    return log, e if where is None else jnp.where(where, e, 0.0)
-
-  def sums_of(i, u, teacher=None):
-    is_target = vocabulary(i) == targets[..., None]
-    total = functools.partial(jnp.sum, axis=-1)
-    exp_u = jnp.exp(u - highest[0][..., None])
-    sums = dict.fromkeys(_Sums._fields)
-    sums.update(z=total(exp_u), of_target=total(u, where=is_target))
-    if teacher is not None:
-      where = matched(i, teacher)
-      log, e = tempered(where, teacher)
-      sums.update(
-        teacher_z=total(jnp.exp(teacher - highest[1][..., None])),
-        teacher_of_target=total(teacher, where=is_target),
-        tempered_z=total(e),
-        tempered_log=total(e * log, where=where),
-        student=total(e * u),
+      return (teacher > least) | (
+        (teacher == least) & (tiles.tokens(i) <= last)
       )
-      if top is not None:
-        sums.update(restricted_z=total(exp_u, where=where))
-    return _Sums(**sums)
+    return tiles.tokens(i) < tokens if tokens < vocab_size else None
 
-  def first_of(i, logits, highest):
-    """The lowest token with the highest logit; V if there is none."""
-    # Not jnp.argmax, whose pairs XLA gathers where V is sharded.
-    found = jnp.where(
-      logits == highest[..., None], vocabulary(i).astype(dtype), vocab_size
-    )
-    return jnp.min(found, axis=-1)
+  def sums_of(i, *logits):
+    is_target = tiles.tokens(i) == targets[..., None]
+    return _sums(options, logits, highest, is_target, matched(i, *logits[1:]))
 
   def add_sums(i, carry):
     sums, choices = carry
-    found = [cut(i, x) for x in logits]
-    chosen = map(functools.partial(first_of, i), found, highest)
+    found = [tiles.cut(i, x) for x in logits]
+    chosen = [
+      _first(x, y, tiles.tokens(i), vocab_size)
+      for x, y in zip(found, highest, strict=True)
+    ]
     return (
       jax.tree.map(jnp.add, sums, sums_of(i, *found)),
       [jnp.minimum(x, y) for x, y in zip(choices, chosen, strict=True)],
@@ -443,49 +435,122 @@ def _chunk(
 
   first = jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype),
-    jax.eval_shape(lambda *x: sums_of(0, *(cut(0, y) for y in x)), *logits),
+    jax.eval_shape(
+      lambda *x: sums_of(0, *(tiles.cut(0, y) for y in x)), *logits
+    ),
   )
   unknown = jnp.full(shape, vocab_size, dtype)
-  sums, choices = fold(add_sums, (first, [unknown] * models))
+  sums, choices = tiles.fold(add_sums, (first, [unknown] * models))
   log_z = highest[0] + jnp.log(sums.z)
   result = _losses(options, omega, highest, log_z, sums, choices, part)
   if not with_gradients:
     return result, None, None
 
-  def d_logits(i, u, teacher=None):
-    """∂loss/∂u, [B, t, size]."""
-    is_target = vocabulary(i) == targets[..., None]
-    of_student = 1 + 2 * options.z_loss * log_z
-    # Per token first: a product less for each token of the vocabulary.
-    times = lambda x, y: (weights * x)[..., None] * y
-    exp_u = jnp.exp(u - highest[0][..., None])
-    if teacher is None:
-      return times(of_student / sums.z, exp_u) - times(1, is_target)
-    if top is not None:
-      of_student -= omega
-    where = matched(i, teacher)
-    found = times(of_student / sums.z, exp_u) - times(1 - omega, is_target)
-    if top is not None:
-      restricted = times(omega / sums.restricted_z, exp_u)
-      found += jnp.where(where, restricted, 0.0)
-    _, e = tempered(where, teacher)
-    return found - times(omega / sums.tempered_z, e)
+  def d_logits(i, logits):
+    is_target = tiles.tokens(i) == targets[..., None]
+    where = matched(i, *logits[1:])
+    found = _d_logits(
+      options, omega, logits, highest, log_z, sums, weights, is_target, where
+    )
+    return found.astype(hidden.dtype)
 
   parts = d_embedding.shape[0]
   by_part = lambda x: x.reshape(parts, -1, *x.shape[1:])
 
   def add_gradients(i, carry):
     d_hidden, d_embedding = carry
-    found = d_logits(i, *(cut(i, x) for x in logits)).astype(hidden.dtype)
-    d_hidden += product('btv,vd->btd', found, cut(i, embedding, 0))
+    tile = [tiles.cut(i, x) for x in logits]
+    found = d_logits(i, tile)
+    d_hidden += product('btv,vd->btd', found, tiles.cut(i, embedding, 0))
+    if platform == 'tpu':
+      # Once more: each matrix product then forms them as it reads the logits,
+      # on units that it leaves idle, and they are never written to memory.
+      found = d_logits(i, jax.lax.optimization_barrier(tile))
     d_rows = product('gbtv,gbtd->gvd', by_part(found), by_part(hidden))
-    d_embedding = put(i, d_embedding, cut(i, d_embedding, 1) + d_rows, axis=1)
+    d_rows += tiles.cut(i, d_embedding, 1)
+    d_embedding = tiles.put(i, d_embedding, d_rows, axis=1)
     return d_hidden, sharding.constrain(d_embedding, _PARTS)
 
-  d_hidden, d_embedding = fold(
+  d_hidden, d_embedding = tiles.fold(
     add_gradients, (jnp.zeros(hidden.shape, dtype), d_embedding)
   )
   return result, d_hidden.astype(hidden.dtype), d_embedding
+
+
+# --- Formulas, for a tile of V ------------------------------------------------
+#
+# `logits` are the student's and, if there is one, the teacher's: [B, t, size];
+# `highest` are the maxima over V, [B, t]. `is_target` and `where`, which tokens
+# are matched (None for all of them), are [B, t, size] bool.
+
+
+def _tempered(
+  options: _Options, teacher: Array, highest: Array, where: Array | None
+) -> tuple[Array, Array]:
+  """(log e, e) of `_Sums`, e being 0 where nothing is matched."""
+  log = options.teacher_temperature * (teacher - highest[..., None])
+  e = jnp.exp(log)
+  return log, e if where is None else jnp.where(where, e, 0.0)
+
+
+def _sums(
+  options: _Options, logits, highest, is_target: Array, where: Array | None
+) -> _Sums:
+  """The tile's part of the sums over V."""
+  total = functools.partial(jnp.sum, axis=-1)
+  exp_u = jnp.exp(logits[0] - highest[0][..., None])
+  sums = dict.fromkeys(_Sums._fields)
+  sums.update(z=total(exp_u), of_target=total(logits[0], where=is_target))
+  if len(logits) > 1:
+    u, t = logits
+    log, e = _tempered(options, t, highest[1], where)
+    sums.update(
+      teacher_z=total(jnp.exp(t - highest[1][..., None])),
+      teacher_of_target=total(t, where=is_target),
+      tempered_z=total(e),
+      tempered_log=total(e * log, where=where),
+      student=total(e * u),
+    )
+    if options.top_k is not None:
+      sums.update(restricted_z=total(exp_u, where=where))
+  return _Sums(**sums)
+
+
+def _first(logits: Array, highest: Array, tokens: Array, none: int) -> Array:
+  """[B, t]: the lowest token with the highest logit, or `none`."""
+  # Not jnp.argmax, whose pairs XLA gathers where V is sharded.
+  is_highest = logits == highest[..., None]
+  return jnp.min(
+    jnp.where(is_highest, tokens.astype(logits.dtype), none), axis=-1
+  )
+
+
+def _d_logits(
+  options: _Options,
+  omega: Array | None,
+  logits,
+  highest,
+  log_z: Array,
+  sums: _Sums,
+  weights: Array,
+  is_target: Array,
+  where: Array | None,
+) -> Array:
+  """∂loss/∂u, [B, t, size]; see the top of this file."""
+  of_student = 1 + 2 * options.z_loss * log_z
+  # Per token first: a product less for each token of the vocabulary.
+  times = lambda x, y: (weights * x)[..., None] * y
+  exp_u = jnp.exp(logits[0] - highest[0][..., None])
+  if len(logits) == 1:
+    return times(of_student / sums.z, exp_u) - times(1, is_target)
+  if options.top_k is not None:
+    of_student -= omega
+  found = times(of_student / sums.z, exp_u) - times(1 - omega, is_target)
+  if options.top_k is not None:
+    restricted = times(omega / sums.restricted_z, exp_u)
+    found += jnp.where(where, restricted, 0.0)
+  _, e = _tempered(options, logits[1], highest[1], where)
+  return found - times(omega / sums.tempered_z, e)
 
 
 def _losses(
@@ -554,7 +619,7 @@ def _batch_parts(batch: int) -> int:
   return parts if batch % parts == 0 else 1
 
 
-def _tiles(vocab_size: int) -> int:
+def _tile_count(vocab_size: int) -> int:
   """The number of equal tiles of about _TILE rows; 1 if V is sharded."""
   if sharding.count(_logits_axes()[2]) > 1:
     return 1
