@@ -28,7 +28,7 @@ import runs
 from salt_t5x import chunked_losses, losses, sharding
 from t5x import partitioning
 
-BATCH, LENGTH, CHUNK, WIDTH, ROWS = 8, 10, 4, 8, 512
+BATCH, LENGTH, CHUNK, WIDTH, ROWS = 16, 10, 4, 8, 512
 DEVICES = 8
 # (data, model) of the mesh, and t5x's standard rules or these.
 LAYOUTS = [
@@ -41,17 +41,36 @@ COLLECTIVE = re.compile(
 )
 
 
-def inputs():
+def inputs(kind, dtype):
   rng = np.random.default_rng(0)
-  normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
-  return dict(
+  normal = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+  x = dict(
     student_hidden=normal(BATCH, LENGTH, WIDTH) / 2,
-    student_embedding=normal(ROWS, WIDTH),
-    teacher_hidden=normal(BATCH, LENGTH, WIDTH) / 2,
-    # Fewer rows, which do not divide by the devices.
-    teacher_embedding=normal(ROWS - 3, WIDTH),
+    student_embedding=normal(ROWS, WIDTH).astype(np.float32),
     targets=rng.integers(0, ROWS - 3, (BATCH, LENGTH)),
-    weights=rng.integers(0, 2, (BATCH, LENGTH)).astype(np.float32),
+    # As a packed batch has them: examples of 1 to 4 tokens, the first of each
+    # not counted.
+    weights=(rng.random((BATCH, LENGTH)) < 0.6).astype(np.float32),
+  )
+  if kind != 'next token':
+    x |= dict(
+      teacher_hidden=normal(BATCH, LENGTH, WIDTH) / 2,
+      # Fewer rows, which do not divide by the devices.
+      teacher_embedding=normal(ROWS - 3, WIDTH),
+    )
+  return x
+
+
+def loss_of(kind, module, **more):
+  if kind == 'next token':
+    return functools.partial(module.next_token_loss, z_loss=0.01, **more)
+  return functools.partial(
+    module.distillation_loss,
+    distillation_weight=0.667,
+    teacher_temperature=0.5,
+    top_k=3 if kind == 'top k' else None,
+    z_loss=0.01,
+    **more,
   )
 
 
@@ -61,9 +80,31 @@ def with_gradients(loss, x):
     sums = loss(**arguments)
     return sums.loss, sums
 
-  return jax.value_and_grad(value, (0, 1), has_aux=True)(
+  (_, sums), gradients = jax.value_and_grad(value, (0, 1), has_aux=True)(
     x['student_hidden'], x['student_embedding']
   )
+  return sums, gradients
+
+
+def by_microbatches(count, loss, x):
+  """`with_gradients`, summed over a scan of microbatches as trainers do."""
+  is_head = lambda name: name.endswith('embedding')
+  rows = {
+    k: v.reshape(count, -1, *v.shape[1:])
+    for k, v in x.items()
+    if not is_head(k)
+  }
+  heads = {k: v for k, v in x.items() if is_head(k)}
+
+  def add(total, part):
+    sums, (d_hidden, d_embedding) = with_gradients(loss, heads | part)
+    return jax.tree.map(jnp.add, total, (sums, d_embedding)), d_hidden
+
+  zeros = lambda x: jnp.zeros(x.shape, x.dtype)
+  shapes = jax.eval_shape(lambda x: with_gradients(loss, x), x)
+  first = jax.tree.map(zeros, (shapes[0], shapes[1][1]))
+  (sums, d_embedding), d_hidden = jax.lax.scan(add, first, rows)
+  return sums, (d_hidden.reshape(x['student_hidden'].shape), d_embedding)
 
 
 def collectives(text):
@@ -81,20 +122,36 @@ def collectives(text):
   return found
 
 
-def compare(top_k):
-  """For each layout: (greatest relative error, collectives)."""
-  x = inputs()
-  options = dict(
-    distillation_weight=0.667,
-    teacher_temperature=0.5,
-    top_k=top_k,
-    z_loss=0.01,
+def errors(found, expected):
+  """[(dtype, greatest error beside the greatest value)] of all arrays."""
+
+  def error(a, b):
+    b = b.astype(np.float32)
+    return float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
+
+  return [
+    (str(a.dtype), error(a, b))
+    for a, b in zip(
+      jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    )
+  ]
+
+
+def compare(cases):
+  """For each (kind, dtype, microbatches), what `compare_one` finds."""
+  return [compare_one(*case) for case in cases]
+
+
+def compare_one(kind, dtype, microbatches):
+  """For each layout: (errors of the sums, of the gradients, collectives)."""
+  x = inputs(kind, dtype)
+  expected = jax.jit(functools.partial(with_gradients, loss_of(kind, losses)))(
+    x
   )
-  dense = functools.partial(losses.distillation_loss, **options)
-  expected = jax.jit(functools.partial(with_gradients, dense))(x)
-  chunked = functools.partial(
-    chunked_losses.distillation_loss, **options, chunk=CHUNK
-  )
+  chunked = loss_of(kind, chunked_losses, chunk=CHUNK)
+  run = functools.partial(with_gradients, chunked)
+  if microbatches > 1:
+    run = functools.partial(by_microbatches, microbatches, chunked)
   results = []
   for shape, rules in LAYOUTS:
     mesh = jax.sharding.Mesh(
@@ -102,36 +159,52 @@ def compare(top_k):
     )
     rules = rules or partitioning.standard_logical_axis_rules()
     with mesh, flax_partitioning.axis_rules(rules):
-      run = jax.jit(functools.partial(with_gradients, chunked))
-      compiled = run.lower(x).compile()
+      compiled = jax.jit(lambda x: run(x)).lower(x).compile()
       found = compiled(x)
-    errors = jax.tree.map(
-      lambda a, b: float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))),
-      found,
-      expected,
-    )
     results.append(
-      [max(jax.tree.leaves(errors)), collectives(compiled.as_text())]
+      [
+        *(errors(*pair) for pair in zip(found, expected, strict=True)),
+        collectives(compiled.as_text()),
+      ]
     )
   return results
 
 
-@pytest.mark.parametrize('top_k', [None, 3])
-def test_meshes_change_nothing_and_gather_no_vocabulary(top_k):
+# (loss, dtype, microbatches): one process for each dtype.
+CASES = {
+  'float32': [('next token', 1), ('full', 1), ('top k', 1), ('full', 2)],
+  'bfloat16': [('next token', 2), ('full', 2), ('top k', 1)],
+}
+
+
+@pytest.mark.parametrize('dtype', CASES)
+def test_meshes_change_nothing_and_gather_no_vocabulary(dtype):
+  cases = [(kind, dtype, count) for kind, count in CASES[dtype]]
   results = runs.call(
     'test_sharded_losses.compare',
-    top_k,
+    cases,
     engine_name='embedded',
     XLA_FLAGS=f'--xla_force_host_platform_device_count={DEVICES}',
   )
-  assert len(results) == len(LAYOUTS)
+  for (kind, _, microbatches), by_layout in zip(cases, results, strict=True):
+    assert len(by_layout) == len(LAYOUTS)
+    for result in by_layout:
+      check(kind, dtype, microbatches, *result)
+
+
+def check(kind, dtype, microbatches, of_sums, of_gradients, moved):
+  assert max(error for _, error in of_sums) < 1e-5
+  # The gradients' dtypes are those of what they are by.
+  assert [x for x, _ in of_gradients] == [dtype, 'float32']
+  tolerance = 1e-5 if dtype == 'float32' else 2**-7
+  assert max(error for _, error in of_gradients) < tolerance
   # What may travel in the loop: hidden states and, from every device, its own
   # top k. Neither logits nor gradients of the embedding do.
   tokens = BATCH * CHUNK
-  limit = tokens * max(WIDTH, (top_k or 0) * DEVICES)
+  limit = tokens * max(WIDTH, 3 * DEVICES if kind == 'top k' else 0)
   assert limit < tokens * ROWS // DEVICES
   assert limit < ROWS * WIDTH
-  for error, moved in results:
-    assert error < 1e-5
-    assert any(in_loop for in_loop, _ in moved)
-    assert max(size for in_loop, size in moved if in_loop) <= limit, moved
+  in_loops = [size for in_loop, size in moved if in_loop]
+  assert in_loops
+  if microbatches == 1:  # Microbatches are a loop, too.
+    assert max(in_loops) <= limit, moved
