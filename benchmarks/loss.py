@@ -22,13 +22,11 @@ beside dense's in the same round.
 """
 
 import functools
-import json
 import statistics
-import time
 
 from absl import app, flags
 import jax
-import tqdm
+import measure
 
 from salt_t5x import chunked_losses, losses
 
@@ -74,7 +72,7 @@ def _program(module, has_teacher: bool, arguments):
   others = dict(arguments)
   first = others.pop('student_hidden'), others.pop('student_embedding')
   program = jax.jit(run).lower(*first, others).compile()
-  return program, lambda: jax.block_until_ready(program(*first, others))
+  return program, lambda: program(*first, others)
 
 
 def _measure(dtype: str, has_teacher: bool) -> dict[str, float]:
@@ -83,22 +81,16 @@ def _measure(dtype: str, has_teacher: bool) -> dict[str, float]:
     name: _program(module, has_teacher, arguments)
     for name, module in (('dense', losses), ('chunked', chunked_losses))
   }
-  seconds = {name: [] for name in programs}
-  # In turn, so that a change of the machine's speed meets both of them.
-  for i in tqdm.trange(_ROUNDS.value + 1):
-    for name, (_, call) in programs.items():
-      start = time.perf_counter()
-      call()
-      if i:  # The first round warms up.
-        seconds[name].append(time.perf_counter() - start)
+  seconds = measure.seconds_in_turn(
+    {name: call for name, (_, call) in programs.items()}, _ROUNDS.value
+  )
   row = {}
   for name, (program, _) in programs.items():
     memory = program.memory_analysis()
     row[f'{name}_temporary_bytes'] = memory.temp_size_in_bytes
     row[f'{name}_output_bytes'] = memory.output_size_in_bytes
     row[f'{name}_seconds'] = statistics.median(seconds[name])
-  pairs = zip(seconds['chunked'], seconds['dense'], strict=True)
-  row['time_ratio'] = statistics.median(a / b for a, b in pairs)
+  row['time_ratio'] = measure.ratio(seconds['chunked'], seconds['dense'])
   return row
 
 
@@ -123,15 +115,14 @@ def main(argv):
       f'| {row["dense_seconds"]:.1f} | {row["chunked_seconds"]:.1f} '
       f'| {row["time_ratio"]:.2f} |'
     )
-  if _OUTPUT.value:
-    settings = {
-      'backend': jax.default_backend(),
+  measure.write(
+    _OUTPUT.value,
+    {
       'shape': [_BATCH, _LENGTH, _WIDTH, _ROWS],
       'chunk': _CHUNK.value,
-    }
-    with open(_OUTPUT.value, 'w', encoding='utf-8') as f:
-      json.dump(settings | {'losses': rows}, f, indent=2)
-      f.write('\n')
+      'losses': rows,
+    },
+  )
 
 
 if __name__ == '__main__':

@@ -26,18 +26,13 @@ and no sum: on a CPU, XLA fuses them into the product, which is then slower.
 """
 
 import functools
-import json
-import pathlib
-import platform
-import re
 import statistics
-import time
 
 from absl import app, flags
 import jax
 import jax.numpy as jnp
+import measure
 import seqio
-import tqdm
 
 from salt_t5x import losses, models, network, scoring
 
@@ -120,42 +115,27 @@ def _measure(model) -> dict[str, float]:
     name: jax.jit(functools.partial(run, model)).lower(params, batch).compile()
     for name, run in [('bare', _bare), ('score', _score)]
   }
-  seconds = {name: [] for name in programs}
-  # In turn, so that a change of the machine's speed meets both of them.
-  for i in tqdm.trange(_ROUNDS.value + 1):
-    for name, program in programs.items():
-      start = time.perf_counter()
-      jax.block_until_ready(program(params, batch))
-      if i:  # The first round warms up.
-        seconds[name].append(time.perf_counter() - start)
+  seconds = measure.seconds_in_turn(
+    {
+      name: functools.partial(program, params, batch)
+      for name, program in programs.items()
+    },
+    _ROUNDS.value,
+  )
   temporary = {
     name: program.memory_analysis().temp_size_in_bytes
     for name, program in programs.items()
   }
-  pairs = zip(seconds['bare'], seconds['score'], strict=True)
-  ratios = [bare / score for bare, score in pairs]
   tokens = targets.size
   return {
     'parameters': sum(x.size for x in jax.tree.leaves(params)),
     'bare_tokens_per_second': tokens / statistics.median(seconds['bare']),
     'score_tokens_per_second': tokens / statistics.median(seconds['score']),
-    'rate_ratio': statistics.median(ratios),
-    'rate_ratios': ratios,
+    'rate_ratio': measure.ratio(seconds['bare'], seconds['score']),
     'bare_temporary_bytes': temporary['bare'],
     'score_temporary_bytes': temporary['score'],
     'all_logits_bytes': 4 * tokens * _VOCAB_SIZE,
   }
-
-
-def _device() -> str:
-  """The accelerator's or the processor's name."""
-  device = jax.devices()[0]
-  if device.platform != 'cpu':
-    return device.device_kind
-  cpuinfo = pathlib.Path('/proc/cpuinfo')
-  text = cpuinfo.read_text() if cpuinfo.exists() else ''
-  names = re.findall(r'model name\s*: (.*)', text)
-  return f'{names[0]}, {len(names)} cores' if names else platform.machine()
 
 
 def main(argv):
@@ -172,18 +152,17 @@ def main(argv):
       f'| {row["score_tokens_per_second"]:.0f} | {row["rate_ratio"]:.1%} '
       f'| {row["score_temporary_bytes"] / 1e6:.0f} MB | {share:.0%} |'
     )
-  if _OUTPUT.value:
-    settings = {
-      'device': _device(),
+  measure.write(
+    _OUTPUT.value,
+    {
       'batch': _BATCH.value,
       'length': _LENGTH,
       'vocab_size': _VOCAB_SIZE,
       'top_k': _TOP_K,
       'chunk': _CHUNK.value,
-    }
-    with open(_OUTPUT.value, 'w', encoding='utf-8') as f:
-      json.dump(settings | {'teachers': rows}, f, indent=2)
-      f.write('\n')
+      'teachers': rows,
+    },
+  )
 
 
 if __name__ == '__main__':
