@@ -17,12 +17,9 @@
 Both functions take what their namesakes take, and return the same sums. They
 go over the positions in chunks; a chunk's logits live only while it is worked
 on. The gradients are formed in the same pass, since with a chunk's logits at
-hand they cost two matrix products and no recomputation:
-
-  ∂loss/∂u = w ((1 + 2 z log Z) P_θ - (1 - ω) onehot(x_t) - ω P_ζ^ρ)
-
-for the student's logits u, z-loss factor z and weight w (eq. 4; with ω = 0
-eq. 1). Only `loss` has gradients, by the student's hidden states and embedding.
+hand they cost two matrix products and no recomputation. Only `loss` has
+gradients, by the student's hidden states and embedding. The formulas are in
+`loss_tiles.py`.
 
 Sharding: the logits are split by the axis rules for ('batch', 'vocab'), V
 included. So over V there are only sums and maxima; nothing is gathered,
@@ -31,14 +28,12 @@ looked up. Each part of the batch sums a gradient of the embedding of its own;
 the parts meet once, after the last chunk.
 """
 
-import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from salt_t5x import losses, sharding
+from salt_t5x import loss_tiles, losses, sharded_top_k, sharding
 
 Array = jax.Array
 
@@ -47,21 +42,6 @@ _LOGITS = ('batch', None, 'vocab')
 _PARTS = ('batch', 'vocab', None)
 # Rows of the embedding in one product on a CPU.
 _TILE = 16_384
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-  """What is static; see `losses.distillation_loss`."""
-
-  chunk: int
-  z_loss: float
-  teacher_temperature: float = 1.0
-  top_k: int | None = None
-  vocab_size: int | None = None
-
-  def __post_init__(self):
-    if self.chunk < 1:
-      raise ValueError(f'chunk = {self.chunk}: it takes at least 1 position.')
 
 
 def next_token_loss(
@@ -93,7 +73,7 @@ def next_token_loss(
       student_hidden, None, targets, weights, z_loss=z_loss
     )
   return _loss(
-    _Options(chunk=chunk, z_loss=z_loss),
+    loss_tiles.Options(chunk=chunk, z_loss=z_loss),
     student_hidden,
     student_embedding,
     None,
@@ -157,7 +137,7 @@ def distillation_loss(
       z_loss=z_loss,
     )
   return _loss(
-    _Options(
+    loss_tiles.Options(
       chunk=chunk,
       z_loss=z_loss,
       teacher_temperature=teacher_temperature,
@@ -210,7 +190,7 @@ _loss.defvjp(_forward, _backward)
 
 
 def _over_chunks(
-  options: _Options, with_gradients: bool, *arrays
+  options: loss_tiles.Options, with_gradients: bool, *arrays
 ) -> tuple[losses.LossSums, tuple[Array, Array] | None]:
   """(the sums; ∂loss/∂hidden [B, T, D] and ∂loss/∂embedding [V_s, D])."""
   run = functools.partial(_scan, options, with_gradients)
@@ -223,7 +203,7 @@ def _over_chunks(
 
 
 def _scan(
-  options: _Options,
+  options: loss_tiles.Options,
   with_gradients: bool,
   platform: str,
   hidden: Array,
@@ -302,23 +282,6 @@ def _scan(
 # --- One chunk ----------------------------------------------------------------
 
 
-class _Sums(NamedTuple):
-  """Sums over V for each token, [B, t].
-
-  With e = exp(ρ (t - max t)) for the teacher's logits t, over the tokens that
-  eq. (4) or eq. (12) matches:
-  """
-
-  z: Array  # Σ exp(u - max u)
-  of_target: Array  # u(x_t)
-  teacher_z: Array | None  # Σ exp(t - max t)
-  teacher_of_target: Array | None  # t(x_t)
-  tempered_z: Array | None  # Σ e
-  tempered_log: Array | None  # Σ e log e
-  student: Array | None  # Σ e u
-  restricted_z: Array | None  # Σ exp(u - max u), matched tokens; eq. (12)
-
-
 class _Tiles:
   """V in equal tiles, which a loop goes over; one tile is no loop."""
 
@@ -350,7 +313,7 @@ class _Tiles:
 
 
 def _chunk(
-  options: _Options,
+  options: loss_tiles.Options,
   platform: str,
   tokens: int,
   heads: tuple[Array, Array | None],
@@ -405,7 +368,9 @@ def _chunk(
   )
   top = None
   if options.top_k is not None:
-    top = _kth(losses.without_negative_zero(logits[1]), options.top_k)
+    top = sharded_top_k.kth_largest(
+      losses.without_negative_zero(logits[1]), options.top_k, _LOGITS
+    )
 
   def matched(i, teacher=None):
     """Where the target of eq. (3) or (12) is not 0, or None for everywhere."""
@@ -419,13 +384,15 @@ def _chunk(
 
   def sums_of(i, *logits):
     is_target = tiles.tokens(i) == targets[..., None]
-    return _sums(options, logits, highest, is_target, matched(i, *logits[1:]))
+    return loss_tiles.vocab_sums(
+      options, logits, highest, is_target, matched(i, *logits[1:])
+    )
 
   def add_sums(i, carry):
     sums, choices = carry
     found = [tiles.cut(i, x) for x in logits]
     chosen = [
-      _first(x, y, tiles.tokens(i), vocab_size)
+      loss_tiles.first_highest(x, y, tiles.tokens(i), vocab_size)
       for x, y in zip(found, highest, strict=True)
     ]
     return (
@@ -442,14 +409,16 @@ def _chunk(
   unknown = jnp.full(shape, vocab_size, dtype)
   sums, choices = tiles.fold(add_sums, (first, [unknown] * models))
   log_z = highest[0] + jnp.log(sums.z)
-  result = _losses(options, omega, highest, log_z, sums, choices, part)
+  result = loss_tiles.loss_sums(
+    options, omega, highest, log_z, sums, choices, targets, weights
+  )
   if not with_gradients:
     return result, None, None
 
   def d_logits(i, logits):
     is_target = tiles.tokens(i) == targets[..., None]
     where = matched(i, *logits[1:])
-    found = _d_logits(
+    found = loss_tiles.d_logits(
       options, omega, logits, highest, log_z, sums, weights, is_target, where
     )
     return found.astype(hidden.dtype)
@@ -475,122 +444,6 @@ def _chunk(
     add_gradients, (jnp.zeros(hidden.shape, dtype), d_embedding)
   )
   return result, d_hidden.astype(hidden.dtype), d_embedding
-
-
-# --- Formulas, for a tile of V ------------------------------------------------
-#
-# `logits` are the student's and, if there is one, the teacher's: [B, t, size];
-# `highest` are the maxima over V, [B, t]. `is_target` and `where`, which tokens
-# are matched (None for all of them), are [B, t, size] bool.
-
-
-def _tempered(
-  options: _Options, teacher: Array, highest: Array, where: Array | None
-) -> tuple[Array, Array]:
-  """(log e, e) of `_Sums`, e being 0 where nothing is matched."""
-  log = options.teacher_temperature * (teacher - highest[..., None])
-  e = jnp.exp(log)
-  return log, e if where is None else jnp.where(where, e, 0.0)
-
-
-def _sums(
-  options: _Options, logits, highest, is_target: Array, where: Array | None
-) -> _Sums:
-  """The tile's part of the sums over V."""
-  total = functools.partial(jnp.sum, axis=-1)
-  exp_u = jnp.exp(logits[0] - highest[0][..., None])
-  sums = dict.fromkeys(_Sums._fields)
-  sums.update(z=total(exp_u), of_target=total(logits[0], where=is_target))
-  if len(logits) > 1:
-    u, t = logits
-    log, e = _tempered(options, t, highest[1], where)
-    sums.update(
-      teacher_z=total(jnp.exp(t - highest[1][..., None])),
-      teacher_of_target=total(t, where=is_target),
-      tempered_z=total(e),
-      tempered_log=total(e * log, where=where),
-      student=total(e * u),
-    )
-    if options.top_k is not None:
-      sums.update(restricted_z=total(exp_u, where=where))
-  return _Sums(**sums)
-
-
-def _first(logits: Array, highest: Array, tokens: Array, none: int) -> Array:
-  """[B, t]: the lowest token with the highest logit, or `none`."""
-  # Not jnp.argmax, whose pairs XLA gathers where V is sharded.
-  is_highest = logits == highest[..., None]
-  return jnp.min(
-    jnp.where(is_highest, tokens.astype(logits.dtype), none), axis=-1
-  )
-
-
-def _d_logits(
-  options: _Options,
-  omega: Array | None,
-  logits,
-  highest,
-  log_z: Array,
-  sums: _Sums,
-  weights: Array,
-  is_target: Array,
-  where: Array | None,
-) -> Array:
-  """∂loss/∂u, [B, t, size]; see the top of this file."""
-  of_student = 1 + 2 * options.z_loss * log_z
-  # Per token first: a product less for each token of the vocabulary.
-  times = lambda x, y: (weights * x)[..., None] * y
-  exp_u = jnp.exp(logits[0] - highest[0][..., None])
-  if len(logits) == 1:
-    return times(of_student / sums.z, exp_u) - times(1, is_target)
-  if options.top_k is not None:
-    of_student -= omega
-  found = times(of_student / sums.z, exp_u) - times(1 - omega, is_target)
-  if options.top_k is not None:
-    restricted = times(omega / sums.restricted_z, exp_u)
-    found += jnp.where(where, restricted, 0.0)
-  _, e = _tempered(options, logits[1], highest[1], where)
-  return found - times(omega / sums.tempered_z, e)
-
-
-def _losses(
-  options: _Options,
-  omega: Array | None,
-  highest: list[Array],
-  log_z: Array,
-  sums: _Sums,
-  choices: list[Array],
-  part,
-) -> losses.LossSums:
-  """From sums over V to sums over the chunk's tokens."""
-  *_, targets, weights = part
-  over_tokens = lambda x: jnp.sum(weights * x)
-  cross_entropy = log_z - sums.of_target  # Eq. (1).
-  z = options.z_loss * jnp.square(log_z)
-  loss, distillation = cross_entropy + z, None
-  if sums.tempered_z is not None:
-    log_z_matched = log_z
-    if sums.restricted_z is not None:
-      log_z_matched = highest[0] + jnp.log(sums.restricted_z)
-    # Eq. (3), or eq. (12) with a top k; then eq. (4).
-    matched = log_z_matched - sums.student / sums.tempered_z
-    loss = (1 - omega) * cross_entropy + omega * matched + z
-    teacher_log_z = highest[1] + jnp.log(sums.teacher_z)
-    entropy = jnp.log(sums.tempered_z) - sums.tempered_log / sums.tempered_z
-    distillation = losses.DistillationSums(
-      cross_entropy=over_tokens(matched),
-      teacher_cross_entropy=over_tokens(teacher_log_z - sums.teacher_of_target),
-      teacher_entropy=over_tokens(entropy),
-      agreement=over_tokens(choices[0] == choices[1]),
-    )
-  return losses.LossSums(
-    loss=over_tokens(loss),
-    weight=jnp.sum(weights),
-    cross_entropy=over_tokens(cross_entropy),
-    z_loss=over_tokens(z),
-    correct=over_tokens(choices[0] == targets),
-    distillation=distillation,
-  )
 
 
 # --- Arrays -------------------------------------------------------------------
@@ -654,44 +507,3 @@ def _resized(x: Array, axis: int, size: int) -> Array:
   missing = max(size - x.shape[axis], 0)
   x = jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
   return jax.lax.slice_in_dim(x, 0, size, axis=axis)
-
-
-def _kth(logits: Array, k: int) -> tuple[Array, Array]:
-  """The k-th largest logit and its token, each [B, T, 1].
-
-  Every device takes the top k of its own part of the vocabulary, and then of
-  all parts' top k: a top k over a sharded axis would gather that axis.
-  """
-  batch, _, vocab_size = logits.shape
-  batch_axes, _, vocab_axes = _logits_axes()
-  parts = sharding.count(vocab_axes)
-  if (
-    sharding.count((batch_axes, vocab_axes)) == 1
-    or batch % sharding.count(batch_axes)
-    or vocab_size % parts
-    or vocab_size // parts < k
-  ):
-    values, tokens = jax.lax.top_k(logits, k)
-    return values[..., -1:], tokens[..., -1:]
-
-  def of_all(logits):
-    values, tokens = jax.lax.top_k(logits, k)
-    if parts > 1:
-      tokens += jax.lax.axis_index(vocab_axes) * (vocab_size // parts)
-      # In the order of the tokens, so ties still go to the lower one.
-      values, tokens = (
-        jax.lax.all_gather(x, vocab_axes, axis=2, tiled=True)
-        for x in (values, tokens)
-      )
-      values, places = jax.lax.top_k(values, k)
-      tokens = jnp.take_along_axis(tokens, places, axis=-1)
-    return values[..., -1:], tokens[..., -1:]
-
-  spec = jax.sharding.PartitionSpec
-  return jax.shard_map(
-    of_all,
-    mesh=sharding.mesh(),
-    in_specs=spec(batch_axes, None, vocab_axes),
-    out_specs=spec(batch_axes),
-    check_vma=False,  # It cannot tell that gathered values are all alike.
-  )(logits)
