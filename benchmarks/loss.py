@@ -16,13 +16,18 @@
 
 Prints a table and writes one JSON: XLA's temporary memory, its outputs (the
 float32 gradient of the embedding alone is 1 GiB), and the time of one call
-beside dense's in the same round.
+beside dense's in the same round. Where EasyDeL can be imported, its chunked
+distillation loss takes part with the same chunks (0.3.0 was measured; it wants
+an environment of its own, with torch and pillow, and this repository on
+PYTHONPATH).
 
     python benchmarks/loss.py --output=loss.json
 """
 
 import functools
+import importlib.util
 import statistics
+import types
 
 from absl import app, flags
 import jax
@@ -56,10 +61,45 @@ def _arguments(dtype: str, has_teacher: bool):
   return found
 
 
+def _easydel_loss(
+  student_hidden,
+  student_embedding,
+  targets,
+  teacher_hidden,
+  teacher_embedding,
+  *,
+  distillation_weight,
+  teacher_temperature,
+  chunk,
+) -> losses.LossSums:
+  """The same work: it tempers the student's distribution, too."""
+  from easydel.trainers.distillation_trainer import _fn
+
+  head = student_embedding.astype(student_hidden.dtype)
+  loss, _ = _fn.chunked_distillation_loss(
+    student_hidden,
+    teacher_hidden,
+    lambda x: x @ head.T,
+    lambda x: x @ teacher_embedding.T,
+    labels=targets,
+    use_hard_labels=True,
+    temperature=1 / teacher_temperature,
+    alpha=distillation_weight,
+    chunk_size=chunk,
+  )
+  return types.SimpleNamespace(loss=loss)
+
+
+# {name: module}; EasyDeL only distils.
+_LOSSES = {'dense': losses, 'chunked': chunked_losses}
+if importlib.util.find_spec('easydel'):
+  _LOSSES['easydel'] = types.SimpleNamespace(distillation_loss=_easydel_loss)
+
+
 def _program(module, has_teacher: bool, arguments):
   name = 'distillation_loss' if has_teacher else 'next_token_loss'
   options = _DISTILLATION if has_teacher else {}
-  if module is chunked_losses:
+  if module is not losses:
     options = options | {'chunk': _CHUNK.value}
   loss = functools.partial(getattr(module, name), **options)
 
@@ -79,7 +119,8 @@ def _measure(dtype: str, has_teacher: bool) -> dict[str, float]:
   arguments = _arguments(dtype, has_teacher)
   programs = {
     name: _program(module, has_teacher, arguments)
-    for name, module in (('dense', losses), ('chunked', chunked_losses))
+    for name, module in _LOSSES.items()
+    if has_teacher or name != 'easydel'
   }
   seconds = measure.seconds_in_turn(
     {name: call for name, (_, call) in programs.items()}, _ROUNDS.value
@@ -90,7 +131,8 @@ def _measure(dtype: str, has_teacher: bool) -> dict[str, float]:
     row[f'{name}_temporary_bytes'] = memory.temp_size_in_bytes
     row[f'{name}_output_bytes'] = memory.output_size_in_bytes
     row[f'{name}_seconds'] = statistics.median(seconds[name])
-  row['time_ratio'] = measure.ratio(seconds['chunked'], seconds['dense'])
+  for name in set(seconds) - {'chunked'}:
+    row[f'ratio_to_{name}'] = measure.ratio(seconds['chunked'], seconds[name])
   return row
 
 
@@ -104,17 +146,20 @@ def main(argv):
     for has_teacher in (False, True)
   }
   print(
-    '| loss, dtype | dense, GiB | in chunks, GiB | outputs, GiB | dense, s '
-    '| in chunks, s | ratio |\n|---|---|---|---|---|---|---|'
+    '| loss, dtype | of | temporaries, GiB | outputs, GiB | s '
+    '| in chunks / this |\n|---|---|---|---|---|---|'
   )
   for name, row in rows.items():
-    gib = lambda key, row=row: f'{row[key] / 2**30:.2f}'
-    print(
-      f'| {name} | {gib("dense_temporary_bytes")} '
-      f'| {gib("chunked_temporary_bytes")} | {gib("chunked_output_bytes")} '
-      f'| {row["dense_seconds"]:.1f} | {row["chunked_seconds"]:.1f} '
-      f'| {row["time_ratio"]:.2f} |'
-    )
+    for of in _LOSSES:
+      if f'{of}_seconds' in row:
+        gib = [
+          f'{row[f"{of}_{kind}_bytes"] / 2**30:.2f}'
+          for kind in ('temporary', 'output')
+        ]
+        print(
+          f'| {name} | {of} | {gib[0]} | {gib[1]} | {row[f"{of}_seconds"]:.1f} '
+          f'| {row.get(f"ratio_to_{of}", 1):.2f} |'
+        )
   measure.write(
     _OUTPUT.value,
     {
