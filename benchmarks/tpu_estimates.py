@@ -51,6 +51,11 @@ _FILES = 'salt_t5x/gin'
 _OPTION = 'xla_tpu_scoped_vmem_limit_kib=65536'
 
 
+def _partitions() -> int:
+  """So that a chip holds at least 128 columns of the 8.6B student, of 4,096."""
+  return max(16, 256 * _SLICES.value // 32)
+
+
 def _estimate(recipe: str, output: pathlib.Path):
   subprocess.run(
     [
@@ -61,6 +66,7 @@ def _estimate(recipe: str, output: pathlib.Path):
       f'--gin_file={_FILES}/layouts/fully_sharded.gin',
       '--topology=v5e:16x16',
       f'--slices={_SLICES.value}',
+      f'--gin_bindings=NUM_MODEL_PARTITIONS={_partitions()}',
       f'--compiler_option={_OPTION}',
       f'--output={output}',
     ],
@@ -73,6 +79,8 @@ def _row(recipe: str, paper: float | None, found) -> str:
   plain, kd, teacher = (
     found[name] for name in ('plain step', 'KD step', estimate.TEACHER)
   )
+  if not (plain['fits'] and kd['fits']):
+    return f'| {recipe} | does not fit |' + ' – |' * 8
   seconds, flops = 'estimated_seconds', 'matrix_flops'
   return (
     f'| {recipe} | {plain["memory_bytes"] / 2**30:.2f} '
@@ -93,8 +101,10 @@ def main(argv):
     '# Compiler estimates',
     '',
     f'{256 * _SLICES.value} v5e chips, B = 2,048, T = 1,280, V = 256,000; '
-    f'layouts/fully_sharded.gin, {_OPTION}. These are estimates of XLA:TPU '
-    '(libtpu), without communication, and never ran on a TPU. (KD - plain) / '
+    f'layouts/fully_sharded.gin with {_partitions()} parts of V, no '
+    f'microbatches, {_OPTION}. These are estimates of XLA:TPU '
+    '(libtpu), without '
+    'communication, and never ran on a TPU. (KD - plain) / '
     "teacher is in passes of the teacher's forward pass compiled alone.",
     '',
     '| recipe | plain, GiB | KD, GiB | plain, s | of its matrix peak '

@@ -161,10 +161,15 @@ def make_mesh(topology: str, slices: int, num_partitions: int):
       f'not divide the {chips} chips of a slice, --topology={topology!r}.'
     )
   shape = (chips // num_partitions, num_partitions)
+  # Split: t5x takes any number of partitions that divides a slice, too.
   if slices > 1:
-    devices = mesh_utils.create_hybrid_device_mesh(shape, (slices, 1), devices)
+    devices = mesh_utils.create_hybrid_device_mesh(
+      shape, (slices, 1), devices, allow_split_physical_axes=True
+    )
   else:
-    devices = mesh_utils.create_device_mesh(shape, devices)
+    devices = mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
   return jax.sharding.Mesh(devices, ('data', 'model'))
 
 
@@ -305,8 +310,9 @@ def table(estimates: Mapping[str, Estimate]) -> str:
       'of the chips that share a batch; a smaller '
       'models.SaltDecoderOnlyModel.loss_chunk; '
       "network.TransformerConfig.remat_policy = 'full'; "
-      "teacher.Teacher.dtype = 'bfloat16'; layouts/fully_sharded.gin; or more "
-      'chips.',
+      "teacher.Teacher.dtype = 'bfloat16'; layouts/fully_sharded.gin, with "
+      'more NUM_MODEL_PARTITIONS if that leaves a chip fewer than 128 columns of D; '
+      'or more chips.',
     ]
   elif 'KD step' in estimates:
     plain, kd, teacher = (
@@ -383,7 +389,13 @@ def _compiler_options() -> dict[str, Any]:
     name, is_given, value = option.lstrip('-').partition('=')
     if not is_given:
       raise ValueError(f'--compiler_option={option!r}: write NAME=VALUE.')
-    found[name] = int(value) if value.isdigit() else value
+    # XLA takes numbers as numbers, e.g. exec_time_optimization_effort=-1.0.
+    for convert in (int, float, str):
+      try:
+        found[name] = convert(value)
+        break
+      except ValueError:
+        pass
   return found
 
 

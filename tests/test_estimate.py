@@ -109,6 +109,14 @@ def test_partitions_must_divide_the_chips():
 
 
 @needs_compiler
+@pytest.mark.parametrize('slices, partitions', [(1, 2), (1, 4), (2, 8)])
+def test_partitions_may_cut_across_the_torus(slices, partitions):
+  mesh = estimate.make_mesh('v5e:4x4', slices, partitions)
+  chips = 16 * slices
+  assert mesh.shape == {'data': chips // partitions, 'model': partitions}
+
+
+@needs_compiler
 @pytest.mark.parametrize('rules', ['standard', 'fully sharded'])
 def test_steps_compile_for_a_tpu(rules):
   mesh = estimate.make_mesh('v5e:2x2', 1, 2)
