@@ -311,8 +311,8 @@ def table(estimates: Mapping[str, Estimate]) -> str:
       'models.SaltDecoderOnlyModel.loss_chunk; '
       "network.TransformerConfig.remat_policy = 'full'; "
       "teacher.Teacher.dtype = 'bfloat16'; layouts/fully_sharded.gin, with "
-      'more NUM_MODEL_PARTITIONS if that leaves a chip fewer than 128 columns of D; '
-      'or more chips.',
+      'more NUM_MODEL_PARTITIONS if that leaves a chip fewer than 128 columns '
+      'of D; or more chips.',
     ]
   elif 'KD step' in estimates:
     plain, kd, teacher = (
