@@ -71,7 +71,6 @@ def _estimate(recipe: str, output: pathlib.Path):
       f'--output={output}',
     ],
     check=True,
-    stdout=subprocess.DEVNULL,
   )
 
 
@@ -100,15 +99,18 @@ def main(argv):
   lines = [
     '# Compiler estimates',
     '',
-    f'{256 * _SLICES.value} v5e chips, B = 2,048, T = 1,280, V = 256,000; '
+    f'{256 * _SLICES.value} v5e chips, T = 1,280, V = 256,000, the '
+    "recipes' batches (2,048; 1p5b_from_0p5b 1,024); "
     f'layouts/fully_sharded.gin with {_partitions()} parts of V, no '
     f'microbatches, {_OPTION}. These are estimates of XLA:TPU '
     '(libtpu), without '
-    'communication, and never ran on a TPU. (KD - plain) / '
-    "teacher is in passes of the teacher's forward pass compiled alone.",
+    'communication, gathers, scatters and copies, and never ran on a TPU. '
+    "(KD - plain) / teacher is in passes of the teacher's forward pass "
+    'compiled alone.',
     '',
     '| recipe | plain, GiB | KD, GiB | plain, s | of its matrix peak '
-    '| KD / plain | floor | by FLOPs | paper | (KD - plain) / teacher |',
+    '| KD / plain | plain + teacher | by FLOPs | paper '
+    '| (KD - plain) / teacher |',
     '|---|---|---|---|---|---|---|---|---|---|',
   ]
   for recipe, paper in tqdm.tqdm(_PAIRS.items()):

@@ -20,7 +20,7 @@ probabilities are one exponential of the scores, and the sum in softmax's
 derivative is that of the output times its cotangent: [T, h] arrays.
 
 Under `jax.checkpoint` the policy `SAVED` keeps the output and the log-sum-exp,
-so that nothing of the forward pass but Q, K and V is done twice.
+so that nothing of the forward pass but Q, K, V and the scores is done twice.
 
 Shapes: B batch, T queries, S keys, H query heads, K key and value heads,
 G = H / K queries of a head, h head width.

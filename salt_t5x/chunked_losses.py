@@ -217,11 +217,17 @@ def _scan(
   batch, length = targets.shape
   count = max(1, -(-length // options.chunk))
   # As even as can be: padding is work.
-  size = -(-length // count)
+  size = max(1, -(-length // count))
   dtype = jnp.promote_types(hidden.dtype, jnp.float32)
   weights = losses.weights_like(weights, targets, dtype)
   teacher_hidden, teacher_embedding = teacher or (None, None)
   rows = (hidden, teacher_hidden, targets, weights)
+  for x in jax.tree.leaves(rows):
+    if x.shape[:2] != targets.shape:
+      raise ValueError(
+        f'An array of shape {x.shape} for targets of {targets.shape}: hidden '
+        'states, targets and weights have one batch and one length.'
+      )
   rows = jax.tree.map(lambda x: _resized(x, 1, size * count), rows)
   # Cast and gathered once, not in every chunk.
   vocab_size = embedding.shape[0]
@@ -382,6 +388,16 @@ def _chunk(
       )
     return tiles.tokens(i) < tokens if tokens < vocab_size else None
 
+  if top is not None:
+
+    def add_matched(i, found):
+      u, teacher = (tiles.cut(i, x) for x in logits)
+      return jnp.maximum(
+        found, jnp.max(u, -1, where=matched(i, teacher), initial=-jnp.inf)
+      )
+
+    highest = [*highest, tiles.fold(add_matched, lowest)]
+
   def sums_of(i, *logits):
     is_target = tiles.tokens(i) == targets[..., None]
     return loss_tiles.vocab_sums(
@@ -393,7 +409,7 @@ def _chunk(
     found = [tiles.cut(i, x) for x in logits]
     chosen = [
       loss_tiles.first_highest(x, y, tiles.tokens(i), vocab_size)
-      for x, y in zip(found, highest, strict=True)
+      for x, y in zip(found, highest[:models], strict=True)
     ]
     return (
       jax.tree.map(jnp.add, sums, sums_of(i, *found)),
@@ -408,6 +424,9 @@ def _chunk(
   )
   unknown = jnp.full(shape, vocab_size, dtype)
   sums, choices = tiles.fold(add_sums, (first, [unknown] * models))
+  # As in the dense loss; no sum would tell.
+  is_row = (targets >= 0) & (targets < vocab_size)
+  sums = sums._replace(of_target=jnp.where(is_row, sums.of_target, jnp.nan))
   log_z = highest[0] + jnp.log(sums.z)
   result = loss_tiles.loss_sums(
     options, omega, highest, log_z, sums, choices, targets, weights
@@ -473,7 +492,10 @@ def _batch_parts(batch: int) -> int:
 
 
 def _tile_count(vocab_size: int) -> int:
-  """The number of equal tiles of about _TILE rows; 1 if V is sharded."""
+  """The number of equal tiles, of half of _TILE rows to _TILE.
+
+  1 if V is sharded, or has no such divisor.
+  """
   if sharding.count(_logits_axes()[2]) > 1:
     return 1
   least = -(-vocab_size // _TILE)

@@ -23,12 +23,13 @@ steps for a TPU topology with the compiler of the `libtpu` package, and prints
 whether they fit, what they compute and move, and the compiler's estimate of
 their time. There need be no TPU, no data and no teacher's checkpoint.
 
-The estimates leave communication out and were not checked on hardware: compare
-them with each other rather than with a clock.
+The estimates leave out communication, gathers, scatters and copies, and were
+not checked on hardware: compare them with each other, not with a clock.
 """
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -80,7 +81,7 @@ class Estimate:
     argument_bytes: {part: bytes} of what it holds before and after.
     matrix_flops: of matrix products.
     roofline_seconds: of `matrix_flops` at the chip's peak.
-    estimated_seconds: the compiler's estimate, without communication.
+    estimated_seconds: the compiler's estimate; see `hlo_costs.Costs.cycles`.
     communicated_bytes: {kind of collective: bytes of the larger side}.
   """
 
@@ -149,16 +150,21 @@ def make_mesh(topology: str, slices: int, num_partitions: int):
       platform='tpu', topology_name=topology, **more
     ).devices
   except Exception as e:
+    if importlib.util.find_spec('libtpu') is None:
+      raise ValueError(
+        f'--topology={topology!r} cannot be compiled for: that takes the '
+        "package libtpu, pip install 'salt_t5x[tpu]'."
+      ) from e
     raise ValueError(
-      f'--topology={topology!r} cannot be compiled for ({e}). It takes the '
-      "package libtpu: pip install 'salt_t5x[tpu]'. Topologies are e.g. "
-      "'v5e:16x16' and 'v5p:4x8x8'."
+      f'--topology={topology!r} cannot be compiled for ({e}). Topologies are '
+      "e.g. 'v5e:16x16' and 'v5p:4x8x8'."
     ) from e
   chips = len(devices) // slices
   if chips % num_partitions:
     raise ValueError(
-      f'partitioning.PjitPartitioner.num_partitions = {num_partitions} does '
-      f'not divide the {chips} chips of a slice, --topology={topology!r}.'
+      f'partitioning.PjitPartitioner.num_partitions = {num_partitions} '
+      '(NUM_MODEL_PARTITIONS of layouts/fully_sharded.gin) does not divide the '
+      f'{chips} chips of a slice, --topology={topology!r}.'
     )
   shape = (chips // num_partitions, num_partitions)
   # Split: t5x takes any number of partitions that divides a slice, too.
@@ -280,6 +286,11 @@ def _compile(
   )
 
 
+def _number(x: float, digits: int) -> str:
+  """With so many digits after the point, or three in all if it is small."""
+  return f'{x:.{digits}f}' if x >= 0.1 else f'{x:.3g}'
+
+
 def table(estimates: Mapping[str, Estimate]) -> str:
   """Markdown, per chip, with the ratios that matter below."""
   lines = [
@@ -289,9 +300,12 @@ def table(estimates: Mapping[str, Estimate]) -> str:
   ]
   for name, e in estimates.items():
     held = ' + '.join(
-      f'{part} {size / 2**30:.2f}' for part, size in e.argument_bytes.items()
+      f'{part} {_number(size / 2**30, 2)}'
+      for part, size in e.argument_bytes.items()
     )
-    memory = '?' if e.memory_bytes is None else f'{e.memory_bytes / 2**30:.2f}'
+    memory = '?'
+    if e.memory_bytes is not None:
+      memory = _number(e.memory_bytes / 2**30, 2)
     if not e.fits:
       lines.append(
         f'| {name} | does not fit: {memory} | {held} | – | – | – | – |'
@@ -300,8 +314,8 @@ def table(estimates: Mapping[str, Estimate]) -> str:
     moved = sum(e.communicated_bytes.values()) / 1e9
     lines.append(
       f'| {name} | {memory} | {held} | {e.matrix_flops:.3e} '
-      f'| {e.roofline_seconds:.3f} | {e.estimated_seconds:.3f} '
-      f'| {moved:.1f} |'
+      f'| {_number(e.roofline_seconds, 3)} | {_number(e.estimated_seconds, 3)} '
+      f'| {_number(moved, 1)} |'
     )
   if not all(e.fits for e in estimates.values()):
     lines += [
@@ -319,7 +333,7 @@ def table(estimates: Mapping[str, Estimate]) -> str:
       estimates[name] for name in ('plain step', 'KD step', TEACHER)
     )
     ratio = lambda get: get(kd) / get(plain)
-    floor = lambda get: 1 + get(teacher) / get(plain)
+    apart = lambda get: 1 + get(teacher) / get(plain)
     more = (kd.estimated_seconds - plain.estimated_seconds) / (
       teacher.estimated_seconds
     )
@@ -327,10 +341,10 @@ def table(estimates: Mapping[str, Estimate]) -> str:
     seconds = lambda e: e.estimated_seconds
     lines += [
       '',
-      f'KD step / plain step: {ratio(seconds):.3f} estimated '
-      f'(floor {floor(seconds):.3f}), {ratio(flops):.3f} by FLOPs '
-      f'(floor {floor(flops):.3f}). The floor is a plain step and the '
-      "teacher's forward pass.",
+      f'KD step / plain step: {ratio(seconds):.3f} estimated, '
+      f"{ratio(flops):.3f} by FLOPs. A plain step and the teacher's forward "
+      f'pass, compiled apart, make {apart(seconds):.3f} and '
+      f'{apart(flops):.3f}.',
       f"(KD - plain) / teacher's forward pass: {more:.3f} estimated.",
     ]
   return '\n'.join(lines)
@@ -363,8 +377,18 @@ def train(
       'utils.DatasetConfig.pack = True is not estimated; unset it.'
     )
   length = max(train_dataset_cfg.task_feature_lengths.values())
+  partitioner = on_mesh(partitioner, mesh)
+  rows = jax.sharding.NamedSharding(mesh, partitioner.data_partition_spec)
+  shape = (train_dataset_cfg.batch_size, length)
+  try:
+    rows.shard_shape(shape)
+  except ValueError as e:
+    raise ValueError(
+      f'BATCH_SIZE = {shape[0]} is not a multiple of the chips that share a '
+      f'batch ({rows.spec[0]!r} of {dict(mesh.shape)}).'
+    ) from e
   features = {
-    name: jax.ShapeDtypeStruct((train_dataset_cfg.batch_size, length), dtype)
+    name: jax.ShapeDtypeStruct(shape, dtype)
     for name, dtype in (
       ('decoder_input_tokens', jnp.int32),
       ('decoder_target_tokens', jnp.int32),
@@ -376,7 +400,7 @@ def train(
   return estimate(
     model,
     gin.get_bindings('salt_t5x.trainer.SaltTrainer'),
-    on_mesh(partitioner, mesh),
+    partitioner,
     features,
     chip,
     _compiler_options(),
@@ -418,6 +442,14 @@ def _define_flags():
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise ValueError(f'Not understood: {argv[1:]}')
+  if not flags.FLAGS.gin_file:
+    raise ValueError(
+      "--gin_file is missing: give a training run's files, e.g. "
+      'salt_t5x/gin/recipes/2p8b_from_1p5b.gin.'
+    )
+  output = flags.FLAGS.output
+  if output:  # Compiling takes minutes: what cannot be written is told first.
+    epath.Path(output).parent.mkdir(parents=True, exist_ok=True)
   gin_utils.parse_gin_flags(
     flags.FLAGS.gin_search_paths,
     # Last: what a run must name and costs do not depend on.
@@ -426,16 +458,20 @@ def main(argv: Sequence[str]) -> None:
   )
   found = gin.get_configurable(train)()
   print(table(found))
-  if flags.FLAGS.output:
+  if output:
     result = {name: dataclasses.asdict(e) for name, e in found.items()}
-    text = json.dumps(result, indent=2) + '\n'
-    epath.Path(flags.FLAGS.output).write_text(text)
+    epath.Path(output).write_text(json.dumps(result, indent=2) + '\n')
 
 
 if __name__ == '__main__':
   # No TPU is looked for: the compiler alone is needed.
   jax.config.update('jax_platforms', 'cpu')
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  for name, value in (
+    ('TPU_SKIP_MDS_QUERY', '1'),
+    ('TPU_WORKER_HOSTNAMES', 'localhost'),
+    ('TPU_ACCELERATOR_TYPE', 'v5litepod-256'),
+  ):
+    os.environ.setdefault(name, value)
   # Estimates may run side by side.
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   _define_flags()

@@ -48,8 +48,8 @@ class Costs:
 
   Attributes:
     matrix_flops: of matrix products; a multiplication and an addition are two.
-    cycles: the compiler's estimate of all computation, memory traffic
-      included, communication not.
+    cycles: the compiler's estimates, memory traffic included. It gives none
+      for communication, nor for gathers, scatters and copies.
     communicated_bytes: {kind of collective: bytes of the larger side}.
   """
 
@@ -96,7 +96,11 @@ def read(text: str) -> Costs:
           shapes.get(o, '')
           for o in re.findall(r'%([\w.-]+)', _arguments(instruction))
         ]
-        size = max(_bytes(instruction.shape), sum(map(_bytes, operands)))
+        size = sum(map(_bytes, operands))
+        if kind == instruction.opcode:
+          size = max(size, _bytes(instruction.shape))
+        else:  # A start gives its operands back, and then what it makes.
+          size = max(size, _bytes(instruction.shape) - size)
         moved[key] = max(moved.get(key, 0), times * size)
   communicated = collections.Counter()
   for (kind, _), size in moved.items():

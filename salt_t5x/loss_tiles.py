@@ -16,8 +16,9 @@
 
 What `chunked_losses` adds up. `logits` are the student's u and, if there is a
 teacher, the teacher's t: [B, t, size]; `highest` are their maxima over all of
-V, [B, t]. `is_target` and `where`, the tokens that eq. (3) or eq. (12) matches
-(None for all of them), are [B, t, size] bool.
+V and, with a top k, the student's over the tokens matched: [B, t]. `is_target`
+and `where`, the tokens that eq. (3) or eq. (12) matches (None for all of them),
+are [B, t, size] bool.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ class Sums(NamedTuple):
   """Sums over V for each token, [B, t].
 
   With e = exp(ρ (t - max t)) for the teacher's logits t, over the tokens that
-  eq. (4) or eq. (12) matches:
+  eq. (3) or eq. (12) matches:
   """
 
   z: Array  # Σ exp(u - max u)
@@ -62,7 +63,7 @@ class Sums(NamedTuple):
   tempered_z: Array | None  # Σ e
   tempered_log: Array | None  # Σ e log e
   student: Array | None  # Σ e u
-  restricted_z: Array | None  # Σ exp(u - max u), matched tokens; eq. (12)
+  restricted_z: Array | None  # Σ exp(u - max u), both over these; eq. (12)
 
 
 def _tempered(
@@ -97,6 +98,8 @@ def vocab_sums(
       student=total(e * u),
     )
     if options.top_k is not None:
+      # By a maximum of their own: all may be far below the student's choice.
+      exp_u = jnp.exp(u - highest[2][..., None])
       found.update(restricted_z=total(exp_u, where=where))
   return Sums(**found)
 
@@ -123,9 +126,9 @@ def d_logits(
   is_target: Array,
   where: Array | None,
 ) -> Array:
-  """∂loss/∂u, [B, t, size]: eq. (4), or with no teacher eq. (1).
+  """∂loss/∂u, [B, t, size]: of eq. (4), or with no teacher of eq. (1).
 
-  w ((1 + 2 z log Z) P_θ - (1 - ω) onehot(x_t) - ω P_ζ^ρ), or for eq. (12)
+  w ((1 + 2 z log Z) P_θ - (1 - ω) onehot(x_t) - ω P_ζ^ρ), or with eq. (12)
 
   w ((1 - ω + 2 z log Z) P_θ + ω P_θ|top k - (1 - ω) onehot(x_t) - ω P_ζ^ρ,k)
 
@@ -150,6 +153,7 @@ def d_logits(
     of_student -= omega
   found = times(of_student / sums.z, exp_u) - times(1 - omega, is_target)
   if options.top_k is not None:
+    exp_u = jnp.exp(logits[0] - highest[2][..., None])
     restricted = times(omega / sums.restricted_z, exp_u)
     found += jnp.where(where, restricted, 0.0)
   _, e = _tempered(options, logits[1], highest[1], where)
@@ -185,7 +189,7 @@ def loss_sums(
   if sums.tempered_z is not None:
     log_z_matched = log_z
     if sums.restricted_z is not None:
-      log_z_matched = highest[0] + jnp.log(sums.restricted_z)
+      log_z_matched = highest[2] + jnp.log(sums.restricted_z)
     # Eq. (3), or eq. (12) with a top k; then eq. (4).
     matched = log_z_matched - sums.student / sums.tempered_z
     loss = (1 - omega) * cross_entropy + omega * matched + z

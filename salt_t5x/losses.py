@@ -105,11 +105,9 @@ def _at(values: Array, indices: Array) -> Array:
 
 def weights_like(weights: Array | None, targets: Array, dtype) -> Array:
   """[B, T] weights in `dtype`; ones if there are none."""
-  return (
-    jnp.ones(targets.shape, dtype)
-    if weights is None
-    else (weights.astype(dtype))
-  )
+  if weights is None:
+    return jnp.ones(targets.shape, dtype)
+  return jnp.broadcast_to(weights.astype(dtype), targets.shape)
 
 
 def check_top_k(top_k: int, tokens: int) -> None:

@@ -137,9 +137,9 @@ def attention_mask(
       prefix LM) attend to each other in both directions.
 
   Returns:
-    [B, 1, T, T] bool (query, key), or None if that is plainly causal, so that
-    fused kernels apply. Padding on the right needs no key mask: real positions
-    look ahead only within a prefix, which excludes padding.
+    [B, 1, T, T] bool (query, key), or None if that is plainly causal. Padding
+    on the right needs no key mask: real positions look ahead
+    only within a prefix, which excludes padding.
   """
   if decoder_segment_ids is None and decoder_causal_attention is None:
     return None

@@ -205,6 +205,58 @@ def test_negative_zero_ties_with_zero():
     assert sums.distillation.teacher_entropy == 0
 
 
+@pytest.mark.parametrize('gap', [10, 87, 88, 89, 1000])
+def test_a_top_k_far_below_the_students_choice(gap):
+  x = dict(
+    student_hidden=jnp.ones((1, 1, 1)),
+    student_embedding=jnp.array([[0.0], [1.0], [gap]]),
+    teacher_hidden=jnp.ones((1, 1, 1)),
+    teacher_embedding=jnp.array([[5.0], [1.0], [0.0]]),
+    targets=jnp.zeros((1, 1), int),
+  )
+  options = DISTILLATION | {'top_k': 2}
+  expected = with_gradients(losses.distillation_loss, x, **options)
+  found = with_gradients(
+    chunked_losses.distillation_loss, x, **options, chunk=1
+  )
+  assert np.isfinite(expected[0].loss)
+  assert_equal(found, expected)
+
+
+@pytest.mark.parametrize('name', ['teacher_hidden', 'targets', 'weights'])
+def test_arrays_of_another_length_are_an_error(name):
+  x = fixed(True)
+  x['weights'] = jnp.ones(x['targets'].shape)
+  x[name] = x[name][:, :-2]
+  with pytest.raises(ValueError, match='one batch and one length|broadcast'):
+    chunked_losses.distillation_loss(**x, **DISTILLATION, chunk=4)
+
+
+def test_weights_broadcast_as_in_dense():
+  x = fixed() | {'weights': jnp.linspace(0, 1, 8)[:, None]}
+  assert_equal(
+    with_gradients(chunked_losses.next_token_loss, x, chunk=5),
+    with_gradients(losses.next_token_loss, x),
+  )
+
+
+@pytest.mark.parametrize('target', [-100, 64, 99])
+def test_a_target_that_is_no_row_is_nan(target):
+  x = fixed()
+  x['targets'][0, 0] = target
+  assert np.isnan(losses.next_token_loss(**x).loss)
+  assert np.isnan(chunked_losses.next_token_loss(**x, chunk=5).loss)
+
+
+def test_no_positions():
+  x = fixed(True, length=0)
+  sums, gradients = with_gradients(
+    chunked_losses.distillation_loss, x, **DISTILLATION, chunk=5
+  )
+  assert sums.loss == sums.weight == 0
+  assert gradients[0].shape == x['student_hidden'].shape
+
+
 def test_an_empty_chunk_is_an_error():
   with pytest.raises(ValueError, match='chunk = 0'):
     chunked_losses.next_token_loss(**fixed(), chunk=0)
