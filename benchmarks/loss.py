@@ -37,6 +37,9 @@ from salt_t5x import chunked_losses, losses
 
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds; the median counts.')
 _CHUNK = flags.DEFINE_integer('chunk', 128, 'Positions in a chunk.')
+_DTYPES = flags.DEFINE_list(
+  'dtypes', ['bfloat16', 'float32'], 'Of the hidden states.'
+)
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
 
 _BATCH, _LENGTH, _WIDTH, _ROWS = 2, 1280, 1024, 262_144
@@ -142,7 +145,7 @@ def main(argv):
     f'{"KD" if has_teacher else "next token"}, {dtype}': _measure(
       dtype, has_teacher
     )
-    for dtype in ('bfloat16', 'float32')
+    for dtype in _DTYPES.value
     for has_teacher in (False, True)
   }
   print(
