@@ -73,6 +73,8 @@ setuptools.setup(
       'grain',
       'jaxtyping',
     ],
+    # Few-shot tasks.
+    'evaluate': ['lm-eval==0.4.13'],
     # salt_t5x.estimate, and training on TPUs.
     'tpu': ['jax[tpu]>=0.10.2,<0.13'],
     'test': [

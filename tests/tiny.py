@@ -135,6 +135,16 @@ class LogitsOnly(flax.linen.Module):
     return network.Transformer(self.config, name='inner')(*args, **kwargs)
 
 
+@functools.cache
+def jitted(module):
+  """The module's forward pass: (parameters, *its arguments) to logits."""
+  return jax.jit(
+    lambda params, *args, **kwargs: module.apply(
+      {'params': params}, *args, **kwargs
+    )
+  )
+
+
 def make_trainer(
   model=None,
   summary_dir=None,

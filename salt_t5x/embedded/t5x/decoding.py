@@ -59,6 +59,7 @@ def temperature_sample(
   topk: int = 1,
   cache_offset: int = 0,
   initial_index: Array | None = None,
+  logit_callback_fn: Callable[[Array, DecodingState], Array] | None = None,
 ) -> tuple[Array, Array]:
   """Samples from the k most likely tokens (greedily for `topk` = 1).
 
@@ -73,6 +74,7 @@ def temperature_sample(
     topk: tokens to choose among, or 0 for all.
     cache_offset: unused here, as rows are never repeated.
     initial_index: [B] position of each prompt's last token, or None for 0.
+    logit_callback_fn: what becomes of [B, V] logits before a token is chosen.
 
   Returns:
     ([B, 1, T] tokens: prompt (without its shift) and continuation; [B, 1]
@@ -110,6 +112,8 @@ def temperature_sample(
       index, sequences, sequences[rows, index][:, None], cache
     )
     logits, cache = tokens_to_logits(state)
+    if logit_callback_fn is not None:
+      logits = logit_callback_fn(logits, state)
     token, log_prob = choose(logits, sub_rng)
     # A row that is done (ended or full) stays as it is until all are; what
     # follows its end is 0 already.
