@@ -17,8 +17,8 @@
 Prints a table and writes one JSON: XLA's temporary memory, its outputs (the
 float32 gradient of the embedding alone is 1 GiB), and the time of one call
 beside dense's in the same round. Where EasyDeL can be imported, its chunked
-distillation loss takes part with the same chunks (0.3.0 was measured; it wants
-an environment of its own, with torch and pillow, and this repository on
+distillation loss takes part with the same chunks (written for 0.3.0, which
+wants an environment of its own, with torch and pillow, and this repository on
 PYTHONPATH).
 
     python benchmarks/loss.py --output=loss.json
@@ -74,7 +74,7 @@ def _easydel_loss(
   distillation_weight,
   teacher_temperature,
   chunk,
-) -> losses.LossSums:
+):
   """The same work: it tempers the student's distribution, too."""
   from easydel.trainers.distillation_trainer import _fn
 
@@ -168,6 +168,7 @@ def main(argv):
     {
       'shape': [_BATCH, _LENGTH, _WIDTH, _ROWS],
       'chunk': _CHUNK.value,
+      'rounds': _ROUNDS.value,
       'losses': rows,
     },
   )

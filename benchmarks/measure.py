@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """What the benchmarks share: calls timed in turn, and the machine's name."""
 
 from collections.abc import Callable, Mapping

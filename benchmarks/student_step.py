@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """A training step of the student's network beside t5x's example network.
 
 Both train by next-token prediction with Adafactor, at equal sizes, in float32;
@@ -42,7 +41,7 @@ _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
 
 # {name: ((B, T), size)}.
 _SHAPES = {
-  # As `make salt` trains.
+  # About the size of `make salt`.
   'D = 128, V = 4,096': (
     (4, 256),
     dict(
@@ -103,12 +102,12 @@ def _models(size: dict[str, int]) -> dict[str, t5x_models.DecoderOnlyModel]:
     ),
   )
   return {
-    'salt_t5x': models.SaltDecoderOnlyModel(
-      module=network.Transformer(ours), **options
-    ),
-    'scanned': models.SaltDecoderOnlyModel(
-      module=network.Transformer(scanned), **options
-    ),
+    **{
+      name: models.SaltDecoderOnlyModel(
+        module=network.Transformer(config), **options
+      )
+      for name, config in (('salt_t5x', ours), ('scanned', scanned))
+    },
     't5x': t5x_models.DecoderOnlyModel(
       module=example.DecoderWrapper(theirs), **options
     ),

@@ -118,8 +118,9 @@ def main(argv):
     if not path.exists():
       _estimate(recipe, path)
     lines.append(_row(recipe, paper, json.loads(path.read_text())))
-  text = '\n'.join(lines) + '\n'
-  (folder / 'README.md').write_text(text)
+    # After each, as each takes minutes.
+    text = '\n'.join(lines) + '\n'
+    (folder / 'README.md').write_text(text)
   print(text)
 
 

@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """A `language_model.LanguageModel` as lm-eval sees models.
 
 lm-eval has the tasks, prompts and metrics of few-shot evaluation; this says how

@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """A trained model, compiled to judge texts and to continue them.
 
 `LanguageModel` takes token ids; `harness.py` makes it a model of lm-eval. Texts
@@ -207,35 +206,10 @@ class LanguageModel:
   def _run(self, program: Callable[..., PyTree], *arrays: np.ndarray) -> PyTree:
     # Every host has all of the batch, and gives its devices their parts.
     arrays = [
-      jax.make_array_from_callback(
-        x.shape, self._sharding, functools.partial(x.__getitem__)
-      )
+      jax.make_array_from_callback(x.shape, self._sharding, x.__getitem__)
       for x in arrays
     ]
     return program(self._params, *arrays)
-
-
-def features(targets: Array, context_lengths: Array) -> dict[str, Array]:
-  """A decoder-only model's features of contexts and their continuations.
-
-  Args:
-    targets: [B, T] int, the context, the continuation and zeros.
-    context_lengths: [B] int, tokens of the context.
-
-  Returns:
-    {feature: [B, T]}, those that a prefix LM's converter makes of such "inputs"
-    and "targets".
-  """
-  positions = jnp.arange(targets.shape[1])
-  is_context = positions < context_lengths[:, None]
-  # As the inputs are shifted right, the prefix is a position longer.
-  prefix = positions <= context_lengths[:, None]
-  return {
-    'decoder_input_tokens': jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
-    'decoder_target_tokens': targets,
-    'decoder_loss_weights': ((targets > 0) & ~is_context).astype(jnp.int32),
-    'decoder_causal_attention': prefix.astype(jnp.int32),
-  }
 
 
 def _judge(
@@ -248,7 +222,7 @@ def _judge(
   """([B] log-likelihood of the continuations, [B] whether they are greedy)."""
   log_perplexity, is_highest = scoring.token_statistics(
     *models.hidden_and_embedding(
-      model, params, features(targets, lengths[:, 0])
+      model, params, scoring.features_of(targets, lengths[:, 0])
     ),
     targets,
     vocab_size=model.output_vocabulary.vocab_size,
@@ -281,7 +255,7 @@ def _continue(
 
   found, _ = model.predict_batch_with_aux(
     params,
-    features(tokens, lengths[:, 0]),
+    scoring.features_of(tokens, lengths[:, 0]),
     decoder_params={'temperature': 0.0, 'logit_callback_fn': tokens_only},
   )
   # t5x writes the end-of-sequence token and zeros after it.

@@ -138,8 +138,8 @@ def attention_mask(
 
   Returns:
     [B, 1, T, T] bool (query, key), or None if that is plainly causal. Padding
-    on the right needs no key mask: real positions look ahead
-    only within a prefix, which excludes padding.
+    on the right needs no key mask: real positions look ahead only within a
+    prefix, which excludes padding.
   """
   if decoder_segment_ids is None and decoder_causal_attention is None:
     return None

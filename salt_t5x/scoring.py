@@ -162,20 +162,30 @@ def scores(
   }
 
 
-def features_of(targets: Array) -> dict[str, Array]:
-  """A decoder-only model's features of sequences without a prefix.
+def features_of(
+  targets: Array, context_lengths: Array | None = None
+) -> dict[str, Array]:
+  """A decoder-only model's features of sequences.
 
   Args:
     targets: [B, T] int; 0 is padding.
+    context_lengths: [B] int, how many tokens of each are a prefix LM's
+      "inputs"; None for sequences without a prefix.
 
   Returns:
     {feature: [B, T]}, those that seqio's converters make of such sequences.
   """
+  if context_lengths is None:
+    context_lengths = jnp.zeros(targets.shape[:1], jnp.int32)
+  positions, lengths = jnp.arange(targets.shape[1]), context_lengths[:, None]
   return {
     'decoder_input_tokens': jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
     'decoder_target_tokens': targets,
-    'decoder_loss_weights': (targets > 0).astype(jnp.int32),
-    'decoder_causal_attention': jnp.zeros_like(targets).at[:, 0].set(1),
+    'decoder_loss_weights': ((targets > 0) & (positions >= lengths)).astype(
+      jnp.int32
+    ),
+    # As the inputs are shifted right, the prefix is a position longer.
+    'decoder_causal_attention': (positions <= lengths).astype(jnp.int32),
   }
 
 

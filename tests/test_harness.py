@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """What lm-eval asks of a t5x model, held against one sequence at a time."""
 
 import json

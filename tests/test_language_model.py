@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """Log-likelihoods and continuations, held against one sequence at a time."""
 
 import jax
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from salt_t5x import feature_converters, language_model
+from salt_t5x import feature_converters, language_model, scoring
 from t5x import partitioning
 import tiny
 
@@ -141,7 +140,7 @@ def test_features_are_the_converters():
     converter(data, {'inputs': 8, 'targets': 8}).as_numpy_iterator()
   )
   targets = np.array([[*context, *continuation, 0, 0, 0]])
-  found = language_model.features(targets, np.array([3]))
+  found = scoring.features_of(targets, np.array([3]))
   assert found.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_array_equal(found[name][0], value, err_msg=name)

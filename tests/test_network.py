@@ -31,6 +31,7 @@ import seqio
 
 from salt_t5x import engine, network
 from t5x import adafactor, decoding, models
+import tiny
 
 SIZES = pathlib.Path(__file__).parents[1] / 'gin' / 'sizes'
 V, D, H, B, T = 61, 24, 4, 2, 12
@@ -86,20 +87,6 @@ def unstack(params):
 
 def some_tokens(shape=(B, T), seed=0):
   return np.random.default_rng(seed).integers(2, V, shape).astype(np.int32)
-
-
-@functools.cache
-def jitted(module, method=None):
-  """A cached jit of the module on what follows the parameters."""
-
-  @functools.partial(jax.jit, static_argnames='names')
-  def run(params, args, kwargs, names):
-    assert names == tuple(kwargs)
-    return module.apply({'params': params}, *args, **kwargs, method=method)
-
-  return lambda params, *args, **kwargs: np.asarray(
-    run(params, args, kwargs, tuple(kwargs))
-  )
 
 
 def numpy_logits(params, tokens, mask, positions):
@@ -251,7 +238,7 @@ def test_annotations_hold_on_a_mesh():
     ('layers', None),
   )
   module, tokens = make(), some_tokens()
-  plain = jitted(module)(parameters(), tokens, tokens)
+  plain = tiny.jitted(module)(parameters(), tokens, tokens)
   mesh = jax.sharding.Mesh(
     np.array(jax.devices()[:1]).reshape(1, 1), ('data', 'model')
   )
@@ -269,7 +256,7 @@ def test_annotations_hold_on_a_mesh():
 @pytest.mark.parametrize('num_kv_heads', [H, 2, 1])
 def test_forward_matches_numpy(num_kv_heads):
   params, tokens = parameters(num_kv_heads), some_tokens()
-  logits = jitted(make(num_kv_heads=num_kv_heads))(params, tokens, tokens)
+  logits = tiny.jitted(make(num_kv_heads=num_kv_heads))(params, tokens, tokens)
   expected = numpy_logits(params, tokens, causal_mask(), np.arange(T)[None])
   assert logits.dtype == np.float32
   np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=2e-5)
@@ -285,7 +272,7 @@ def test_packed_prefix_lm_matches_numpy():
         same = SEGMENTS[b, i] == SEGMENTS[b, j]
         mask[b, i, j] = same and (j <= i or together)
   expected = numpy_logits(parameters(), tokens, mask, POSITIONS)
-  logits = jitted(make())(
+  logits = tiny.jitted(make())(
     parameters(), tokens, tokens, SEGMENTS, POSITIONS, PREFIX
   )
   np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=2e-5)
@@ -312,15 +299,15 @@ def test_logits_are_hidden_states_times_output_embedding(dtype):
 
 def test_bfloat16_is_close_to_float32():
   tokens = some_tokens()
-  exact = jitted(make())(parameters(), tokens, tokens)
-  rough = jitted(make(dtype='bfloat16'))(parameters(), tokens, tokens)
+  exact = tiny.jitted(make())(parameters(), tokens, tokens)
+  rough = tiny.jitted(make(dtype='bfloat16'))(parameters(), tokens, tokens)
   assert 0 < np.std(rough - exact) < 0.05 * np.std(exact)
 
 
 def test_causal():
   tokens, changed = some_tokens(), some_tokens()
   changed[:, 7] += 1 - 2 * (changed[:, 7] == V - 1)
-  run = jitted(make())
+  run = tiny.jitted(make())
   before = run(parameters(), tokens, tokens)
   after = run(parameters(), changed, changed)
   np.testing.assert_array_equal(before[:, :7], after[:, :7])
@@ -329,7 +316,7 @@ def test_causal():
 
 def test_packed_sequences_do_not_see_each_other():
   tokens = some_tokens()
-  run = jitted(make())
+  run = tiny.jitted(make())
   packed = run(parameters(), tokens, tokens, SEGMENTS, POSITIONS)
   assert np.isfinite(packed).all()
   for start, stop in [(0, 5), (5, 9)]:
@@ -342,7 +329,7 @@ def test_packed_sequences_do_not_see_each_other():
 
 
 def test_prefix_is_seen_whole_and_targets_stay_causal():
-  tokens, run = some_tokens(), jitted(make())
+  tokens, run = some_tokens(), tiny.jitted(make())
   prefix = np.array([[1] * 5 + [0] * 7, [1] * 3 + [0] * 9])
 
   def logits(tokens):
@@ -370,7 +357,7 @@ def test_padding_on_the_right_changes_nothing(prefix_lm):
   targets[:, 8:] = 0
   other = tokens.copy()
   other[:, 8:] = some_tokens(seed=1)[:, 8:]
-  run = jitted(make())
+  run = tiny.jitted(make())
   before = run(parameters(), tokens, targets, **extra)[:, :8]
   after = run(parameters(), other, targets, **extra)[:, :8]
   np.testing.assert_array_equal(before, after)
@@ -520,7 +507,7 @@ def test_step_by_step_equals_forward(scan_layers, num_kv_heads):
   params, tokens = parameters(num_kv_heads), some_tokens()
   if not scan_layers:
     params = unstack(params)
-  full = jitted(module)(params, tokens, tokens)
+  full = tiny.jitted(module)(params, tokens, tokens)
   # The call that makes the cache leaves it empty.
   token = jnp.ones((B, 1), jnp.int32)
   _, empty = with_cache(
@@ -551,7 +538,7 @@ def test_prefill_then_steps_equal_forward(
   lengths = np.array([6, 3])
   prompt = (np.arange(T) <= lengths[:, None]).astype(np.int32)
   prefix = prompt if bidirectional else None
-  full = jitted(module)(params, tokens, tokens, None, None, prefix)
+  full = tiny.jitted(module)(params, tokens, tokens, None, None, prefix)
   _, cache = with_cache(
     module,
     params,
@@ -655,7 +642,7 @@ def test_t5x_greedy_decoding(
     prefix = prompt[b : b + 1] if bidirectional else None
     generated = []
     for i in range(length, T):
-      logits = jitted(module)(
+      logits = tiny.jitted(module)(
         params, row, prompt[b : b + 1], None, None, prefix
       )
       generated.append(int(logits[0, i].argmax()))

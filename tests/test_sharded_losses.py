@@ -48,8 +48,7 @@ def inputs(kind, dtype):
     student_hidden=normal(BATCH, LENGTH, WIDTH) / 2,
     student_embedding=normal(ROWS, WIDTH).astype(np.float32),
     targets=rng.integers(0, ROWS - 3, (BATCH, LENGTH)),
-    # As a packed batch has them: examples of 1 to 4 tokens, the first of each
-    # not counted.
+    # As packing and padding leave them: some positions do not count.
     weights=(rng.random((BATCH, LENGTH)) < 0.6).astype(np.float32),
   )
   if kind != 'next token':
@@ -159,6 +158,7 @@ def compare_one(kind, dtype, microbatches):
     )
     rules = rules or partitioning.standard_logical_axis_rules()
     with mesh, flax_partitioning.axis_rules(rules):
+      # Not `run` itself, whose trace for the last mesh jax.jit remembers.
       compiled = jax.jit(lambda x: run(x)).lower(x).compile()
       found = compiled(x)
     results.append(

@@ -136,12 +136,16 @@ class LogitsOnly(flax.linen.Module):
 
 
 @functools.cache
-def jitted(module):
-  """The module's forward pass: (parameters, *its arguments) to logits."""
-  return jax.jit(
-    lambda params, *args, **kwargs: module.apply(
-      {'params': params}, *args, **kwargs
-    )
+def jitted(module, method=None):
+  """A cached jit of the module on what follows the parameters."""
+
+  @functools.partial(jax.jit, static_argnames='names')
+  def run(params, args, kwargs, names):
+    assert names == tuple(kwargs)
+    return module.apply({'params': params}, *args, **kwargs, method=method)
+
+  return lambda params, *args, **kwargs: np.asarray(
+    run(params, args, kwargs, tuple(kwargs))
   )
 
 
