@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from salt_t5x import score_shards, scoring
+from salt_t5x import checkpoints, score_shards, scoring
 from salt_t5x import teacher as teacher_lib
 from t5x import partitioning
 
@@ -101,7 +101,7 @@ class Scorer:
   @property
   def step(self) -> int:
     """The teacher's, n_0."""
-    return int(self.checkpoint.name.removeprefix('checkpoint_'))
+    return checkpoints.step_of(self.checkpoint)
 
   def __call__(self, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Scores up to B sequences; in a job of many hosts, the same on each.

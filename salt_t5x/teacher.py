@@ -29,15 +29,12 @@ from typing import Any
 from absl import logging
 from etils import epath
 import flax
-from flax import traverse_util
 import jax
 from jax.experimental import multihost_utils
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import seqio
 
-from salt_t5x import models, run_record
+from salt_t5x import checkpoints, models, run_record
 from t5x import models as t5x_models
 from t5x import partitioning, utils
 
@@ -76,28 +73,11 @@ class Teacher:
       )
 
 
-def finished_checkpoints(model_dir: str) -> dict[int, epath.Path]:
-  """Lists {step: directory}, leaving out what is still being written."""
-  names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
-  found = names.find_all(epath.Path(model_dir))
-  return {m.step: epath.Path(m.path) for m in found}
-
-
 def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
-  """Finds a finished checkpoint; reads the directory and changes nothing.
-
-  A checkpoint that is still being written is not seen.
-
-  Args:
-    path: a model directory, or one `checkpoint_<step>` directory.
-    step: the step to take from a model directory; None for the newest.
-
-  Returns:
-    The `checkpoint_<step>` directory.
+  """Finds the teacher's checkpoint; see `checkpoints.find`.
 
   Raises:
-    ValueError: there is no such checkpoint; the message names the gin
-      parameter and what is there.
+    ValueError: there is no such checkpoint.
   """
   if not path:
     raise ValueError(
@@ -105,42 +85,14 @@ def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
       "teacher's model directory; set TEACHER_PATH, or set ω "
       '(DISTILLATION_WEIGHT) to 0 to train without one.'
     )
-  # Orbax wants local paths absolute; URLs are.
-  directory = epath.Path(path if '://' in path else os.path.abspath(path))
-  if not directory.is_dir():
-    raise ValueError(
-      f'teacher.Teacher.path = {path!r}: there is no such directory; set '
-      "TEACHER_PATH to the model directory of the teacher's training run."
-    )
-  named = re.fullmatch(r'checkpoint_(\d+)', directory.name)
-  if named:
-    if step is not None and step != int(named[1]):
-      raise ValueError(
-        f'teacher.Teacher.step = {step}, but teacher.Teacher.path = {path!r} '
-        f'names step {named[1]}; leave one of them out.'
-      )
-    step, directory = int(named[1]), directory.parent
-  found = finished_checkpoints(os.fspath(directory))
-  if not found:
-    raise ValueError(
-      f'teacher.Teacher.path = {path!r} holds no finished checkpoint_<step>; '
-      "name the model directory of the teacher's training run."
-    )
-  if step is None:
-    step = max(found)
-  if step not in found:
-    raise ValueError(
-      f'teacher.Teacher.step = {step}: {directory} has no such checkpoint, '
-      f'only the steps {sorted(found)}. Note that t5x keeps the last '
-      '`SaveCheckpointConfig.keep` checkpoints only.'
-    )
-  checkpoint = found[step]
-  if not (checkpoint / 'state').is_dir():
-    raise ValueError(
-      f'teacher.Teacher.path: {checkpoint} is not an Orbax checkpoint of t5x '
-      "(it has no 'state'). Convert it with t5x first."
-    )
-  return checkpoint
+  return checkpoints.find(
+    path,
+    step,
+    parameter='teacher.Teacher.path',
+    step_parameter='teacher.Teacher.step',
+    remedy="set TEACHER_PATH to the model directory of the teacher's training "
+    'run',
+  )
 
 
 def resolve(teacher: Teacher, recorded: str | None) -> epath.Path:
@@ -162,10 +114,10 @@ def resolve(teacher: Teacher, recorded: str | None) -> epath.Path:
   if recorded and teacher.step is None:
     began_with = epath.Path(recorded)
     if began_with.parent == checkpoint.parent:
-      step = int(began_with.name.removeprefix('checkpoint_'))
+      step = checkpoints.step_of(began_with)
       checkpoint = find_checkpoint(os.fspath(checkpoint.parent), step)
   if jax.process_count() > 1:
-    step = np.int32(checkpoint.name.removeprefix('checkpoint_'))
+    step = np.int32(checkpoints.step_of(checkpoint))
     step = int(multihost_utils.broadcast_one_to_all(step))
     checkpoint = checkpoint.parent / f'checkpoint_{step}'
   if recorded and os.fspath(checkpoint) != recorded:
@@ -211,68 +163,6 @@ def check_vocabulary(path: str, student_vocabulary: seqio.Vocabulary):
     )
 
 
-def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]):
-  """Lists how two {parameter: shape} mappings differ, one line each."""
-  lines = []
-  for name in sorted({*expected, *found}):
-    if name not in found:
-      lines.append(f'{name} {expected[name]} is not in the checkpoint')
-    elif name not in expected:
-      lines.append(f'{name} {found[name]} is not in the model')
-    elif expected[name] != found[name]:
-      lines.append(
-        f'{name} is {found[name]} in the checkpoint, {expected[name]} in the '
-        'model'
-      )
-  return lines
-
-
-def _restore(
-  checkpoint: epath.Path,
-  shapes: PyTree,
-  axes: PyTree,
-  mesh: jax.sharding.Mesh,
-  dtype: str | None,
-) -> PyTree:
-  """Reads the parameters, and only them, onto the mesh.
-
-  This is a plain Orbax read. t5x's checkpoint manager is avoided on purpose:
-  it removes temporary directories, among them the save in progress of a
-  teacher that is still training.
-  """
-  state = checkpoint / 'state'
-  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-  metadata = handler.metadata(state).tree
-  flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
-  found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
-  expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
-  if differences := _differences(expected, found):
-    listed = '\n  '.join(differences[:4])
-    raise ValueError(
-      f'teacher.Teacher.model is not the architecture of {checkpoint}; '
-      f'{len(differences)} parameters differ:\n  {listed}\nInclude the '
-      'gin file of the size (and vocab_size) the teacher was trained with.'
-    )
-  restore_args = jax.tree.map(
-    lambda _, spec: ocp.ArrayRestoreArgs(
-      mesh=mesh,
-      mesh_axes=spec if spec is not None else jax.sharding.PartitionSpec(),
-      dtype=None if dtype is None else jnp.dtype(dtype),
-    ),
-    shapes,
-    axes,
-  )
-  with ocp.Checkpointer(handler) as checkpointer:
-    return checkpointer.restore(
-      state,
-      args=ocp.args.PyTreeRestore(
-        item={'target': shapes},
-        restore_args={'target': restore_args},
-        partial_restore=True,
-      ),
-    )['target']
-
-
 def load(
   teacher: Teacher,
   checkpoint: epath.Path,
@@ -295,7 +185,14 @@ def load(
       take the batch, or it has fewer rows than its vocabulary.
   """
   shapes, axes = shapes_and_axes(teacher.model, batch, partitioner)
-  params = _restore(checkpoint, shapes, axes, partitioner.mesh, teacher.dtype)
+  params = checkpoints.restore(
+    checkpoint,
+    shapes,
+    axes,
+    partitioner.mesh,
+    dtype=teacher.dtype,
+    parameter='teacher.Teacher.model',
+  )
   count = sum(x.size for x in jax.tree.leaves(params))
   logging.info('Teacher: %s, %d parameters.', checkpoint, count)
   return params, axes

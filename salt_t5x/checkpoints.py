@@ -1,0 +1,179 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""t5x checkpoints, read without t5x's checkpoint manager.
+
+That one removes temporary directories, among them the save in progress of a run
+that is still training. Here directories are only read.
+"""
+
+from collections.abc import Mapping
+import os
+import re
+from typing import Any
+
+from etils import epath
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+PyTree = Any
+
+
+def finished(model_dir: str) -> dict[int, epath.Path]:
+  """Lists {step: directory}, leaving out what is still being written."""
+  names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
+  found = names.find_all(epath.Path(model_dir))
+  return {m.step: epath.Path(m.path) for m in found}
+
+
+def find(
+  path: str,
+  step: int | None = None,
+  *,
+  parameter: str,
+  step_parameter: str = 'step',
+  remedy: str = 'name the model directory of a training run',
+) -> epath.Path:
+  """Finds a finished checkpoint; reads the directory and changes nothing.
+
+  A checkpoint that is still being written is not seen.
+
+  Args:
+    path: a model directory, or one `checkpoint_<step>` directory.
+    step: the step to take from a model directory; None for the newest.
+    parameter: the gin parameter of the path, for messages.
+    step_parameter: the gin parameter of the step, for messages.
+    remedy: what to do, for messages.
+
+  Returns:
+    The `checkpoint_<step>` directory.
+
+  Raises:
+    ValueError: there is no such checkpoint; the message says what is there.
+  """
+  # Orbax wants local paths absolute; URLs are.
+  directory = epath.Path(path if '://' in path else os.path.abspath(path))
+  if not directory.is_dir():
+    raise ValueError(
+      f'{parameter} = {path!r}: there is no such directory; {remedy}.'
+    )
+  named = re.fullmatch(r'checkpoint_(\d+)', directory.name)
+  if named:
+    if step is not None and step != int(named[1]):
+      raise ValueError(
+        f'{step_parameter} = {step}, but {parameter} = {path!r} names step '
+        f'{named[1]}; leave one of them out.'
+      )
+    step, directory = int(named[1]), directory.parent
+  found = finished(os.fspath(directory))
+  if not found:
+    raise ValueError(
+      f'{parameter} = {path!r} holds no finished checkpoint_<step>; {remedy}.'
+    )
+  if step is None:
+    step = max(found)
+  if step not in found:
+    raise ValueError(
+      f'{step_parameter} = {step}: {directory} has no such checkpoint, only '
+      f'the steps {sorted(found)}. Note that t5x keeps the last '
+      '`SaveCheckpointConfig.keep` checkpoints only.'
+    )
+  checkpoint = found[step]
+  if not (checkpoint / 'state').is_dir():
+    raise ValueError(
+      f'{parameter}: {checkpoint} is not an Orbax checkpoint of t5x (it has no '
+      "'state'). Convert it with t5x first."
+    )
+  return checkpoint
+
+
+def step_of(checkpoint: epath.Path) -> int:
+  """The step in the name of a `checkpoint_<step>` directory."""
+  return int(checkpoint.name.removeprefix('checkpoint_'))
+
+
+def restore(
+  checkpoint: epath.Path,
+  shapes: PyTree,
+  axes: PyTree,
+  mesh: jax.sharding.Mesh,
+  *,
+  dtype: str | None = None,
+  parameter: str,
+) -> PyTree:
+  """Reads the parameters, and only them, onto a mesh.
+
+  Args:
+    checkpoint: a `checkpoint_<step>` directory.
+    shapes: the model's parameters, as `jax.ShapeDtypeStruct`s.
+    axes: their partition specs.
+    mesh: the mesh.
+    dtype: of the parameters; None keeps them as they were saved.
+    parameter: the gin parameter of the model, for messages.
+
+  Returns:
+    The parameters.
+
+  Raises:
+    ValueError: the checkpoint is of another architecture.
+  """
+  state = checkpoint / 'state'
+  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+  metadata = handler.metadata(state).tree
+  flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
+  found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
+  expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
+  if differences := _differences(expected, found):
+    listed = '\n  '.join(differences[:4])
+    raise ValueError(
+      f'{parameter} is not the architecture of {checkpoint}; '
+      f'{len(differences)} parameters differ:\n  {listed}\nInclude the '
+      'gin file of the size (and VOCAB_SIZE) it was trained with.'
+    )
+  restore_args = jax.tree.map(
+    lambda _, spec: ocp.ArrayRestoreArgs(
+      mesh=mesh,
+      mesh_axes=spec if spec is not None else jax.sharding.PartitionSpec(),
+      dtype=None if dtype is None else jnp.dtype(dtype),
+    ),
+    shapes,
+    axes,
+  )
+  with ocp.Checkpointer(handler) as checkpointer:
+    return checkpointer.restore(
+      state,
+      args=ocp.args.PyTreeRestore(
+        item={'target': shapes},
+        restore_args={'target': restore_args},
+        partial_restore=True,
+      ),
+    )['target']
+
+
+def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]):
+  """Lists how two {parameter: shape} mappings differ, one line each."""
+  lines = []
+  for name in sorted({*expected, *found}):
+    if name not in found:
+      lines.append(f'{name} {expected[name]} is not in the checkpoint')
+    elif name not in expected:
+      lines.append(f'{name} {found[name]} is not in the model')
+    elif expected[name] != found[name]:
+      lines.append(
+        f'{name} is {found[name]} in the checkpoint, {expected[name]} in the '
+        'model'
+      )
+  return lines
