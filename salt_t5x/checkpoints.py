@@ -105,6 +105,33 @@ def step_of(checkpoint: epath.Path) -> int:
   return int(checkpoint.name.removeprefix('checkpoint_'))
 
 
+def check_architecture(
+  checkpoint: epath.Path, shapes: PyTree, parameter: str
+) -> None:
+  """Compares a checkpoint's parameters with a model's; reads no values.
+
+  Args:
+    checkpoint: a `checkpoint_<step>` directory.
+    shapes: the model's parameters, as `jax.ShapeDtypeStruct`s.
+    parameter: the gin parameter of the model, for messages.
+
+  Raises:
+    ValueError: names or shapes differ; the message lists the first ones.
+  """
+  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+  metadata = handler.metadata(checkpoint / 'state').tree
+  flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
+  found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
+  expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
+  if differences := _differences(expected, found):
+    listed = '\n  '.join(differences[:4])
+    raise ValueError(
+      f'{parameter} is not the architecture of {checkpoint}; '
+      f'{len(differences)} parameters differ:\n  {listed}\nInclude the '
+      'gin file of the size (and VOCAB_SIZE) it was trained with.'
+    )
+
+
 def restore(
   checkpoint: epath.Path,
   shapes: PyTree,
@@ -130,19 +157,7 @@ def restore(
   Raises:
     ValueError: the checkpoint is of another architecture.
   """
-  state = checkpoint / 'state'
-  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-  metadata = handler.metadata(state).tree
-  flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
-  found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
-  expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
-  if differences := _differences(expected, found):
-    listed = '\n  '.join(differences[:4])
-    raise ValueError(
-      f'{parameter} is not the architecture of {checkpoint}; '
-      f'{len(differences)} parameters differ:\n  {listed}\nInclude the '
-      'gin file of the size (and VOCAB_SIZE) it was trained with.'
-    )
+  check_architecture(checkpoint, shapes, parameter)
   restore_args = jax.tree.map(
     lambda _, spec: ocp.ArrayRestoreArgs(
       mesh=mesh,
@@ -152,9 +167,10 @@ def restore(
     shapes,
     axes,
   )
+  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
   with ocp.Checkpointer(handler) as checkpointer:
     return checkpointer.restore(
-      state,
+      checkpoint / 'state',
       args=ocp.args.PyTreeRestore(
         item={'target': shapes},
         restore_args={'target': restore_args},

@@ -18,6 +18,7 @@ lm-eval has the tasks, prompts and metrics of few-shot evaluation; this says how
 its three kinds of request are put to a t5x model.
 """
 
+import bisect
 from collections.abc import Sequence
 
 from absl import logging
@@ -40,6 +41,8 @@ class HarnessModel(lm_eval_model.TemplateLM):
 
   Attributes:
     truncated: {kind of request: (requests cut, requests)}, of all calls.
+    confidences: {(task, document): log-likelihood in nats of the text that was
+      generated for it}.
   """
 
   def __init__(
@@ -60,6 +63,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
     self._vocabulary = vocabulary
     self._max_tokens = max_tokens
     self.truncated: dict[str, tuple[int, int]] = {}
+    self.confidences: dict[tuple[str | None, int | None], float] = {}
 
   @property
   def eot_token_id(self) -> int:
@@ -143,6 +147,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
         )
       groups.setdefault(max_tokens, []).append(i)
     results, cut = [''] * len(requests), 0
+    generated = []  # (request, context, its tokens up to a stop string)
     for max_tokens, rows in groups.items():
       room = self._model.length - max_tokens
       contexts = [self.tok_encode(requests[i].args[0]) for i in rows]
@@ -152,11 +157,32 @@ class HarnessModel(lm_eval_model.TemplateLM):
         contexts, max_tokens, None if disable_tqdm else 'Continuations'
       )
       for i, context, tokens in zip(rows, contexts, found, strict=True):
-        text = self._decoded(context, tokens)
         until = requests[i].args[1].get('until', [])
-        results[i] = _until(text, [until] if isinstance(until, str) else until)
+        stops = [until] if isinstance(until, str) else until
+        results[i] = _until(self._decoded(context, tokens), stops)
+        # It ended by itself: that counts, too.
+        ended = [self.eot_token_id] if len(tokens) < max_tokens else []
+        tokens = self._stopped(context, tokens, stops) or [*tokens, *ended]
+        generated.append((i, context, tokens))
     self._count('generate_until', cut, len(requests))
+    judgements = self._model.judge([(a, b) for _, a, b in generated])
+    for (i, _, _), judgement in zip(generated, judgements, strict=True):
+      key = requests[i].task_name, requests[i].doc_id
+      self.confidences[key] = judgement.log_likelihood
     return results
+
+  def _stopped(
+    self, context: list[int], tokens: list[int], stops: Sequence[str]
+  ) -> list[int]:
+    """The fewest tokens that hold a stop string; none if there is no stop."""
+
+    def holds_stop(count):
+      text = self._decoded(context, tokens[:count])
+      return any(stop and stop in text for stop in stops)
+
+    counts = range(1, len(tokens) + 1)
+    first = bisect.bisect_left(counts, True, key=holds_stop)
+    return tokens[: counts[first]] if first < len(counts) else []
 
   def _windows(self, tokens: list[int]) -> list[tuple[list[int], list[int]]]:
     """Windows of T tokens: (what was judged before, what is judged)."""

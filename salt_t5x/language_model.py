@@ -21,6 +21,8 @@ in both directions does so here. A model without that is causal throughout.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import copy
+import dataclasses
 import functools
 from typing import Any
 
@@ -36,6 +38,25 @@ from t5x import partitioning
 Array = jax.Array
 PyTree = Any
 Tokens = Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+  """What a model says of a continuation.
+
+  Attributes:
+    log_likelihood: log P(continuation | context) in nats.
+    hits: tokens that are the most likely one.
+    tokens: of the continuation.
+  """
+
+  log_likelihood: float
+  hits: int
+  tokens: int
+
+  @property
+  def is_greedy(self) -> bool:
+    return self.hits == self.tokens
 
 
 class LanguageModel:
@@ -95,9 +116,15 @@ class LanguageModel:
     self._judge = partition(functools.partial(_judge, model, chunk))
     self._continue = partition(functools.partial(_continue, model))
 
-  def log_likelihoods(
+  def with_params(self, params: PyTree) -> 'LanguageModel':
+    """The same programs, compiled once, for another checkpoint's parameters."""
+    other = copy.copy(self)
+    other._params = params
+    return other
+
+  def judge(
     self, pairs: Sequence[tuple[Tokens, Tokens]], progress: str | None = None
-  ) -> list[tuple[float, bool]]:
+  ) -> list[Judgement]:
     """Judges continuations.
 
     Args:
@@ -106,8 +133,7 @@ class LanguageModel:
       progress: what a progress bar says; None for no bar.
 
     Returns:
-      For each pair, (log P(continuation | context) in nats, whether each of its
-      tokens is the most likely one).
+      A judgement of each pair.
 
     Raises:
       ValueError: a pair is too long, or has no continuation.
@@ -117,7 +143,7 @@ class LanguageModel:
         raise ValueError('A continuation has no tokens.')
       self._check_length(len(context) + len(continuation))
     sizes = [len(a) + len(b) for a, b in pairs]
-    results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+    results: list[Judgement] = [Judgement(0.0, 0, 0)] * len(pairs)
     for rows, width in self._batches(sizes, progress):
       tokens, contexts = self._empty(width)
       for place, row in enumerate(rows):
@@ -126,8 +152,18 @@ class LanguageModel:
         contexts[place] = len(context), sizes[row]
       found = jax.device_get(self._run(self._judge, tokens, contexts))
       for place, row in enumerate(rows):
-        results[row] = float(found[0][place]), bool(found[1][place])
+        results[row] = Judgement(
+          float(found[0][place]), int(found[1][place]), len(pairs[row][1])
+        )
     return results
+
+  def log_likelihoods(
+    self, pairs: Sequence[tuple[Tokens, Tokens]], progress: str | None = None
+  ) -> list[tuple[float, bool]]:
+    """`judge`, as (log-likelihood, is greedy)."""
+    return [
+      (x.log_likelihood, x.is_greedy) for x in self.judge(pairs, progress)
+    ]
 
   def continuations(
     self,
@@ -181,7 +217,8 @@ class LanguageModel:
     with tqdm.tqdm(
       total=len(sizes),
       desc=progress,
-      unit='request',
+      unit='text',
+      leave=False,
       disable=True if progress is None or jax.process_index() else None,
     ) as bar:
       for start in range(0, len(order), self._batch_size):
@@ -219,7 +256,7 @@ def _judge(
   targets: Array,
   lengths: Array,
 ) -> tuple[Array, Array]:
-  """([B] log-likelihood of the continuations, [B] whether they are greedy)."""
+  """([B] log-likelihoods, [B] tokens that are the likeliest); see `judge`."""
   log_perplexity, is_highest = scoring.token_statistics(
     *models.hidden_and_embedding(
       model, params, scoring.features_of(targets, lengths[:, 0])
@@ -233,7 +270,7 @@ def _judge(
   counts = (positions >= lengths[:, :1]) & (positions < lengths[:, 1:])
   return (
     -jnp.sum(log_perplexity, axis=-1, where=counts),
-    jnp.all(is_highest, axis=-1, where=counts),
+    jnp.sum(is_highest, axis=-1, where=counts),
   )
 
 

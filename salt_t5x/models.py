@@ -17,12 +17,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import seqio
 
 from salt_t5x import chunked_losses, losses, metrics
-from t5x import decoding, optimizers
+from t5x import decoding, optimizers, partitioning, utils
 from t5x import losses as t5x_losses
 from t5x import models as t5x_models
 
@@ -76,6 +77,37 @@ def hidden_and_embedding(
     embedding = None
     _check_rows(model, hidden.shape[-1])
   return hidden, embedding
+
+
+def shapes_and_axes(
+  model: t5x_models.DecoderOnlyModel,
+  batch: Batch,
+  partitioner: partitioning.BasePartitioner,
+) -> tuple[PyTree, PyTree]:
+  """Traces a model on the batch's shapes.
+
+  Args:
+    model: a t5x decoder-only model.
+    batch: its features (values do not matter).
+    partitioner: shards the parameters.
+
+  Returns:
+    (shapes and dtypes of the parameters, their partition specs).
+  """
+  initializer = utils.TrainStateInitializer(
+    optimizer_def=None,
+    init_fn=model.get_initial_variables,
+    input_shapes={k: v.shape for k, v in batch.items()},
+    partitioner=partitioner,
+    input_types={k: v.dtype for k, v in batch.items()},
+  )
+  shapes = flax.core.unfreeze(initializer.global_train_state_shape.params)
+  jax.eval_shape(
+    lambda p, b: hidden_and_embedding(model, p, b),
+    shapes,
+    {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()},
+  )
+  return shapes, flax.core.unfreeze(initializer.train_state_axes.params)
 
 
 def _check_rows(model: t5x_models.DecoderOnlyModel, rows: int) -> None:

@@ -23,7 +23,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 
+from absl import logging
+from etils import epath
 import seqio
 import tensorflow as tf
 
@@ -78,6 +81,38 @@ def read(model_dir: str) -> RunRecord | None:
       f'{path} is damaged ({e}). Restore it, or delete it if the directory '
       'starts a new run.'
     ) from e
+
+
+def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:
+  """Compares a checkpoint's recorded vocabulary with another.
+
+  Args:
+    path: a model directory, or a `checkpoint_<step>` directory in it.
+    vocabulary: the other.
+
+  Returns:
+    How they differ; None if they do not, or if nothing is recorded (trained
+    without salt_t5x), which is logged.
+  """
+  directory = epath.Path(path)
+  if re.fullmatch(r'checkpoint_\d+', directory.name):
+    directory = directory.parent
+  record = read(os.fspath(directory))
+  if record is None:
+    logging.warning(
+      'The model at %s has no vocabulary record. Make sure that it was trained '
+      'with this vocabulary.',
+      directory,
+    )
+    return None
+  mine = fingerprint(vocabulary)
+  if record.vocabulary == mine:
+    return None
+  return (
+    f'it was trained with another vocabulary ({record.vocab_size} tokens, '
+    f'{record.vocabulary}) than VOCABULARY ({vocabulary.vocab_size} tokens, '
+    f'{mine})'
+  )
 
 
 def write(model_dir: str, record: RunRecord):

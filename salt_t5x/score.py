@@ -21,11 +21,11 @@ global order. A job that was stopped goes on when it is started again: it makes
 the shards that are missing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import os
 import time
 
-from absl import flags, logging
+from absl import logging
 import gin
 import jax
 from jax.experimental import multihost_utils
@@ -34,9 +34,9 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import global_order, score_shards, scorer, train_data
+from salt_t5x import global_order, job, score_shards, scorer, train_data
 from salt_t5x import teacher as teacher_lib
-from t5x import gin_utils, partitioning, utils
+from t5x import partitioning, utils
 
 _FEATURES = ('targets', 'id', 'domain')
 
@@ -213,40 +213,7 @@ def _records(
   return records
 
 
-def _define_flags() -> None:
-  """Those of t5x's train binary that a job of this kind needs."""
-  flags.DEFINE_multi_string('gin_file', None, 'gin files, later ones win.')
-  flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
-  flags.DEFINE_list(
-    'gin_search_paths', ['.'], 'where gin files are looked for.'
-  )
-  flags.DEFINE_list(
-    'seqio_additional_cache_dirs', [], 'where cached tasks are looked for.'
-  )
-  flags.DEFINE_boolean(
-    'multiprocess_gpu', False, 'several processes, with the next three flags.'
-  )
-  flags.DEFINE_string('coordinator_address', None, 'IP:PORT of process 0.')
-  flags.DEFINE_integer('process_count', None, 'number of processes.')
-  flags.DEFINE_integer('process_index', None, 'index of this process.')
-
-
-def main(argv: Sequence[str]) -> None:
-  if len(argv) > 1:
-    raise ValueError(f'Not understood: {argv[1:]}')
-  tf.config.experimental.set_visible_devices([], 'GPU')  # they are JAX's
-  if flags.FLAGS.multiprocess_gpu:
-    jax.distributed.initialize(
-      flags.FLAGS.coordinator_address,
-      flags.FLAGS.process_count,
-      flags.FLAGS.process_index,
-    )
-  seqio.add_global_cache_dirs(flags.FLAGS.seqio_additional_cache_dirs)
-  gin_utils.parse_gin_flags(
-    flags.FLAGS.gin_search_paths,
-    flags.FLAGS.gin_file,
-    flags.FLAGS.gin_bindings,
-  )
+def main() -> None:
   manifest = gin.get_configurable(score)()
   print(
     f'{manifest.examples} sequences of {manifest.task} ({manifest.split}) are '
@@ -256,9 +223,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  # Not the copy of this module that runs: gin files name the package's.
-  from salt_t5x import score as job
+  from salt_t5x import score as module
 
-  _define_flags()
-  jax.config.parse_flags_with_absl()
-  gin_utils.run(job.main)
+  job.start(module.main)

@@ -23,12 +23,10 @@ from collections.abc import Mapping
 import dataclasses
 import math
 import os
-import re
 from typing import Any
 
 from absl import logging
 from etils import epath
-import flax
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
@@ -36,7 +34,7 @@ import seqio
 
 from salt_t5x import checkpoints, models, run_record
 from t5x import models as t5x_models
-from t5x import partitioning, utils
+from t5x import partitioning
 
 Array = jax.Array
 PyTree = Any
@@ -140,26 +138,12 @@ def check_vocabulary(path: str, student_vocabulary: seqio.Vocabulary):
     ValueError: both are known and they differ. A teacher without a record
       (trained without salt_t5x) is let through with a warning.
   """
-  directory = epath.Path(path)
-  if re.fullmatch(r'checkpoint_\d+', directory.name):
-    directory = directory.parent
-  record = run_record.read(os.fspath(directory))
-  if record is None:
-    logging.warning(
-      'The teacher at %s has no vocabulary record. Make sure that it was '
-      'trained with the vocabulary of the student.',
-      directory,
-    )
-    return
-  mine = run_record.fingerprint(student_vocabulary)
-  if record.vocabulary != mine:
+  if difference := run_record.other_vocabulary(path, student_vocabulary):
     raise ValueError(
-      f'teacher.Teacher.path = {path!r}: the teacher was trained with '
-      f'another vocabulary ({record.vocab_size} tokens, {record.vocabulary}) '
-      f'than the student ({student_vocabulary.vocab_size} tokens, {mine}). '
-      'Token-level distillation needs equal tokens; only the padded number '
-      'of embedding rows may differ. Set VOCABULARY to the one of the '
-      'teacher, or train a teacher with this one.'
+      f'teacher.Teacher.path = {path!r}: {difference}. Token-level '
+      'distillation needs equal tokens; only the padded number of embedding '
+      'rows may differ. Set VOCABULARY to the one of the teacher, or train a '
+      'teacher with this one.'
     )
 
 
@@ -203,33 +187,13 @@ def shapes_and_axes(
   batch: Mapping[str, Array],
   partitioner: partitioning.BasePartitioner,
 ) -> tuple[PyTree, PyTree]:
-  """Traces a teacher on the batch's shapes.
-
-  Args:
-    model: the teacher's.
-    batch: a batch (values do not matter) with the features of training.
-    partitioner: the student's.
-
-  Returns:
-    (shapes and dtypes of its parameters, their partition specs).
+  """Traces a teacher on the batch's shapes; see `models.shapes_and_axes`.
 
   Raises:
     ValueError: the model cannot take the batch.
   """
   try:
-    initializer = utils.TrainStateInitializer(
-      optimizer_def=None,
-      init_fn=model.get_initial_variables,
-      input_shapes={k: v.shape for k, v in batch.items()},
-      partitioner=partitioner,
-      input_types={k: v.dtype for k, v in batch.items()},
-    )
-    shapes = flax.core.unfreeze(initializer.global_train_state_shape.params)
-    jax.eval_shape(
-      lambda p, b: models.hidden_and_embedding(model, p, b),
-      shapes,
-      {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()},
-    )
+    return models.shapes_and_axes(model, batch, partitioner)
   except Exception as e:
     features = {k: tuple(v.shape) for k, v in batch.items()}
     raise ValueError(
@@ -238,7 +202,6 @@ def shapes_and_axes(
       "the teacher takes, and the teacher's inputs_bidirectional_attention "
       f'against the task. The error was: {e}'
     ) from e
-  return shapes, flax.core.unfreeze(initializer.train_state_axes.params)
 
 
 def check_cross_entropy(

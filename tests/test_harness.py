@@ -122,6 +122,18 @@ def test_rolling_log_likelihoods_over_windows(made):
   np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+def greedy(made, context, count):
+  """The most likely tokens, one after the other, without the last EOS."""
+  tokens = []
+  while len(tokens) < count:
+    found = log_probabilities(made, [*context, *tokens, 2])
+    token = int(np.argmax(found[-1]))
+    if token <= 1:
+      break
+    tokens.append(token)
+  return tokens
+
+
 def test_generation_stops(made):
   contexts = ['Once upon', 'x' * 100]
   whole = made[2].generate_until(
@@ -130,13 +142,7 @@ def test_generation_stops(made):
   )
   for context, text in zip(contexts, whole, strict=True):
     tokens = VOCABULARY.encode(context)[-(LENGTH - 20) :]
-    expected = []
-    for _ in range(20):
-      found = log_probabilities(made, [*tokens, *expected, 2])
-      token = int(np.argmax(found[-1]))
-      if token <= 1:
-        break
-      expected.append(token)
+    expected = greedy(made, tokens, 20)
     assert text == VOCABULARY.decode([*tokens, *expected])[len(tokens) :]
   assert made[2].truncated['generate_until'] == (1, 2)
   stop = whole[0][3]
@@ -152,6 +158,31 @@ def test_generation_stops(made):
   before = whole[0][: whole[0].index(stop)]
   assert cut[:2] == [before, before]
   assert whole[0].startswith(cut[2])
+
+
+def test_confidence_is_of_what_was_generated(made):
+  context = 'Once upon'
+  tokens = list(VOCABULARY.encode(context))
+  generated = greedy(made, tokens, 20)
+  texts = [
+    VOCABULARY.decode([*tokens, *generated[:n]])[len(context) :]
+    for n in range(len(generated) + 1)
+  ]
+  # Up to the stop string, and with it.
+  stop = texts[-1][3:5]
+  end = next(n for n, text in enumerate(texts) if stop in text)
+  assert 0 < end < len(generated) == 20
+  for until, expected in [([], generated), ([stop], generated[:end])]:
+    options = {'until': until, 'max_gen_toks': 20}
+    found = instance.Instance(
+      'generate_until', {}, (context, options), 0, ('answers', 7, 1)
+    )
+    made[2].generate_until([found], disable_tqdm=True)
+    np.testing.assert_allclose(
+      made[2].confidences['answers', 7],
+      log_likelihood(made, tokens, expected)[0],
+      atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize(

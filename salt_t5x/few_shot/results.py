@@ -1,0 +1,177 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Tables of few-shot results: all tasks (Table 12) and domains (Table 2)."""
+
+from collections.abc import Mapping, Sequence
+import math
+
+import numpy as np
+
+from salt_t5x.few_shot import running, suite
+
+# {model: {benchmark: its result}}
+Results = Mapping[str, Mapping[str, running.Result]]
+
+
+def averages(
+  results: Mapping[str, running.Result], benchmarks: Sequence[suite.Benchmark]
+) -> dict[str, float]:
+  """Unweighted means of scores: {domain: mean}, and 'Average' over all tasks.
+
+  Tasks without a result have no part; a domain without any is left out.
+  """
+  means = {}
+  for domain in [*suite.DOMAINS, 'Average']:
+    scores = [
+      results[x.name].score
+      for x in benchmarks
+      if x.name in results and domain in (x.domain, 'Average')
+    ]
+    if scores:
+      means[domain] = float(np.mean(scores))
+  return means
+
+
+def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
+  """Bold where a row's highest is."""
+  known = [cell for cell in cells if cell is not None]
+  return [
+    f'**{text}**' if len(known) > 1 and cell == max(known) else text
+    for cell, text in zip(cells, texts, strict=True)
+  ]
+
+
+def _with_error(value: float, error: float, digits: int) -> str:
+  text = f'{value:.{digits}f}'
+  return text if math.isnan(error) else f'{text} ± {error:.{digits}f}'
+
+
+def tasks_table(results: Results, benchmarks: Sequence[suite.Benchmark]) -> str:
+  """All tasks as Markdown (App. H), in percent, with standard errors."""
+  models = list(results)
+  lines = [
+    '| domain | task | metric | documents | chance |'
+    + ''.join(f' {model} |' for model in models),
+    '|---|---|---|---|---|' + '---|' * len(models),
+  ]
+  for benchmark in benchmarks:
+    found = [results[model].get(benchmark.name) for model in models]
+    known = [x for x in found if x]
+    if not known:
+      continue
+    texts = [
+      _with_error(100 * x.score, 100 * x.standard_error, 1) if x else '–'
+      for x in found
+    ]
+    cells = _best([x and x.score for x in found], texts)
+    title = benchmark.title + (' †' if known[0].from_evaluated else '')
+    lines.append(
+      f'| {benchmark.domain} | {title} | {benchmark.metric} '
+      f'| {known[0].documents} | {100 * known[0].chance:.1f} |'
+      + ''.join(f' {cell} |' for cell in cells)
+    )
+  lines += ['', f'Percent ± standard error; {_shots(benchmarks)}.']
+  known = {
+    x.name: next(r[x.name] for r in results.values() if x.name in r)
+    for x in benchmarks
+    if any(x.name in r for r in results.values())
+  }
+  if any(x.from_evaluated for x in known.values()):
+    lines.append(
+      '† There is no training split here: demonstrations are other documents '
+      'of the evaluated file.'
+    )
+  if cut := [
+    f'{x.title} {100 * known[x.name].cut / known[x.name].requests:.0f}%'
+    for x in benchmarks
+    if x.name in known and known[x.name].cut
+  ]:
+    lines.append(
+      'Requests longer than the model is wide, which lost the beginning of '
+      f'their context: {", ".join(cut)}.'
+    )
+  lines += _log_perplexities(results, benchmarks)
+  return '\n'.join(lines) + '\n'
+
+
+def _shots(benchmarks: Sequence[suite.Benchmark]) -> str:
+  others = [f'{x.title} {x.shots}-shot' for x in benchmarks if x.shots != 1]
+  return ', '.join(['1-shot', *others])
+
+
+def _log_perplexities(
+  results: Results, benchmarks: Sequence[suite.Benchmark]
+) -> list[str]:
+  lines = []
+  for benchmark in benchmarks:
+    found = {
+      model: of_model[benchmark.name]
+      for model, of_model in results.items()
+      if benchmark.name in of_model
+    }
+    cells = [
+      f'{model} {_with_error(x.log_perplexity, x.log_perplexity_error, 3)}'
+      for model, x in found.items()
+      if x.log_perplexity is not None
+    ]
+    if cells:
+      lines += [
+        '',
+        f'{benchmark.title}, log-perplexity of the right answer, nats (lower '
+        f'is better): {"; ".join(cells)}.',
+      ]
+  return lines
+
+
+def domains_table(
+  results: Results, benchmarks: Sequence[suite.Benchmark]
+) -> str:
+  """Domain averages as Markdown (Table 2), in percent.
+
+  A domain of which tasks are missing says how many are there.
+  """
+  means = {
+    model: averages(of_model, benchmarks) for model, of_model in results.items()
+  }
+  done = {name for of_model in results.values() for name in of_model}
+  lines = [
+    '| domain | tasks |' + ''.join(f' {model} |' for model in results),
+    '|---|---|' + '---|' * len(results),
+  ]
+  for domain in [*suite.DOMAINS, 'Average']:
+    of_domain = [x for x in benchmarks if domain in (x.domain, 'Average')]
+    count = sum(x.name in done for x in of_domain)
+    if not count:
+      continue
+    tasks = (
+      f'{count}' if count == len(of_domain) else f'{count} of {len(of_domain)}'
+    )
+    cells = [means[model].get(domain) for model in results]
+    texts = ['–' if x is None else f'{100 * x:.2f}' for x in cells]
+    lines.append(
+      f'| {domain} | {tasks} |'
+      + ''.join(f' {text} |' for text in _best(cells, texts))
+    )
+  return '\n'.join(lines) + '\n'
+
+
+def missing_list(missing: Mapping[str, str]) -> str:
+  """What could not be run, as Markdown; empty if all was."""
+  if not missing:
+    return ''
+  titles = {x.name: x.title for x in suite.PAPER}
+  return 'Not run:\n\n' + ''.join(
+    f'- {titles[name]}: {reason}\n' for name, reason in missing.items()
+  )

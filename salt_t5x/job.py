@@ -1,0 +1,73 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What commands that run from gin files share: flags, hosts, configuration."""
+
+from collections.abc import Callable, Sequence
+
+from absl import flags
+import jax
+import seqio
+import tensorflow as tf
+
+from t5x import gin_utils
+
+
+def _define_flags() -> None:
+  """Those of t5x's train binary that a job needs."""
+  flags.DEFINE_multi_string('gin_file', None, 'gin files, later ones win.')
+  flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
+  flags.DEFINE_list(
+    'gin_search_paths', ['.'], 'where gin files are looked for.'
+  )
+  flags.DEFINE_list(
+    'seqio_additional_cache_dirs', [], 'where cached tasks are looked for.'
+  )
+  flags.DEFINE_boolean(
+    'multiprocess_gpu', False, 'several processes, with the next three flags.'
+  )
+  flags.DEFINE_string('coordinator_address', None, 'IP:PORT of process 0.')
+  flags.DEFINE_integer('process_count', None, 'number of processes.')
+  flags.DEFINE_integer('process_index', None, 'index of this process.')
+
+
+def start(run: Callable[[], None]) -> None:
+  """Starts a job: flags and gin files are read, then `run` is called.
+
+  Args:
+    run: of the package's module, not of the copy that is `__main__`: gin files
+      name the package's.
+  """
+
+  def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+      raise ValueError(f'Not understood: {argv[1:]}')
+    tf.config.experimental.set_visible_devices([], 'GPU')  # they are JAX's
+    if flags.FLAGS.multiprocess_gpu:
+      jax.distributed.initialize(
+        flags.FLAGS.coordinator_address,
+        flags.FLAGS.process_count,
+        flags.FLAGS.process_index,
+      )
+    seqio.add_global_cache_dirs(flags.FLAGS.seqio_additional_cache_dirs)
+    gin_utils.parse_gin_flags(
+      flags.FLAGS.gin_search_paths,
+      flags.FLAGS.gin_file,
+      flags.FLAGS.gin_bindings,
+    )
+    run()
+
+  _define_flags()
+  jax.config.parse_flags_with_absl()
+  gin_utils.run(main)
