@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORK_DIR ?= runs/salt
 
-.PHONY: install salt test lint format
+.PHONY: install salt evaluate test lint format
 
 install: $(VENV)/installed
 
@@ -18,6 +18,22 @@ $(VENV)/installed: setup.py
 # Trains a teacher and four students on real text and compares them.
 salt: install
 	$(VENV)/bin/python -m salt_t5x.compare --work_dir=$(WORK_DIR)
+
+# Measures them on held-out text and on real benchmarks.
+evaluate: RUNS = $(WORK_DIR)/seed_0
+evaluate: salt
+	$(VENV)/bin/python -m salt_t5x.benchmark_data \
+	  --output_dir=$(WORK_DIR)/benchmarks --cache_dir=$(WORK_DIR)/../wheels
+	SALT_T5X_DATA=$(WORK_DIR)/data $(VENV)/bin/python -m salt_t5x.evaluate \
+	  --gin_file=salt_t5x/gin/recipes/tiny_evaluate.gin \
+	  --gin.CHECKPOINTS="{'untrained': None, 'BASELINE': '$(RUNS)/baseline', \
+	    'RKD': '$(RUNS)/rkd', 'SALT': '$(RUNS)/salt', \
+	    'SALT_DS': '$(RUNS)/salt_ds'}" \
+	  --gin.TEACHER_PATH="'$(RUNS)/teacher'" \
+	  --gin.BENCHMARK_DATA="'$(WORK_DIR)/benchmarks'" \
+	  --gin.OUTPUT_DIR="'$(WORK_DIR)/evaluation'"
+	$(VENV)/bin/python -m salt_t5x.difficulty --results=$(WORK_DIR)/evaluation \
+	  --teacher=SLM --baseline=BASELINE
 
 test: install
 	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal

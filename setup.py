@@ -9,6 +9,7 @@ _ROOT = pathlib.Path(__file__).parent
 # `gin/` and `tasks/` are top-level folders of the repository and are installed
 # inside the package. `gin/` itself must hold no `__init__.py`: run from the
 # repository root it would shadow gin-config's own `gin`.
+_EVALUATE = ['lm-eval==0.4.13', 'rouge-score==0.1.2']
 _PACKAGE_DIR = {
   'salt_t5x': 'salt_t5x',
   'salt_t5x.gin': 'gin',
@@ -35,9 +36,8 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=_PACKAGES,
   package_dir=_PACKAGE_DIR,
-  package_data={
-    f'salt_t5x.gin.{p}': ['*.gin'] for p in setuptools.find_packages('gin')
-  },
+  package_data={'salt_t5x.few_shot': ['*.yaml']}
+  | {f'salt_t5x.gin.{p}': ['*.gin'] for p in setuptools.find_packages('gin')},
   install_requires=[
     'absl-py',
     'clu>=0.0.12',
@@ -73,11 +73,12 @@ setuptools.setup(
       'grain',
       'jaxtyping',
     ],
-    # Few-shot tasks.
-    'evaluate': ['lm-eval==0.4.13'],
+    # Few-shot tasks and the metrics of generated text.
+    'evaluate': _EVALUATE,
     # salt_t5x.estimate, and training on TPUs.
     'tpu': ['jax[tpu]>=0.10.2,<0.13'],
     'test': [
+      *_EVALUATE,
       'apache-beam>=2.77',
       'google-crc32c',
       'hypothesis',

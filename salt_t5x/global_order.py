@@ -219,6 +219,29 @@ class CachedSource(seqio.DataSource):
       return json.load(f)
 
 
+class TrainingSubset(CachedSource):
+  """The training split, to evaluate on its beginning (Fig. 3 and 8).
+
+  Its one split, 'validation', is the cache's 'train'; a run that evaluates its
+  first EVAL_STEPS batches always sees the same sequences.
+  """
+
+  def __init__(
+    self, cached_task: seqio.Task, lengths: Mapping[str, int] | None = None
+  ):
+    """See `CachedSource`."""
+    super().__init__(cached_task, lengths)
+    self._splits = ('validation',)
+
+  def num_input_examples(self, split: str) -> int:
+    del split
+    return super().num_input_examples('train')
+
+  def get_dataset(self, split: str = 'validation', *args, **kwargs):
+    del split
+    return super().get_dataset('train', *args, **kwargs)
+
+
 class OrderedTask(seqio.Task):
   """A task over a `CachedSource` whose epochs join without a seam.
 

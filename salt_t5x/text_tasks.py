@@ -25,7 +25,10 @@
 
   corpus_held_out     a mixture of corpus_causal and corpus_ul2, to evaluate
                       with: models are compared by the causal view, and the
-                      objective's own stands beside it.
+                      objective's own stands beside it;
+  corpus_train_subset the causal view of the training data's beginning;
+  corpus_progress     a mixture of corpus_held_out's two and that one, to
+                      follow training with (Fig. 3 and 8).
 
 All from corpus_ul2 on read the cache of `corpus_sequences` in one global order.
 """
@@ -105,19 +108,30 @@ def register(
     denoiser: [float(denoiser == other) for other in preprocessors.DENOISERS]
     for denoiser in preprocessors.DENOISERS
   }
-  for view, of_view in rates.items():
+  lengths = {'targets': sequence_length}
+  whole = global_order.CachedSource(cached, lengths)
+  sources = dict.fromkeys(rates, whole)
+  sources['train_subset'] = global_order.TrainingSubset(cached, lengths)
+  rates['train_subset'] = rates['causal']
+  for view, source in sources.items():
     seqio.TaskRegistry.add(
       f'{name}_{view}',
-      source=global_order.CachedSource(cached, {'targets': sequence_length}),
+      source=source,
       preprocessors=[
         functools.partial(
-          preprocessors.ul2, rates=of_view, mode_tokens=mode_tokens, seed=seed
+          preprocessors.ul2,
+          rates=rates[view],
+          mode_tokens=mode_tokens,
+          seed=seed,
         )
       ],
       output_features={'inputs': targets, 'targets': targets},
       shuffle_buffer_size=None,
       task_cls=global_order.OrderedTask,
     )
-  seqio.MixtureRegistry.add(
-    f'{name}_held_out', [f'{name}_causal', f'{name}_ul2'], default_rate=1
-  )
+  held_out = [f'{name}_causal', f'{name}_ul2']
+  for mixture, views in {
+    'held_out': held_out,
+    'progress': [*held_out, f'{name}_train_subset'],
+  }.items():
+    seqio.MixtureRegistry.add(f'{name}_{mixture}', views, default_rate=1)

@@ -284,7 +284,7 @@ def test_the_pile_completes_a_recipe():
       assert vocabulary == student.output_vocabulary
       needed = preprocessors.extra_ids_needed(1280)
       assert vocabulary.extra_ids >= needed
-  assert names == ['pile_ul2', 'pile_held_out']
+  assert names == ['pile_ul2', 'pile_progress']
 
 
 def test_every_distilling_recipe_is_tested_above():

@@ -15,14 +15,28 @@
 """Tables of few-shot results: all tasks (Table 12) and domains (Table 2)."""
 
 from collections.abc import Mapping, Sequence
+import io
 import math
+from typing import Any
 
+import matplotlib
+
+matplotlib.use('Agg')  # Files only; there may be no screen.
+
+import matplotlib.pyplot as plt
 import numpy as np
 
 from salt_t5x.few_shot import running, suite
 
 # {model: {benchmark: its result}}
 Results = Mapping[str, Mapping[str, running.Result]]
+
+
+def from_json(
+  found: Mapping[str, Mapping[str, Any]],
+) -> dict[str, running.Result]:
+  """{benchmark: result} of what was saved as dictionaries."""
+  return {name: running.Result(**fields) for name, fields in found.items()}
 
 
 def averages(
@@ -45,10 +59,11 @@ def averages(
 
 
 def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
-  """Bold where a row's highest is."""
+  """Bold where a row's highest is, unless all are equal."""
   known = [cell for cell in cells if cell is not None]
+  highest = max(known) if len(set(known)) > 1 else None
   return [
-    f'**{text}**' if len(known) > 1 and cell == max(known) else text
+    f'**{text}**' if cell is not None and cell == highest else text
     for cell, text in zip(cells, texts, strict=True)
   ]
 
@@ -172,6 +187,42 @@ def missing_list(missing: Mapping[str, str]) -> str:
   if not missing:
     return ''
   titles = {x.name: x.title for x in suite.PAPER}
+  by_reason = {}
+  for name, reason in missing.items():
+    by_reason.setdefault(reason, []).append(titles[name])
   return 'Not run:\n\n' + ''.join(
-    f'- {titles[name]}: {reason}\n' for name, reason in missing.items()
+    f'- {", ".join(names)}: {reason}\n' for reason, names in by_reason.items()
   )
+
+
+def plot(results: Results, benchmarks: Sequence[suite.Benchmark]) -> bytes:
+  """Draws scores, standard errors and chance as bars: a PNG file's bytes."""
+  done = [x for x in benchmarks if any(x.name in r for r in results.values())]
+  figure, axis = plt.subplots(
+    figsize=(max(6, 0.35 * len(done) * (len(results) + 1)), 4.2),
+    layout='constrained',
+  )
+  width = 0.85 / len(results)
+  for i, (model, of_model) in enumerate(results.items()):
+    places = [j for j, x in enumerate(done) if x.name in of_model]
+    found = [of_model[done[j].name] for j in places]
+    axis.bar(
+      [j + (i + 0.5) * width - 0.425 for j in places],
+      [100 * x.score for x in found],
+      width,
+      yerr=[100 * x.standard_error for x in found],
+      error_kw={'linewidth': 0.7},
+      label=model,
+    )
+  for j, benchmark in enumerate(done):
+    chance = next(
+      r[benchmark.name].chance for r in results.values() if benchmark.name in r
+    )
+    axis.hlines(100 * chance, j - 0.45, j + 0.45, 'black', 'dotted')
+  axis.set_xticks(range(len(done)), [x.title for x in done], rotation=60)
+  axis.set(ylabel='score, % (dotted: chance)')
+  axis.legend(fontsize='small')
+  file = io.BytesIO()
+  figure.savefig(file, dpi=140)
+  plt.close(figure)
+  return file.getvalue()

@@ -1,0 +1,383 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Measures checkpoints: `python -m salt_t5x.evaluate --gin_file=...`.
+
+The gin files are a student's, the data's and `runs/evaluate.gin`. Checkpoints
+stand side by side in the tables: the paper's few-shot suite (Tables 2 and 12)
+and held-out text (Table 1). What each document got is kept for
+`salt_t5x.difficulty`. A job that was stopped goes on when it is started again:
+it makes what is missing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import os
+from typing import Any
+
+from etils import epath
+import flax
+import gin
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+import seqio
+import tqdm
+
+from salt_t5x import checkpoints as checkpoints_lib
+from salt_t5x import (
+  evaluation_results,
+  held_out,
+  job,
+  language_model,
+  models,
+  run_record,
+  scoring,
+  train_data,
+)
+from salt_t5x import teacher as teacher_lib
+from t5x import models as t5x_models
+from t5x import partitioning, utils
+
+PyTree = Any
+
+# The name of the teacher's column, as in the paper.
+SLM = 'SLM'
+_CHECKPOINTS = 'evaluate.evaluate.checkpoints (CHECKPOINTS)'
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+  """A checkpoint; without one, a model as it is initialised."""
+
+  name: str
+  model: t5x_models.DecoderOnlyModel
+  checkpoint: epath.Path | None
+  dtype: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measurement:
+  """A part of the evaluation, with a file of its own for each checkpoint.
+
+  Attributes:
+    name: of the file.
+    options: what the result depends on.
+    run: (model, vocabulary) -> (result, what each document got).
+  """
+
+  name: str
+  options: Mapping[str, Any]
+  run: Callable[
+    [language_model.LanguageModel, seqio.Vocabulary],
+    tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]],
+  ]
+
+
+def evaluate(
+  model: t5x_models.DecoderOnlyModel,
+  checkpoints: Mapping[str, str | None],
+  partitioner: partitioning.BasePartitioner,
+  output_dir: str,
+  task_feature_lengths: Mapping[str, int],
+  batch_size: int,
+  dtype: str | None = None,
+  teacher: teacher_lib.Teacher | None = None,
+  suite: str | Sequence[str] = 'paper',
+  data_dir: str | None = None,
+  use_hub: bool = True,
+  examples: int | None = None,
+  run_programs: bool = False,
+  held_out_cfg: utils.DatasetConfig | None = None,
+  held_out_examples: int | None = None,
+) -> str:
+  """Evaluates checkpoints and writes results.md, results.json and results.png.
+
+  Args:
+    model: of the checkpoints.
+    checkpoints: {name in the tables: model directory (its newest checkpoint) or
+      `checkpoint_<step>` directory}; None for parameters as initialised, which
+      show where a model starts.
+    partitioner: shards parameters and batches.
+    output_dir: where results go; those that are there are not made again.
+    task_feature_lengths: {'targets': T}, the most tokens of a sequence; longer
+      contexts lose their beginnings.
+    batch_size: sequences that are run together.
+    dtype: of the parameters; None keeps them as they were saved.
+    teacher: evaluated, too, as `SLM`, if not None.
+    suite: 'paper' (App. F), 'search' (App. G) or names of few-shot benchmarks;
+      () for none.
+    data_dir: see `few_shot.loading.load`.
+    use_hub: see `few_shot.loading.load`.
+    examples: documents of each benchmark, from the first; None for all.
+    run_programs: whether MBPP may run the programs that a model writes.
+    held_out_cfg: a task over a cache of sequences and its split; None for no
+      held-out text.
+    held_out_examples: how many sequences of it; None for all.
+
+  Returns:
+    The tables, as Markdown.
+
+  Raises:
+    ValueError: a checkpoint is missing or of another model or vocabulary, a
+      task cannot be read, or the folder holds results of another evaluation.
+  """
+  length = task_feature_lengths['targets']
+  candidates = _candidates(model, checkpoints, dtype, teacher)
+  features = jax.eval_shape(
+    scoring.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
+  )
+  shapes = {
+    id(x.model): models.shapes_and_axes(x.model, features, partitioner)
+    for x in candidates
+  }
+  for x in candidates:
+    if x.checkpoint:
+      checkpoints_lib.check_architecture(
+        x.checkpoint, shapes[id(x.model)][0], f'The model of {x.name!r}'
+      )
+  measurements, missing = [], {}
+  if held_out_cfg is not None:
+    train_data.check_vocabulary(held_out_cfg, model)
+    measurements.append(_held_out(held_out_cfg, held_out_examples, length))
+  if suite:
+    few_shot, missing = _few_shot(
+      suite, data_dir, use_hub, examples, run_programs, length
+    )
+    measurements += few_shot
+  store = evaluation_results.Store(output_dir)
+  todo = _todo(store, candidates, measurements, length)
+  compiled: dict[int, language_model.LanguageModel] = {}
+  with tqdm.tqdm(
+    total=sum(map(len, todo.values())),
+    unit='task',
+    disable=True if jax.process_index() else None,
+  ) as progress:
+    for candidate in candidates:
+      if not todo[candidate.name]:
+        continue
+      # One checkpoint at a time is in memory.
+      params, axes = _params(
+        candidate, features, shapes[id(candidate.model)], partitioner
+      )
+      if id(candidate.model) not in compiled:
+        compiled[id(candidate.model)] = language_model.LanguageModel(
+          candidate.model, params, axes, partitioner, batch_size, length
+        )
+      of_checkpoint = compiled[id(candidate.model)].with_params(params)
+      for measurement in todo[candidate.name]:
+        progress.set_description(f'{candidate.name}, {measurement.name}')
+        result, documents = measurement.run(
+          of_checkpoint, candidate.model.output_vocabulary
+        )
+        if jax.process_index() == 0:
+          store.write(
+            candidate.name,
+            measurement.name,
+            _options(candidate, measurement, length),
+            result,
+            documents,
+          )
+        progress.update()
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('evaluated')
+  return evaluation_results.report(
+    store,
+    [x.name for x in candidates],
+    [x.name for x in measurements],
+    missing,
+    write=jax.process_index() == 0,
+  )
+
+
+def _candidates(
+  model: t5x_models.DecoderOnlyModel,
+  checkpoints: Mapping[str, str | None],
+  dtype: str | None,
+  teacher: teacher_lib.Teacher | None,
+) -> list[_Candidate]:
+  if not checkpoints and teacher is None:
+    raise ValueError(
+      f"{_CHECKPOINTS} is empty: name what to evaluate, e.g. {{'SALT': "
+      "'gs://bucket/student'}."
+    )
+  found = []
+  if teacher is not None:
+    if SLM in checkpoints:
+      raise ValueError(
+        f"{_CHECKPOINTS} names {SLM!r}, the teacher's column: choose another "
+        'name, or set TEACHER = None.'
+      )
+    teacher_lib.check_vocabulary(teacher.path, model.output_vocabulary)
+    checkpoint = teacher_lib.find_checkpoint(teacher.path, teacher.step)
+    found.append(_Candidate(SLM, teacher.model, checkpoint, teacher.dtype))
+  for name, path in checkpoints.items():
+    if not name or '/' in name or name.startswith('.'):
+      raise ValueError(
+        f'{_CHECKPOINTS}: {name!r} cannot be the name of a folder; choose '
+        'another.'
+      )
+    checkpoint = None
+    if path is not None:
+      parameter = f'{_CHECKPOINTS}[{name!r}]'
+      checkpoint = checkpoints_lib.find(path, parameter=parameter)
+      vocabulary = model.output_vocabulary
+      if difference := run_record.other_vocabulary(path, vocabulary):
+        raise ValueError(
+          f'{parameter} = {path!r}: {difference}. Set VOCABULARY to the one it '
+          'was trained with.'
+        )
+    found.append(_Candidate(name, model, checkpoint, dtype))
+  return found
+
+
+def _held_out(
+  cfg: utils.DatasetConfig, examples: int | None, length: int
+) -> _Measurement:
+  name = cfg.mixture_or_task_name
+  sequences = held_out.read(name, cfg.split, examples)
+  longest = max(len(tokens) for _, tokens in sequences)
+  if longest > length:
+    raise ValueError(
+      f'The sequences of {name} have up to {longest} tokens, but '
+      f"TASK_FEATURE_LENGTHS = {{'targets': {length}}}: set it to at least "
+      'that, if the model can take it.'
+    )
+  return _Measurement(
+    name=evaluation_results.HELD_OUT,
+    options={'task': name, 'split': cfg.split, 'examples': len(sequences)},
+    run=lambda model, _: (held_out.measure(model, sequences), []),
+  )
+
+
+def _few_shot(
+  suite: str | Sequence[str],
+  data_dir: str | None,
+  use_hub: bool,
+  examples: int | None,
+  run_programs: bool,
+  length: int,
+) -> tuple[list[_Measurement], dict[str, str]]:
+  """(a measurement for each task that is there, {benchmark: why it is not})."""
+  try:
+    # An optional package, and seconds to import.
+    from salt_t5x import harness
+    from salt_t5x.few_shot import loading, running
+    from salt_t5x.few_shot import suite as suite_lib
+  except ImportError as e:
+    raise ImportError(
+      "The few-shot tasks need lm-eval: pip install 'salt_t5x[evaluate]', or "
+      f'set SUITE = () to do without them. ({e})'
+    ) from e
+  tasks, missing = loading.load(
+    suite_lib.find(suite),
+    data_dir=data_dir,
+    use_hub=use_hub,
+    run_programs=run_programs,
+    length=length,
+  )
+
+  def measurement(task):
+    def run(model, vocabulary):
+      view = harness.HarnessModel(model, vocabulary)
+      result, documents = running.run(view, task, examples)
+      return dataclasses.asdict(result), documents
+
+    return _Measurement(
+      name=task.benchmark.name,
+      options={
+        'shots': task.benchmark.shots,
+        'source': task.source,
+        'examples': examples,
+      },
+      run=run,
+    )
+
+  return [measurement(task) for task in tasks], missing
+
+
+def _options(
+  candidate: _Candidate, measurement: _Measurement, length: int
+) -> dict[str, Any]:
+  return {
+    'checkpoint': os.fspath(candidate.checkpoint or 'as initialised'),
+    'dtype': candidate.dtype,
+    'length': length,
+    **measurement.options,
+  }
+
+
+def _todo(
+  store: evaluation_results.Store,
+  candidates: Sequence[_Candidate],
+  measurements: Sequence[_Measurement],
+  length: int,
+) -> dict[str, list[_Measurement]]:
+  """{checkpoint: what is not measured yet}; the same on all hosts."""
+  missing = np.array(
+    [
+      [not store.has(x.name, y.name, _options(x, y, length))
+       for y in measurements]
+      for x in candidates
+    ],
+    bool,
+  )  # fmt: skip
+  if jax.process_count() > 1:
+    missing = np.asarray(multihost_utils.broadcast_one_to_all(missing))
+  return {
+    x.name: [y for y, todo in zip(measurements, row, strict=True) if todo]
+    for x, row in zip(candidates, missing, strict=True)
+  }
+
+
+def _params(
+  candidate: _Candidate,
+  features: Mapping[str, jax.ShapeDtypeStruct],
+  shapes_and_axes: tuple[PyTree, PyTree],
+  partitioner: partitioning.BasePartitioner,
+) -> tuple[PyTree, PyTree]:
+  """(parameters on the mesh, their partition specs)."""
+  shapes, axes = shapes_and_axes
+  if candidate.checkpoint:
+    params = checkpoints_lib.restore(
+      candidate.checkpoint,
+      shapes,
+      axes,
+      partitioner.mesh,
+      dtype=candidate.dtype,
+      parameter=f'The model of {candidate.name!r}',
+    )
+    return params, axes
+
+  def initialise(rng):
+    shapes = {name: x.shape for name, x in features.items()}
+    types = {name: x.dtype for name, x in features.items()}
+    variables = candidate.model.get_initial_variables(rng, shapes, types)
+    return flax.core.unfreeze(variables['params'])
+
+  initialise = partitioner.partition(
+    initialise, in_axis_resources=None, out_axis_resources=axes
+  )
+  return initialise(jax.random.PRNGKey(0)), axes
+
+
+def main() -> None:
+  print(gin.get_configurable(evaluate)())
+
+
+if __name__ == '__main__':
+  from salt_t5x import evaluate as module
+
+  job.start(module.main)

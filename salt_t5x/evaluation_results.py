@@ -1,0 +1,150 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Files of an evaluation, and the page that shows them."""
+
+from collections.abc import Mapping, Sequence
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from salt_t5x import held_out
+
+HELD_OUT = 'held_out'
+
+
+class Store:
+  """`<checkpoint>/<measurement>.json`, and `.jsonl` of its documents."""
+
+  def __init__(self, output_dir: str):
+    self.output_dir = output_dir
+
+  def path(self, *names: str) -> str:
+    return os.path.join(self.output_dir, *names)
+
+  def has(
+    self, checkpoint: str, measurement: str, options: Mapping[str, Any]
+  ) -> bool:
+    """Tells whether a result is there.
+
+    Raises:
+      ValueError: it is there, made with other options.
+    """
+    path = self.path(checkpoint, f'{measurement}.json')
+    if not tf.io.gfile.exists(path):
+      return False
+    with tf.io.gfile.GFile(path) as f:
+      found = json.load(f)['options']
+    # As JSON has them.
+    options = json.loads(json.dumps(options))
+    if found != options:
+      raise ValueError(
+        f'{path} was made with {found}, and now {options} is asked for: choose '
+        'another evaluate.evaluate.output_dir (OUTPUT_DIR), or delete it.'
+      )
+    return True
+
+  def write(
+    self,
+    checkpoint: str,
+    measurement: str,
+    options: Mapping[str, Any],
+    result: Mapping[str, Any],
+    documents: Sequence[Mapping[str, Any]],
+  ) -> None:
+    """Writes a result; it is there once all of it is."""
+    tf.io.gfile.makedirs(self.path(checkpoint))
+    if documents:
+      lines = ''.join(json.dumps(x) + '\n' for x in documents)
+      self.write_text(lines, checkpoint, f'{measurement}.jsonl')
+    text = json.dumps({'options': options, 'result': result}, indent=2) + '\n'
+    self.write_text(text, checkpoint, f'{measurement}.json')
+
+  def write_text(self, text: str, *names: str) -> None:
+    path = self.path(*names)
+    with tf.io.gfile.GFile(f'{path}.tmp', 'w') as f:
+      f.write(text)
+    tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
+
+  def read(self, checkpoint: str, measurement: str) -> dict[str, Any]:
+    with tf.io.gfile.GFile(self.path(checkpoint, f'{measurement}.json')) as f:
+      return json.load(f)['result']
+
+
+def report(
+  store: Store,
+  checkpoints: Sequence[str],
+  measurements: Sequence[str],
+  missing: Mapping[str, str],
+  write: bool,
+) -> str:
+  """Makes the tables.
+
+  Args:
+    store: holds every measurement of every checkpoint.
+    checkpoints: their names, in the order of columns.
+    measurements: their names.
+    missing: {few-shot benchmark: why it was not run}.
+    write: whether to write results.md, results.json and results.png.
+
+  Returns:
+    The text of results.md.
+  """
+  found = {
+    checkpoint: {name: store.read(checkpoint, name) for name in measurements}
+    for checkpoint in checkpoints
+  }
+  sections = ['# Results']
+  if HELD_OUT in measurements:
+    table = held_out.markdown({x: y[HELD_OUT] for x, y in found.items()})
+    sections += ['## Held-out text', table]
+  few_shot = [name for name in measurements if name != HELD_OUT]
+  png = None
+  if few_shot or missing:
+    # An optional package.
+    from salt_t5x.few_shot import results as few_shot_results
+    from salt_t5x.few_shot import suite
+
+    results = {
+      checkpoint: few_shot_results.from_json(
+        {name: of_checkpoint[name] for name in few_shot}
+      )
+      for checkpoint, of_checkpoint in found.items()
+    }
+    benchmarks = suite.find([*few_shot, *missing])
+    sections += [
+      '## Few-shot, domains',
+      few_shot_results.domains_table(results, benchmarks),
+    ]
+    sections += [
+      '## Few-shot, tasks',
+      few_shot_results.tasks_table(results, benchmarks),
+    ]
+    if few_shot:
+      png = few_shot_results.plot(results, benchmarks)
+      sections += ['![Few-shot results](results.png)']
+    if missing:
+      sections += [few_shot_results.missing_list(missing)]
+  text = '\n\n'.join(x.strip() for x in sections) + '\n'
+  if write:
+    everything = {'results': found, 'missing': missing}
+    store.write_text(json.dumps(everything, indent=2) + '\n', 'results.json')
+    store.write_text(text, 'results.md')
+    if png:
+      with tf.io.gfile.GFile(store.path('results.png'), 'wb') as f:
+        f.write(png)
+  return text
