@@ -20,7 +20,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from salt_t5x import feature_converters, language_model, scoring
+import runs
+from salt_t5x import (
+  engine,
+  feature_converters,
+  language_model,
+  models,
+  scoring,
+)
 from t5x import partitioning
 import tiny
 
@@ -125,6 +132,55 @@ def test_batches_and_widths_change_nothing():
   one = make(batch_size=1)[2].log_likelihoods(pairs)
   many = make(batch_size=4)[2].log_likelihoods(pairs)
   np.testing.assert_allclose(one, many, rtol=1e-5, atol=1e-5)
+
+
+def some_pairs():
+  rng = np.random.default_rng(3)
+  return [
+    (some_tokens(rng, rng.integers(0, 40)), some_tokens(rng, 1 + i % 20))
+    for i in range(11)
+  ]
+
+
+def on_devices():
+  """[log-likelihoods, continuations], batch and parameters in parts."""
+  model, params, _ = make(batch_size=8)
+  partitioner = partitioning.PjitPartitioner(num_partitions=2)
+  features = jax.eval_shape(
+    scoring.features_of, jax.ShapeDtypeStruct((8, LENGTH), np.int32)
+  )
+  _, axes = models.shapes_and_axes(model, features, partitioner)
+  params = jax.tree.map(
+    lambda x, spec: jax.device_put(
+      x, jax.sharding.NamedSharding(partitioner.mesh, spec)
+    ),
+    params,
+    axes,
+  )
+  assert any(
+    not x.sharding.is_fully_replicated for x in jax.tree.leaves(params)
+  )
+  compiled = language_model.LanguageModel(
+    model, params, axes, partitioner, batch_size=8, length=LENGTH
+  )
+  pairs = some_pairs()
+  return [
+    compiled.log_likelihoods(pairs),
+    compiled.continuations([x for x, _ in pairs], 6),
+  ]
+
+
+def test_devices_change_nothing():
+  _, _, compiled = make()
+  pairs = some_pairs()
+  expected = np.array(compiled.log_likelihoods(pairs))
+  likelihoods, continuations = runs.call(
+    'test_language_model.on_devices',
+    engine_name=engine.current(),
+    XLA_FLAGS='--xla_force_host_platform_device_count=8',
+  )
+  np.testing.assert_allclose(likelihoods, expected, rtol=1e-5, atol=1e-4)
+  assert continuations == compiled.continuations([x for x, _ in pairs], 6)
 
 
 def test_features_are_the_converters():
