@@ -153,7 +153,10 @@ class LanguageModel:
       found = jax.device_get(self._run(self._judge, tokens, contexts))
       for place, row in enumerate(rows):
         results[row] = Judgement(
-          float(found[0][place]), int(found[1][place]), len(pairs[row][1])
+          # float32 sums of long windows are off by 1e-4.
+          float(np.sum(found[0][place], dtype=np.float64)),
+          int(found[1][place]),
+          len(pairs[row][1]),
         )
     return results
 
@@ -256,7 +259,7 @@ def _judge(
   targets: Array,
   lengths: Array,
 ) -> tuple[Array, Array]:
-  """([B] log-likelihoods, [B] tokens that are the likeliest); see `judge`."""
+  """([B, T] log-likelihoods, [B] tokens that are the likeliest)."""
   log_perplexity, is_highest = scoring.token_statistics(
     *models.hidden_and_embedding(
       model, params, scoring.features_of(targets, lengths[:, 0])
@@ -269,7 +272,7 @@ def _judge(
   positions = jnp.arange(targets.shape[1])
   counts = (positions >= lengths[:, :1]) & (positions < lengths[:, 1:])
   return (
-    -jnp.sum(log_perplexity, axis=-1, where=counts),
+    jnp.where(counts, -log_perplexity, 0.0),
     jnp.sum(is_highest, axis=-1, where=counts),
   )
 

@@ -145,7 +145,12 @@ def _run(
       reply = _read(reply_out, deadline)
       if reply is None:
         return Outcome(False, 'time')
-      process.wait()
+      if len(reply) > _REPLY_BYTES:
+        return Outcome(False, 'it says too much')
+      # A program may close its end of the pipe and go on.
+      process.wait(max(deadline - time.monotonic(), 0.0))
+    except subprocess.TimeoutExpired:
+      return Outcome(False, 'time')
     finally:
       os.close(reply_out)
       process.kill()
@@ -161,7 +166,10 @@ def _run(
 
 
 def _read(file: int, deadline: float) -> bytes | None:
-  """What is written until the other end is closed; None if that takes long."""
+  """What is written until the other end is closed; None if that takes long.
+
+  Of more than `_REPLY_BYTES`, the beginning.
+  """
   data = b''
   while len(data) <= _REPLY_BYTES:
     left = deadline - time.monotonic()
@@ -171,4 +179,4 @@ def _read(file: int, deadline: float) -> bytes | None:
     if not part:
       return data
     data += part
-  return data[:_REPLY_BYTES]
+  return data
