@@ -16,10 +16,10 @@
 """Measures checkpoints: `python -m salt_t5x.evaluate --gin_file=...`.
 
 The gin files are a student's, the data's and `runs/evaluate.gin`. Checkpoints
-stand side by side in the tables: the paper's few-shot suite (Tables 2 and 12)
-and held-out text (Table 1). What each document got is kept for
-`salt_t5x.difficulty`. A job that was stopped goes on when it is started again:
-it makes what is missing.
+stand side by side in the tables: held-out text (Table 1), the paper's few-shot
+suite (Tables 2 and 12), and tasks that models were fine-tuned on (Table 4).
+What each document got is kept for `salt_t5x.difficulty`. A job that was stopped
+goes on when it is started again: it makes what is missing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +39,7 @@ import tqdm
 from salt_t5x import checkpoints as checkpoints_lib
 from salt_t5x import (
   evaluation_results,
+  generation,
   held_out,
   job,
   language_model,
@@ -102,6 +103,8 @@ def evaluate(
   run_programs: bool = False,
   held_out_cfg: utils.DatasetConfig | None = None,
   held_out_examples: int | None = None,
+  supervised_tasks: Sequence[str] = (),
+  supervised_split: str = 'validation',
 ) -> str:
   """Evaluates checkpoints and writes results.md, results.json and results.png.
 
@@ -113,7 +116,8 @@ def evaluate(
     partitioner: shards parameters and batches.
     output_dir: where results go; those that are there are not made again.
     task_feature_lengths: {'targets': T}, the most tokens of a sequence; longer
-      contexts lose their beginnings.
+      contexts lose their beginnings. With supervised tasks, as in their
+      training: {'inputs': T, 'targets': the most tokens of an answer}.
     batch_size: sequences that are run together.
     dtype: of the parameters; None keeps them as they were saved.
     teacher: evaluated, too, as `SLM`, if not None.
@@ -121,11 +125,15 @@ def evaluate(
       () for none.
     data_dir: see `few_shot.loading.load`.
     use_hub: see `few_shot.loading.load`.
-    examples: documents of each benchmark, from the first; None for all.
+    examples: documents of each benchmark or supervised task, from the first;
+      None for all.
     run_programs: whether MBPP may run the programs that a model writes.
     held_out_cfg: a task over a cache of sequences and its split; None for no
       held-out text.
     held_out_examples: how many sequences of it; None for all.
+    supervised_tasks: seqio tasks with inputs, targets and metrics of
+      predictions, such as those of tasks/sft.py; see `generation.evaluate`.
+    supervised_split: of them.
 
   Returns:
     The tables, as Markdown.
@@ -134,7 +142,7 @@ def evaluate(
     ValueError: a checkpoint is missing or of another model or vocabulary, a
       task cannot be read, or the folder holds results of another evaluation.
   """
-  length = task_feature_lengths['targets']
+  length = max(task_feature_lengths.values())
   candidates = _candidates(model, checkpoints, dtype, teacher)
   features = jax.eval_shape(
     scoring.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
@@ -157,6 +165,10 @@ def evaluate(
       suite, data_dir, use_hub, examples, run_programs, length
     )
     measurements += few_shot
+  for name in supervised_tasks:
+    measurements.append(
+      _supervised(name, supervised_split, task_feature_lengths, examples, model)
+    )
   store = evaluation_results.Store(output_dir)
   todo = _todo(store, candidates, measurements, length)
   compiled: dict[int, language_model.LanguageModel] = {}
@@ -198,6 +210,7 @@ def evaluate(
     [x.name for x in candidates],
     [x.name for x in measurements],
     missing,
+    supervised_tasks,
     write=jax.process_index() == 0,
   )
 
@@ -306,6 +319,32 @@ def _few_shot(
     )
 
   return [measurement(task) for task in tasks], missing
+
+
+def _supervised(
+  name: str,
+  split: str,
+  lengths: Mapping[str, int],
+  examples: int | None,
+  model: t5x_models.DecoderOnlyModel,
+) -> _Measurement:
+  task = seqio.get_mixture_or_task(name)
+  theirs = task.output_features['targets'].vocabulary
+  if run_record.fingerprint(theirs) != run_record.fingerprint(
+    model.output_vocabulary
+  ):
+    raise ValueError(
+      f'SUPERVISED_TASKS: {name} has another vocabulary ({theirs}) than the '
+      'model: bind VOCABULARY to the one that the task was registered with.'
+    )
+  generation.check(task, lengths)
+  return _Measurement(
+    name=name,
+    options={'split': split, 'examples': examples, 'lengths': dict(lengths)},
+    run=lambda of_checkpoint, _: generation.evaluate(
+      of_checkpoint, task, split, lengths, examples
+    ),
+  )
 
 
 def _options(

@@ -90,6 +90,7 @@ def report(
   checkpoints: Sequence[str],
   measurements: Sequence[str],
   missing: Mapping[str, str],
+  supervised_tasks: Sequence[str],
   write: bool,
 ) -> str:
   """Makes the tables.
@@ -99,6 +100,7 @@ def report(
     checkpoints: their names, in the order of columns.
     measurements: their names.
     missing: {few-shot benchmark: why it was not run}.
+    supervised_tasks: those measurements that are fine-tuning tasks.
     write: whether to write results.md, results.json and results.png.
 
   Returns:
@@ -112,7 +114,11 @@ def report(
   if HELD_OUT in measurements:
     table = held_out.markdown({x: y[HELD_OUT] for x, y in found.items()})
     sections += ['## Held-out text', table]
-  few_shot = [name for name in measurements if name != HELD_OUT]
+  if supervised_tasks:
+    table = _supervised_table(found, supervised_tasks)
+    sections += ['## Supervised tasks', table]
+  others = {HELD_OUT, *supervised_tasks}
+  few_shot = [name for name in measurements if name not in others]
   png = None
   if few_shot or missing:
     # An optional package.
@@ -148,3 +154,18 @@ def report(
       with tf.io.gfile.GFile(store.path('results.png'), 'wb') as f:
         f.write(png)
   return text
+
+
+def _supervised_table(
+  found: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
+) -> str:
+  """A row for each metric of each task (Table 4)."""
+  lines = [
+    '| task | metric |' + ''.join(f' {model} |' for model in found),
+    '|---|---|' + '---|' * len(found),
+  ]
+  for task in tasks:
+    for metric in next(iter(found.values()))[task]:
+      cells = [f' {x[task][metric]:.2f} |' for x in found.values()]
+      lines.append(f'| {task} | {metric} |' + ''.join(cells))
+  return '\n'.join(lines) + '\n'

@@ -26,7 +26,14 @@ import pytest
 import seqio
 
 import few_shot_data
-from salt_t5x import evaluate, held_out, language_model, local_cache
+from salt_t5x import (
+  evaluate,
+  held_out,
+  language_model,
+  local_cache,
+  supervised_tasks,
+  text_metrics,
+)
 from salt_t5x import teacher as teacher_lib
 from t5x import partitioning, utils
 import tiny
@@ -183,6 +190,40 @@ def test_few_shot_side_by_side_and_only_once(
   assert ran == [6]  # RTE's three documents, two choices each
   with pytest.raises(ValueError, match='was made with .*OUTPUT_DIR'):
     run(output, checkpoints, teacher=teacher, examples=2, **options)
+
+
+@pytest.fixture
+def sums():
+  """A supervised task: three sums."""
+  examples = [{'sum': f'{i} + 1 =', 'answer': f'{i + 1}'} for i in range(3)]
+  yield supervised_tasks.register(
+    'sums',
+    {'validation': lambda: iter(examples)},
+    inputs='{sum}',
+    targets='{answer}',
+    vocabulary=VOCABULARY,
+    metric_fns=[text_metrics.accuracy],
+  )
+  seqio.TaskRegistry.remove('sums')
+
+
+def test_supervised_tasks(trained, sums, tmp_path):
+  lengths = {'inputs': LENGTH, 'targets': 4}
+  text = run(
+    tmp_path,
+    {'trained': trained[0], 'start': None},
+    held_out_cfg=None,
+    task_feature_lengths=lengths,
+    supervised_tasks=['sums'],
+  )
+  assert '| task | metric | trained | start |' in text
+  assert '| sums | accuracy | 0.00 | 0.00 |' in text
+  lines = (tmp_path / 'start/sums.jsonl').read_text().splitlines()
+  documents = [json.loads(line) for line in lines]
+  assert [x['target'] for x in documents] == ['1', '2', '3']
+  assert all(x['score'] == 0 and x['confidence'] < 0 for x in documents)
+  with pytest.raises(ValueError, match='targets must leave room for inputs'):
+    run(tmp_path, {'a': None}, held_out_cfg=None, supervised_tasks=['sums'])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,162 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Supervised fine-tuning as a t5x trainer (§5.3)."""
+
+from collections.abc import Callable, Sequence
+import os
+from typing import Any
+
+from absl import logging
+from etils import epath
+import flax
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from salt_t5x import checkpoints, models, run_record, trainer
+from t5x import partitioning
+from t5x import train_state as train_state_lib
+
+Array = jax.Array
+PyTree = Any
+
+_PARAMETER = 'fine_tune.FineTuneTrainer.initial_checkpoint (INITIAL_CHECKPOINT)'
+_REMEDY = 'set it to the model directory of a pre-training run'
+
+
+class FineTuneTrainer(trainer.SaltTrainer):
+  """Trains by eq. (1) from another run's parameters.
+
+  Only those are taken: the step and the optimizer's state are a new run's. A
+  run that has a checkpoint of its own goes on from that, and the other run is
+  no longer looked at.
+  """
+
+  def __init__(
+    self,
+    model: models.SaltDecoderOnlyModel,
+    train_state: train_state_lib.TrainState,
+    partitioner: partitioning.BasePartitioner,
+    eval_names: Sequence[str],
+    summary_dir: str | None,
+    train_state_axes: PyTree,
+    rng: Array,
+    learning_rate_fn: Callable[[Array], Array],
+    num_microbatches: int | None,
+    total_steps: int,
+    initial_checkpoint: str,
+    weight_metrics_computer: Any = None,
+  ):
+    """Constructor.
+
+    Args:
+      model: the model, of the architecture that was pre-trained.
+      train_state: a new run's, or that of the run's own checkpoint.
+      partitioner: shards model and data.
+      eval_names: of the evaluation data sets.
+      summary_dir: the model directory, or None to write nothing.
+      train_state_axes: the state's partition specs.
+      rng: key for dropout.
+      learning_rate_fn: step -> learning rate.
+      num_microbatches: microbatches a batch is cut into, or None.
+      total_steps: the run's length.
+      initial_checkpoint: a model directory of salt_t5x or t5x (its newest
+        checkpoint is taken), or one `checkpoint_<step>` directory.
+      weight_metrics_computer: t5x's, for metrics of weights and updates.
+
+    Raises:
+      ValueError: there is no such checkpoint, or it is of another architecture
+        or vocabulary; or see `trainer.SaltTrainer`.
+    """
+    if not initial_checkpoint:
+      raise ValueError(f'{_PARAMETER} = {initial_checkpoint!r}: {_REMEDY}.')
+    if summary_dir:
+      _check_apart(initial_checkpoint, summary_dir)
+    if not (summary_dir and checkpoints.finished(summary_dir)):
+      checkpoint = _find(initial_checkpoint, int(train_state.step), model)
+      train_state = _with_params_of(
+        checkpoint, train_state, train_state_axes, partitioner
+      )
+      logging.info('Fine-tuning begins with the parameters of %s.', checkpoint)
+    super().__init__(
+      model=model,
+      train_state=train_state,
+      partitioner=partitioner,
+      eval_names=eval_names,
+      summary_dir=summary_dir,
+      train_state_axes=train_state_axes,
+      rng=rng,
+      learning_rate_fn=learning_rate_fn,
+      num_microbatches=num_microbatches,
+      total_steps=total_steps,
+      weight_metrics_computer=weight_metrics_computer,
+    )
+
+
+def _check_apart(path: str, model_dir: str) -> None:
+  path, model_dir = os.path.abspath(path), os.path.abspath(model_dir)
+  if model_dir in (path, os.path.dirname(path)):
+    raise ValueError(
+      f'MODEL_DIR = {model_dir!r} holds the run that {_PARAMETER} names, which '
+      'would be gone on with: choose another MODEL_DIR.'
+    )
+
+
+def _find(
+  path: str, step: int, model: models.SaltDecoderOnlyModel
+) -> epath.Path:
+  """Finds the checkpoint, the same one on all hosts."""
+  if step:
+    raise ValueError(
+      f'utils.RestoreCheckpointConfig.path began this run at step {step}. '
+      'Leave it empty: fine-tuning begins at step 0, from '
+      f'{_PARAMETER} = {path!r}.'
+    )
+  checkpoint = checkpoints.find(path, parameter=_PARAMETER, remedy=_REMEDY)
+  if jax.process_count() > 1:
+    step = np.int32(checkpoints.step_of(checkpoint))
+    step = int(multihost_utils.broadcast_one_to_all(step))
+    checkpoint = checkpoint.parent / f'checkpoint_{step}'
+  if difference := run_record.other_vocabulary(
+    os.fspath(checkpoint), model.output_vocabulary
+  ):
+    raise ValueError(
+      f'{_PARAMETER} = {path!r}: {difference}. Set VOCABULARY, and the '
+      "task's, to the one it was trained with."
+    )
+  return checkpoint
+
+
+def _with_params_of(
+  checkpoint: epath.Path,
+  train_state: train_state_lib.TrainState,
+  train_state_axes: PyTree,
+  partitioner: partitioning.BasePartitioner,
+) -> train_state_lib.TrainState:
+  """The state with a checkpoint's parameters, in the dtypes that it has."""
+  state = train_state.state_dict()
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state['target']
+  )
+  params = checkpoints.restore(
+    checkpoint,
+    shapes,
+    flax.core.unfreeze(train_state_axes.params),
+    partitioner.mesh,
+    parameter='MODEL',
+  )
+  params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, shapes)
+  return train_state.restore_state({**state, 'target': params})
