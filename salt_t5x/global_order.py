@@ -307,7 +307,9 @@ def get_task(name: str) -> OrderedTask:
     ValueError: the task or mixture reads its data in another way.
   """
   task = seqio.get_mixture_or_task(name)
-  if not isinstance(task, OrderedTask):
+  if not (
+    isinstance(task, OrderedTask) and isinstance(task.source, CachedSource)
+  ):
     raise ValueError(
       f'MIXTURE_OR_TASK_NAME = {name!r}: examples are scored and selected in '
       'the global order of one cache. Set it to a task over a '
