@@ -26,7 +26,9 @@ from typing import Any
 from etils import epath
 from flax import traverse_util
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 PyTree = Any
@@ -103,6 +105,14 @@ def find(
 def step_of(checkpoint: epath.Path) -> int:
   """The step in the name of a `checkpoint_<step>` directory."""
   return int(checkpoint.name.removeprefix('checkpoint_'))
+
+
+def same_on_all_hosts(checkpoint: epath.Path) -> epath.Path:
+  """Process 0's, where hosts may have found different newest checkpoints."""
+  if jax.process_count() == 1:
+    return checkpoint
+  step = multihost_utils.broadcast_one_to_all(np.int32(step_of(checkpoint)))
+  return checkpoint.parent / f'checkpoint_{int(step)}'
 
 
 def check_architecture(

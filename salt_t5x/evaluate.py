@@ -24,9 +24,11 @@ goes on when it is started again: it makes what is missing.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import hashlib
 import os
 from typing import Any
 
+from absl import logging
 from etils import epath
 import flax
 import gin
@@ -40,6 +42,7 @@ from salt_t5x import checkpoints as checkpoints_lib
 from salt_t5x import (
   evaluation_results,
   generation,
+  global_order,
   held_out,
   job,
   language_model,
@@ -104,7 +107,7 @@ def evaluate(
   held_out_cfg: utils.DatasetConfig | None = None,
   held_out_examples: int | None = None,
   supervised_tasks: Sequence[str] = (),
-  supervised_split: str = 'validation',
+  supervised_split: str | Mapping[str, str] = 'validation',
 ) -> str:
   """Evaluates checkpoints and writes results.md, results.json and results.png.
 
@@ -133,7 +136,7 @@ def evaluate(
     held_out_examples: how many sequences of it; None for all.
     supervised_tasks: seqio tasks with inputs, targets and metrics of
       predictions, such as those of tasks/sft.py; see `generation.evaluate`.
-    supervised_split: of them.
+    supervised_split: of all of them, or {task: split}.
 
   Returns:
     The tables, as Markdown.
@@ -143,6 +146,10 @@ def evaluate(
       task cannot be read, or the folder holds results of another evaluation.
   """
   length = max(task_feature_lengths.values())
+  if not (suite or supervised_tasks or held_out_cfg):
+    raise ValueError(
+      'There is nothing to measure: set SUITE, HELD_OUT or SUPERVISED_TASKS.'
+    )
   candidates = _candidates(model, checkpoints, dtype, teacher)
   features = jax.eval_shape(
     scoring.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
@@ -165,12 +172,16 @@ def evaluate(
       suite, data_dir, use_hub, examples, run_programs, length
     )
     measurements += few_shot
+    _warn_of_newlines(model.output_vocabulary)
   for name in supervised_tasks:
     measurements.append(
       _supervised(name, supervised_split, task_feature_lengths, examples, model)
     )
+  options = {
+    x.name: _options(x, shapes[id(x.model)][0], length) for x in candidates
+  }
   store = evaluation_results.Store(output_dir)
-  todo = _todo(store, candidates, measurements, length)
+  todo = _todo(store, options, measurements)
   compiled: dict[int, language_model.LanguageModel] = {}
   with tqdm.tqdm(
     total=sum(map(len, todo.values())),
@@ -198,7 +209,7 @@ def evaluate(
           store.write(
             candidate.name,
             measurement.name,
-            _options(candidate, measurement, length),
+            options[candidate.name] | measurement.options,
             result,
             documents,
           )
@@ -221,6 +232,10 @@ def _candidates(
   dtype: str | None,
   teacher: teacher_lib.Teacher | None,
 ) -> list[_Candidate]:
+  if not isinstance(checkpoints, Mapping):
+    raise ValueError(
+      f"{_CHECKPOINTS} = {checkpoints!r}: write {{'a name': 'a path'}}."
+    )
   if not checkpoints and teacher is None:
     raise ValueError(
       f"{_CHECKPOINTS} is empty: name what to evaluate, e.g. {{'SALT': "
@@ -233,8 +248,15 @@ def _candidates(
         f"{_CHECKPOINTS} names {SLM!r}, the teacher's column: choose another "
         'name, or set TEACHER = None.'
       )
+    if not teacher.path:
+      raise ValueError(
+        f'teacher.Teacher.path (TEACHER_PATH) = {teacher.path!r}: name the '
+        "teacher's model directory."
+      )
+    checkpoint = checkpoints_lib.same_on_all_hosts(
+      teacher_lib.find_checkpoint(teacher.path, teacher.step)
+    )
     teacher_lib.check_vocabulary(teacher.path, model.output_vocabulary)
-    checkpoint = teacher_lib.find_checkpoint(teacher.path, teacher.step)
     found.append(_Candidate(SLM, teacher.model, checkpoint, teacher.dtype))
   for name, path in checkpoints.items():
     if not name or '/' in name or name.startswith('.'):
@@ -245,7 +267,9 @@ def _candidates(
     checkpoint = None
     if path is not None:
       parameter = f'{_CHECKPOINTS}[{name!r}]'
-      checkpoint = checkpoints_lib.find(path, parameter=parameter)
+      checkpoint = checkpoints_lib.same_on_all_hosts(
+        checkpoints_lib.find(path, parameter=parameter)
+      )
       vocabulary = model.output_vocabulary
       if difference := run_record.other_vocabulary(path, vocabulary):
         raise ValueError(
@@ -260,6 +284,7 @@ def _held_out(
   cfg: utils.DatasetConfig, examples: int | None, length: int
 ) -> _Measurement:
   name = cfg.mixture_or_task_name
+  source = global_order.get_task(name, 'HELD_OUT_TASK').source
   sequences = held_out.read(name, cfg.split, examples)
   longest = max(len(tokens) for _, tokens in sequences)
   if longest > length:
@@ -270,7 +295,12 @@ def _held_out(
     )
   return _Measurement(
     name=evaluation_results.HELD_OUT,
-    options={'task': name, 'split': cfg.split, 'examples': len(sequences)},
+    options={
+      'task': name,
+      'split': cfg.split,
+      'examples': len(sequences),
+      'data': source.fingerprint(cfg.split),
+    },
     run=lambda model, _: (held_out.measure(model, sequences), []),
   )
 
@@ -294,13 +324,26 @@ def _few_shot(
       "The few-shot tasks need lm-eval: pip install 'salt_t5x[evaluate]', or "
       f'set SUITE = () to do without them. ({e})'
     ) from e
+  benchmarks = suite_lib.find(suite)
   tasks, missing = loading.load(
-    suite_lib.find(suite),
+    benchmarks,
     data_dir=data_dir,
     use_hub=use_hub,
     run_programs=run_programs,
     length=length,
   )
+
+  if jax.process_count() > 1:
+    # A hub may have failed on one host; all must run the same programs.
+    mine = {task.benchmark.name for task in tasks}
+    everywhere = multihost_utils.process_allgather(
+      np.array([x.name in mine for x in benchmarks])
+    ).all(axis=0)
+    common = {
+      x.name for x, there in zip(benchmarks, everywhere, strict=True) if there
+    }
+    missing |= {name: 'not on all hosts' for name in mine - common}
+    tasks = [task for task in tasks if task.benchmark.name in common]
 
   def measurement(task):
     def run(model, vocabulary):
@@ -313,6 +356,7 @@ def _few_shot(
       options={
         'shots': task.benchmark.shots,
         'source': task.source,
+        'data': task.data,
         'examples': examples,
       },
       run=run,
@@ -321,63 +365,101 @@ def _few_shot(
   return [measurement(task) for task in tasks], missing
 
 
+def _warn_of_newlines(vocabulary: seqio.Vocabulary) -> None:
+  if '\n' not in vocabulary.decode(vocabulary.encode('a\nb')):
+    logging.warning(
+      'VOCABULARY, %s, has no newline. Answers of few-shot tasks end with one, '
+      'so generated answers go on to their limit and count as wrong.',
+      vocabulary,
+    )
+
+
 def _supervised(
   name: str,
-  split: str,
+  split: str | Mapping[str, str],
   lengths: Mapping[str, int],
   examples: int | None,
   model: t5x_models.DecoderOnlyModel,
 ) -> _Measurement:
+  parameter = 'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS)'
   task = seqio.get_mixture_or_task(name)
+  if isinstance(split, Mapping):
+    if name not in split:
+      raise ValueError(
+        f'evaluate.evaluate.supervised_split (SUPERVISED_SPLIT) = {split}: '
+        f'{name} is missing.'
+      )
+    split = split[name]
+  if split not in task.splits:
+    raise ValueError(
+      f'evaluate.evaluate.supervised_split (SUPERVISED_SPLIT) = {split!r}: '
+      f'{name} has the splits {sorted(task.splits)}; choose one of them, or '
+      'give {task: split}.'
+    )
   theirs = task.output_features['targets'].vocabulary
   if run_record.fingerprint(theirs) != run_record.fingerprint(
     model.output_vocabulary
   ):
     raise ValueError(
-      f'SUPERVISED_TASKS: {name} has another vocabulary ({theirs}) than the '
+      f'{parameter}: {name} has another vocabulary ({theirs}) than the '
       'model: bind VOCABULARY to the one that the task was registered with.'
     )
   generation.check(task, lengths)
+
+  def run(of_checkpoint, _):
+    metrics, found = generation.evaluate(
+      of_checkpoint, task, split, lengths, examples
+    )
+    scores = [x['score'] for x in found if 'score' in x]
+    errors = {}
+    if len(scores) > 1:
+      # Of the first metric: it is the mean of the examples' own.
+      error = 100 * np.std(scores, ddof=1) / np.sqrt(len(scores))
+      errors[next(iter(metrics))] = float(error)
+    result = {'metrics': metrics, 'errors': errors, 'examples': len(found)}
+    return result, found
+
   return _Measurement(
     name=name,
     options={'split': split, 'examples': examples, 'lengths': dict(lengths)},
-    run=lambda of_checkpoint, _: generation.evaluate(
-      of_checkpoint, task, split, lengths, examples
-    ),
+    run=run,
   )
 
 
 def _options(
-  candidate: _Candidate, measurement: _Measurement, length: int
+  candidate: _Candidate, shapes: PyTree, length: int
 ) -> dict[str, Any]:
+  """What tells a candidate from another of the same name."""
+  model = hashlib.sha256(str(shapes).encode())
+  vocabulary = candidate.model.output_vocabulary
   return {
     'checkpoint': os.fspath(candidate.checkpoint or 'as initialised'),
+    'model': model.hexdigest()[:16],
+    'vocabulary': run_record.fingerprint(vocabulary),
     'dtype': candidate.dtype,
     'length': length,
-    **measurement.options,
   }
 
 
 def _todo(
   store: evaluation_results.Store,
-  candidates: Sequence[_Candidate],
+  options: Mapping[str, Mapping[str, Any]],
   measurements: Sequence[_Measurement],
-  length: int,
 ) -> dict[str, list[_Measurement]]:
   """{checkpoint: what is not measured yet}; the same on all hosts."""
   missing = np.array(
     [
-      [not store.has(x.name, y.name, _options(x, y, length))
-       for y in measurements]
-      for x in candidates
+      [not store.has(name, x.name, {**of_name, **x.options})
+       for x in measurements]
+      for name, of_name in options.items()
     ],
     bool,
   )  # fmt: skip
   if jax.process_count() > 1:
     missing = np.asarray(multihost_utils.broadcast_one_to_all(missing))
   return {
-    x.name: [y for y, todo in zip(measurements, row, strict=True) if todo]
-    for x, row in zip(candidates, missing, strict=True)
+    name: [x for x, todo in zip(measurements, row, strict=True) if todo]
+    for name, row in zip(options, missing, strict=True)
   }
 
 
@@ -413,7 +495,9 @@ def _params(
 
 
 def main() -> None:
-  print(gin.get_configurable(evaluate)())
+  tables = gin.get_configurable(evaluate)()
+  if jax.process_index() == 0:
+    print(tables)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@
 
 from collections.abc import Mapping, Sequence
 import json
+import math
 import os
 from typing import Any
 
@@ -67,15 +68,20 @@ class Store:
     documents: Sequence[Mapping[str, Any]],
   ) -> None:
     """Writes a result; it is there once all of it is."""
-    tf.io.gfile.makedirs(self.path(checkpoint))
     if documents:
       lines = ''.join(json.dumps(x) + '\n' for x in documents)
       self.write_text(lines, checkpoint, f'{measurement}.jsonl')
-    text = json.dumps({'options': options, 'result': result}, indent=2) + '\n'
-    self.write_text(text, checkpoint, f'{measurement}.json')
+    self.write_json(
+      {'options': options, 'result': result}, checkpoint, f'{measurement}.json'
+    )
+
+  def write_json(self, content: Any, *names: str) -> None:
+    text = json.dumps(_without_nan(content), indent=2, allow_nan=False)
+    self.write_text(f'{text}\n', *names)
 
   def write_text(self, text: str, *names: str) -> None:
     path = self.path(*names)
+    tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(f'{path}.tmp', 'w') as f:
       f.write(text)
     tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
@@ -83,6 +89,15 @@ class Store:
   def read(self, checkpoint: str, measurement: str) -> dict[str, Any]:
     with tf.io.gfile.GFile(self.path(checkpoint, f'{measurement}.json')) as f:
       return json.load(f)['result']
+
+
+def _without_nan(content: Any) -> Any:
+  """JSON has no NaN: a standard error of one document is null."""
+  if isinstance(content, Mapping):
+    return {name: _without_nan(x) for name, x in content.items()}
+  if isinstance(content, list | tuple):
+    return [_without_nan(x) for x in content]
+  return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def report(
@@ -147,8 +162,7 @@ def report(
       sections += [few_shot_results.missing_list(missing)]
   text = '\n\n'.join(x.strip() for x in sections) + '\n'
   if write:
-    everything = {'results': found, 'missing': missing}
-    store.write_text(json.dumps(everything, indent=2) + '\n', 'results.json')
+    store.write_json({'results': found, 'missing': missing}, 'results.json')
     store.write_text(text, 'results.md')
     if png:
       with tf.io.gfile.GFile(store.path('results.png'), 'wb') as f:
@@ -161,11 +175,20 @@ def _supervised_table(
 ) -> str:
   """A row for each metric of each task (Table 4)."""
   lines = [
-    '| task | metric |' + ''.join(f' {model} |' for model in found),
-    '|---|---|' + '---|' * len(found),
+    '| task | metric | examples |' + ''.join(f' {model} |' for model in found),
+    '|---|---|---|' + '---|' * len(found),
   ]
   for task in tasks:
-    for metric in next(iter(found.values()))[task]:
-      cells = [f' {x[task][metric]:.2f} |' for x in found.values()]
-      lines.append(f'| {task} | {metric} |' + ''.join(cells))
+    first = next(iter(found.values()))[task]
+    for metric in first['metrics']:
+      cells = []
+      for of_model in found.values():
+        x = of_model[task]
+        error = x['errors'].get(metric)
+        cells.append(
+          f' {held_out.with_error(x["metrics"][metric], error, 2)} |'
+        )
+      lines.append(
+        f'| {task} | {metric} | {first["examples"]} |' + ''.join(cells)
+      )
   return '\n'.join(lines) + '\n'

@@ -23,8 +23,6 @@ from absl import logging
 from etils import epath
 import flax
 import jax
-from jax.experimental import multihost_utils
-import numpy as np
 
 from salt_t5x import checkpoints, models, run_record, trainer
 from t5x import partitioning
@@ -107,7 +105,10 @@ class FineTuneTrainer(trainer.SaltTrainer):
 
 
 def _check_apart(path: str, model_dir: str) -> None:
-  path, model_dir = os.path.abspath(path), os.path.abspath(model_dir)
+  path, model_dir = (
+    x.rstrip('/') if '://' in x else os.path.abspath(x)
+    for x in (path, model_dir)
+  )
   if model_dir in (path, os.path.dirname(path)):
     raise ValueError(
       f'MODEL_DIR = {model_dir!r} holds the run that {_PARAMETER} names, which '
@@ -125,11 +126,9 @@ def _find(
       'Leave it empty: fine-tuning begins at step 0, from '
       f'{_PARAMETER} = {path!r}.'
     )
-  checkpoint = checkpoints.find(path, parameter=_PARAMETER, remedy=_REMEDY)
-  if jax.process_count() > 1:
-    step = np.int32(checkpoints.step_of(checkpoint))
-    step = int(multihost_utils.broadcast_one_to_all(step))
-    checkpoint = checkpoint.parent / f'checkpoint_{step}'
+  checkpoint = checkpoints.same_on_all_hosts(
+    checkpoints.find(path, parameter=_PARAMETER, remedy=_REMEDY)
+  )
   if difference := run_record.other_vocabulary(
     os.fspath(checkpoint), model.output_vocabulary
   ):

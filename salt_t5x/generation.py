@@ -90,15 +90,19 @@ def evaluate(
   examples = list(dataset.take(max_examples or -1).as_numpy_iterator())
   if not examples:
     raise ValueError(f'The split {split!r} of {task.name} has no example.')
-  generated = model.continuations(
-    [example['inputs'].tolist() for example in examples], max_tokens, task.name
-  )
+  room = length - max_tokens
+  inputs = [example['inputs'].tolist() for example in examples]
+  for example, tokens in zip(examples, inputs, strict=True):
+    if len(tokens) > room:
+      example['inputs_cut'] = example.get('inputs_cut', 0) + len(tokens) - room
+  inputs = [tokens[:room] for tokens in inputs]
+  generated = model.continuations(inputs, max_tokens, task.name)
   vocabulary = task.output_features['targets'].vocabulary
   judgements = model.judge(
     [
       # What ended by itself said so.
-      (example['inputs'].tolist(), [*tokens, vocabulary.eos_id][:max_tokens])
-      for example, tokens in zip(examples, generated, strict=True)
+      (context, [*tokens, vocabulary.eos_id][:max_tokens])
+      for context, tokens in zip(inputs, generated, strict=True)
     ]
   )
   results, targets, predictions = [], [], []

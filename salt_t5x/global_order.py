@@ -297,11 +297,12 @@ class OrderedTask(seqio.Task):
     )
 
 
-def get_task(name: str) -> OrderedTask:
+def get_task(name: str, parameter: str = 'MIXTURE_OR_TASK_NAME') -> OrderedTask:
   """Finds a task that reads one cache in its global order.
 
   Args:
     name: of a registered task.
+    parameter: the gin parameter that names it, for messages.
 
   Raises:
     ValueError: the task or mixture reads its data in another way.
@@ -311,7 +312,7 @@ def get_task(name: str) -> OrderedTask:
     isinstance(task, OrderedTask) and isinstance(task.source, CachedSource)
   ):
     raise ValueError(
-      f'MIXTURE_OR_TASK_NAME = {name!r}: examples are scored and selected in '
+      f'{parameter} = {name!r}: examples are scored, selected and measured in '
       'the global order of one cache. Set it to a task over a '
       'global_order.CachedSource, such as those of text_tasks.register.'
     )

@@ -86,7 +86,12 @@ class HarnessModel(lm_eval_model.TemplateLM):
   ) -> list[tuple[float, bool]]:
     del kwargs
     pairs, windows, cut = [], {}, 0
-    for i, (_, context, continuation) in enumerate(requests):
+    for i, (texts, context, continuation) in enumerate(requests):
+      if not continuation:
+        raise ValueError(
+          f'An answer has no tokens: {texts[1]!r}, after {texts[0][-200:]!r}. '
+          'Mend the document, or leave the task out of SUITE.'
+        )
       context = [token for token in context if token != _BEGIN]
       room = self._model.length - len(continuation)
       cut += room < len(context)
@@ -157,7 +162,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
         contexts, max_tokens, None if disable_tqdm else 'Continuations'
       )
       for i, context, tokens in zip(rows, contexts, found, strict=True):
-        until = requests[i].args[1].get('until', [])
+        until = requests[i].args[1].get('until') or []
         stops = [until] if isinstance(until, str) else until
         results[i] = _until(self._decoded(context, tokens), stops)
         # It ended by itself: that counts, too.

@@ -16,6 +16,7 @@
 """Next-token accuracy and log-perplexity on held-out text (Table 1)."""
 
 from collections.abc import Sequence
+import math
 
 import numpy as np
 
@@ -26,7 +27,7 @@ ALL = 'all'
 
 def read(
   name: str, split: str, examples: int | None
-) -> list[tuple[str, list[int]]]:
+) -> list[tuple[str, np.ndarray]]:
   """Reads the sequences of a cache, in its global order.
 
   Args:
@@ -36,21 +37,29 @@ def read(
     examples: how many; None for all.
 
   Returns:
-    (domain, tokens) of each; the domain is '' where the cache has none.
+    (domain, tokens, int32 [t]) of each that has tokens; the domain is '' where
+    the cache has none.
 
   Raises:
-    ValueError: the task reads its data in another way.
+    ValueError: the task reads its data in another way, or has none.
   """
-  source = global_order.get_task(name).source
+  source = global_order.get_task(name, 'HELD_OUT_TASK').source
   count = examples or source.num_input_examples(split)
   records = source.records(split).take(count).map(source.parser(split))
-  return [
+  found = [
     (
       example.get('domain', b'').decode(),
-      example['targets'][example['targets'] > 0].tolist(),
+      example['targets'][example['targets'] > 0],
     )
     for example in records.as_numpy_iterator()
   ]
+  found = [(domain, tokens) for domain, tokens in found if len(tokens)]
+  if not found:
+    raise ValueError(
+      f'HELD_OUT_TASK = {name!r}: the split {split!r} of its cache has '
+      'no tokens.'
+    )
+  return found
 
 
 def measure(
@@ -65,13 +74,12 @@ def measure(
 
   Returns:
     {domain, or `ALL`: {'accuracy': share of tokens that are the likeliest,
-    'log_perplexity': nats a token, 'log_perplexity_error': standard error of
-    it, over sequences, 'tokens': how many}}.
+    'log_perplexity': nats a token, 'accuracy_error' and 'log_perplexity_error':
+    their standard errors over sequences (NaN for one), 'tokens': how many}}.
   """
-  judged = [(domain, x) for domain, x in sequences if x]
-  found = model.judge([([], x) for _, x in judged], 'Held-out text')
-  domains = [domain for domain, _ in judged]
-  groups = {ALL: range(len(judged))} | {
+  found = model.judge([([], x) for _, x in sequences], 'Held-out text')
+  domains = [domain for domain, _ in sequences]
+  groups = {ALL: range(len(sequences))} | {
     domain: [i for i, other in enumerate(domains) if other == domain]
     for domain in sorted(set(domains))
     if domain
@@ -86,17 +94,35 @@ def _measure(
 ) -> dict[str, float]:
   tokens = np.array([x.tokens for x in judgements], np.float64)
   losses = np.array([-x.log_likelihood for x in judgements], np.float64)
-  hits = sum(x.hits for x in judgements)
-  mean = losses.sum() / tokens.sum()
-  # Of a ratio of sums.
-  residuals = losses - mean * tokens
-  error = np.sqrt(np.sum(residuals**2)) / tokens.sum()
+  hits = np.array([x.hits for x in judgements], np.float64)
+  accuracy, accuracy_error = _ratio(hits, tokens)
+  log_perplexity, log_perplexity_error = _ratio(losses, tokens)
   return {
-    'accuracy': hits / tokens.sum(),
-    'log_perplexity': mean,
-    'log_perplexity_error': error,
+    'accuracy': accuracy,
+    'accuracy_error': accuracy_error,
+    'log_perplexity': log_perplexity,
+    'log_perplexity_error': log_perplexity_error,
     'tokens': int(tokens.sum()),
   }
+
+
+def _ratio(values: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+  """(sum of values / sum of tokens, its standard error over sequences)."""
+  ratio, n = values.sum() / tokens.sum(), len(values)
+  if n < 2:
+    return float(ratio), math.nan
+  residuals = np.sum((values - ratio * tokens) ** 2) * n / (n - 1)
+  return float(ratio), float(np.sqrt(residuals) / tokens.sum())
+
+
+def with_error(
+  value: float, error: float | None, digits: int, scale: float = 1
+) -> str:
+  """'1.23 ± 0.04', or '1.23' where the error is None or NaN."""
+  text = f'{scale * value:.{digits}f}'
+  if error is None or math.isnan(error):
+    return text
+  return f'{text} ± {scale * error:.{digits}f}'
 
 
 def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -108,16 +134,16 @@ def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
     '|---|---|' + '---|' * len(models),
   ]
   for domain in [x for x in first if x != ALL] + [ALL]:
-    cells = [
-      f' {100 * of_model[domain]["accuracy"]:.2f} / '
-      f'{of_model[domain]["log_perplexity"]:.3f} '
-      f'± {of_model[domain]["log_perplexity_error"]:.3f} |'
-      for of_model in results.values()
-    ]
+    cells = []
+    for of_model in results.values():
+      x = of_model[domain]
+      accuracy = with_error(x['accuracy'], x['accuracy_error'], 2, scale=100)
+      nats = with_error(x['log_perplexity'], x['log_perplexity_error'], 3)
+      cells.append(f' {accuracy} / {nats} |')
     lines.append(f'| {domain} | {first[domain]["tokens"]} |' + ''.join(cells))
   lines += [
     '',
-    'Accuracy in percent / log-perplexity in nats a token ± standard error '
+    'Accuracy in percent / log-perplexity in nats a token, ± standard errors '
     'over sequences.',
   ]
   return '\n'.join(lines) + '\n'

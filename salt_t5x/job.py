@@ -15,8 +15,9 @@
 """What commands that run from gin files share: flags, hosts, configuration."""
 
 from collections.abc import Callable, Sequence
+import sys
 
-from absl import flags
+from absl import app, flags
 import jax
 import seqio
 import tensorflow as tf
@@ -52,7 +53,11 @@ def start(run: Callable[[], None]) -> None:
 
   def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-      raise ValueError(f'Not understood: {argv[1:]}')
+      raise app.UsageError(f'Not understood: {argv[1:]}')
+    if not flags.FLAGS.gin_file:
+      raise app.UsageError(
+        'Name the gin files that configure the job with --gin_file.'
+      )
     tf.config.experimental.set_visible_devices([], 'GPU')  # they are JAX's
     if flags.FLAGS.multiprocess_gpu:
       jax.distributed.initialize(
@@ -68,6 +73,10 @@ def start(run: Callable[[], None]) -> None:
     )
     run()
 
+  before = set(flags.FLAGS)
   _define_flags()
+  for name in set(flags.FLAGS) - before:
+    # So that --help lists them.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
   jax.config.parse_flags_with_absl()
   gin_utils.run(main)

@@ -139,7 +139,7 @@ class LanguageModel:
       ValueError: a pair is too long, or has no continuation.
     """
     for context, continuation in pairs:
-      if not continuation:
+      if not len(continuation):
         raise ValueError('A continuation has no tokens.')
       self._check_length(len(context) + len(continuation))
     sizes = [len(a) + len(b) for a, b in pairs]

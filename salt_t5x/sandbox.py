@@ -12,21 +12,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """Runs programs that a model wrote, so that they harm nothing (MBPP, App. F).
 
 A program runs in a process of its own, which has an empty folder, limits of
-time and memory, and a seccomp filter: it may compute and read files, and the
-kernel kills it when it asks for anything else, such as a file to write, a
-socket or another process. What it reads has no way out. Linux only; no
-privileges and no containers are needed.
+time and memory, and two seccomp filters. It may compute. When it asks for a
+file to write, a socket, another process or a signal to one, the kernel kills
+it; a file to read is refused. Linux only; no privileges and no containers are
+needed, and root's privileges do not help a program.
+
+No program harms the machine, and none passes because it exits early, catches
+what it raised or changes builtins. One that is written to cheat this module
+can: it shares its process with the tests, as every program under test does.
 """
 
 from collections.abc import Sequence
 import contextlib
 import dataclasses
 import functools
-import json
+import marshal
 import os
 import pathlib
 import platform
@@ -43,6 +46,7 @@ from salt_t5x import sandbox_child
 _CHILD = pathlib.Path(sandbox_child.__file__)
 # Of what a program may say about its end.
 _REPLY_BYTES = 4096
+_REASON_CHARACTERS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,9 @@ class Outcome:
 
   Attributes:
     passed: whether it ran to the end of its tests.
-    reason: 'passed', or what went wrong.
+    reason: 'passed', or what went wrong in one line: 'assertion', 'time',
+      'memory', 'forbidden', an exception's type and message, or how the process
+      ended.
   """
 
   passed: bool
@@ -74,12 +80,13 @@ def check() -> None:
     )
   harmless = _run('x = 1', ['assert x == 1'], '', 60.0, 256)
   harmful = _run('import socket\nsocket.socket()', [], '', 60.0, 256)
-  if not harmless.passed or 'forbidden' not in harmful.reason:
+  if not harmless.passed or harmful.reason != 'forbidden':
     raise RuntimeError(
       f'Programs cannot be run safely here: a harmless one ended with '
       f'{harmless.reason!r}, and one that opens a socket with '
-      f'{harmful.reason!r}. The kernel needs seccomp filters. Set RUN_PROGRAMS '
-      '= False, or evaluate on another machine.'
+      f'{harmful.reason!r}. The kernel needs seccomp filters '
+      '(CONFIG_SECCOMP_FILTER), and a container must not forbid to install '
+      'them. Set RUN_PROGRAMS = False, or evaluate on another machine.'
     )
 
 
@@ -87,7 +94,7 @@ def run(
   program: str,
   tests: Sequence[str],
   setup: str = '',
-  seconds: float = 3.0,
+  seconds: float = 10.0,
   megabytes: int = 256,
 ) -> Outcome:
   """Runs a program, and then its tests.
@@ -96,9 +103,9 @@ def run(
     program: Python source.
     tests: statements that raise if the program is wrong; challenge tests are
       left out by the caller.
-    setup: source that runs before the tests.
-    seconds: of time, waiting included.
-    megabytes: of address space, Python's own 30 included.
+    setup: source that runs between the program and the tests.
+    seconds: of time, waiting and Python's start included.
+    megabytes: of address space (MiB), Python's own 30 included.
 
   Returns:
     Passed only if the last test ran to its end: a program that exits before is
@@ -118,65 +125,84 @@ def _run(
   seconds: float,
   megabytes: int,
 ) -> Outcome:
-  job = json.dumps([program, setup, list(tests), seconds, megabytes]).encode()
+  deadline = time.monotonic() + seconds
   # The process says it after the last test, and reads it only then.
-  token = secrets.token_hex(16).encode()
-  job_out, job_in = os.pipe()
-  reply_out, reply_in = os.pipe()
-  with tempfile.TemporaryDirectory() as folder:
+  token = secrets.token_hex(sandbox_child.TOKEN_BYTES // 2).encode()
+  with contextlib.ExitStack() as stack:
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    # A file, because a pipe that nobody reads would block.
+    job = stack.enter_context(tempfile.TemporaryFile())
+    sources = map(str, [program, setup, *tests])
+    marshal.dump([*sources, float(seconds), int(megabytes)], job)
+    job.seek(0)
+    token_out, token_in = _pipe(stack)
+    token_in.write(token)
+    token_in.close()
+    reply_out, reply_in = _pipe(stack)
+    files = [x.fileno() for x in (job, token_out, reply_in)]
     process = subprocess.Popen(
       # Without site-packages, the environment's variables and .pyc files.
-      [sys.executable, '-I', '-S', '-B', _CHILD, str(job_out), str(reply_in)],
+      [sys.executable, '-I', '-S', '-B', _CHILD, *map(str, files)],
       stdin=subprocess.DEVNULL,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
       cwd=folder,
-      env={},
-      pass_fds=(job_out, reply_in),
+      # Without it, some modules ask a name service for it, over a socket.
+      env={'HOME': folder},
+      pass_fds=files,
       start_new_session=True,
     )
-    os.close(job_out)
-    os.close(reply_in)
     try:
-      deadline = time.monotonic() + seconds
-      # If it has ended already, its reply says how.
-      with contextlib.suppress(BrokenPipeError), os.fdopen(job_in, 'wb') as f:
-        f.write(len(job).to_bytes(8, 'big') + job + token)
-      reply = _read(reply_out, deadline)
-      if reply is None:
-        return Outcome(False, 'time')
-      if len(reply) > _REPLY_BYTES:
-        return Outcome(False, 'it says too much')
-      # A program may close its end of the pipe and go on.
-      process.wait(max(deadline - time.monotonic(), 0.0))
-    except subprocess.TimeoutExpired:
+      reply_in.close()
+      reply = _read(reply_out.fileno(), deadline)
+      # Who still writes finds the pipe closed.
+      reply_out.close()
+      process.wait(max(0.0, deadline - time.monotonic()))
+    except (TimeoutError, subprocess.TimeoutExpired):
       return Outcome(False, 'time')
     finally:
-      os.close(reply_out)
+      # It has no children: the filter lets none be born.
       process.kill()
       process.wait()
   if reply == token and process.returncode == 0:
     return Outcome(True, 'passed')
   if process.returncode == -signal.SIGSYS:
-    return Outcome(False, 'forbidden: it asked for more than to compute')
-  if process.returncode == -signal.SIGXCPU:
-    return Outcome(False, 'time')
-  text = reply.decode(errors='replace').strip()
-  return Outcome(False, text or f'it ended early ({process.returncode})')
+    return Outcome(False, 'forbidden')
+  # A program can have written anything, and the reason goes to logs.
+  text = ' '.join(reply.decode(errors='replace').split())
+  text = ''.join(x if x.isprintable() else '?' for x in text)
+  if process.returncode < 0:
+    text = f'killed: {signal.Signals(-process.returncode).name}'
+  return Outcome(
+    False,
+    text[:_REASON_CHARACTERS] or f'it ended early ({process.returncode})',
+  )
 
 
-def _read(file: int, deadline: float) -> bytes | None:
-  """What is written until the other end is closed; None if that takes long.
+def _pipe(stack: contextlib.ExitStack):
+  """A pipe's ends, to read and to write; closed with the stack."""
+  out, into = os.pipe()
+  return (
+    stack.enter_context(os.fdopen(out, 'rb', 0)),
+    stack.enter_context(os.fdopen(into, 'wb', 0)),
+  )
 
-  Of more than `_REPLY_BYTES`, the beginning.
+
+def _read(file: int, deadline: float) -> bytes:
+  """What is written, at most `_REPLY_BYTES`, until the other end is closed.
+
+  Raises:
+    TimeoutError: it is still open at the deadline.
   """
   data = b''
-  while len(data) <= _REPLY_BYTES:
+  poll = select.poll()
+  poll.register(file, select.POLLIN)
+  while len(data) < _REPLY_BYTES:
     left = deadline - time.monotonic()
-    if left <= 0 or not select.select([file], [], [], left)[0]:
-      return None
-    part = os.read(file, _REPLY_BYTES)
+    if left <= 0 or not poll.poll(1000 * left):
+      raise TimeoutError
+    part = os.read(file, _REPLY_BYTES - len(data))
     if not part:
-      return data
+      break
     data += part
   return data

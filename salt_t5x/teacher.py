@@ -28,8 +28,6 @@ from typing import Any
 from absl import logging
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
-import numpy as np
 import seqio
 
 from salt_t5x import checkpoints, models, run_record
@@ -114,10 +112,7 @@ def resolve(teacher: Teacher, recorded: str | None) -> epath.Path:
     if began_with.parent == checkpoint.parent:
       step = checkpoints.step_of(began_with)
       checkpoint = find_checkpoint(os.fspath(checkpoint.parent), step)
-  if jax.process_count() > 1:
-    step = np.int32(checkpoints.step_of(checkpoint))
-    step = int(multihost_utils.broadcast_one_to_all(step))
-    checkpoint = checkpoint.parent / f'checkpoint_{step}'
+  checkpoint = checkpoints.same_on_all_hosts(checkpoint)
   if recorded and os.fspath(checkpoint) != recorded:
     logging.warning(
       'This run began with the teacher %s and goes on with %s.',

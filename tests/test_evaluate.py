@@ -20,12 +20,14 @@ import os
 import sys
 
 import flax
+import gin
 import numbered_task
 import numpy as np
 import pytest
 import seqio
 
 import few_shot_data
+import runs
 from salt_t5x import (
   evaluate,
   held_out,
@@ -128,8 +130,13 @@ def test_held_out_text_by_domain(trained, tmp_path):
     )
   # Sequences of one length: the error of the mean of their means.
   assert of_trained['all']['log_perplexity_error'] == pytest.approx(
-    np.std(np.mean(nats, 1), ddof=0) / np.sqrt(5), abs=1e-6
+    np.std(np.mean(nats, 1), ddof=1) / np.sqrt(5), abs=1e-6
   )
+  assert of_trained['all']['accuracy_error'] == pytest.approx(
+    np.std(np.mean(hits, 1), ddof=1) / np.sqrt(5), abs=1e-6
+  )
+  # One sequence tells nothing of the next.
+  assert of_trained['c']['log_perplexity_error'] is None
   # As initialised, another seed: another model, near log V.
   start = found['start']['held_out']['all']['log_perplexity']
   assert start != of_trained['all']['log_perplexity']
@@ -216,20 +223,61 @@ def test_supervised_tasks(trained, sums, tmp_path):
     task_feature_lengths=lengths,
     supervised_tasks=['sums'],
   )
-  assert '| task | metric | trained | start |' in text
-  assert '| sums | accuracy | 0.00 | 0.00 |' in text
+  assert '| task | metric | examples | trained | start |' in text
+  assert '| sums | accuracy | 3 | 0.00 ± 0.00 | 0.00 ± 0.00 |' in text
   lines = (tmp_path / 'start/sums.jsonl').read_text().splitlines()
   documents = [json.loads(line) for line in lines]
   assert [x['target'] for x in documents] == ['1', '2', '3']
   assert all(x['score'] == 0 and x['confidence'] < 0 for x in documents)
+  options = dict(held_out_cfg=None, supervised_tasks=['sums'])
   with pytest.raises(ValueError, match='targets must leave room for inputs'):
-    run(tmp_path, {'a': None}, held_out_cfg=None, supervised_tasks=['sums'])
+    run(tmp_path, {'a': None}, **options)
+  options |= dict(task_feature_lengths=lengths)
+  for split, message in [
+    ('test', r'validation.*\{task: split\}'),
+    ({}, 'sums is'),
+  ]:
+    with pytest.raises(ValueError, match=f'SUPERVISED_SPLIT.*{message}'):
+      run(tmp_path, {'a': None}, supervised_split=split, **options)
+
+
+def test_what_cannot_be_loaded_is_told(tmp_path):
+  pytest.importorskip('lm_eval')
+  pytest.importorskip('rouge_score')
+  text = run(tmp_path, {'a': None}, held_out_cfg=None, suite=['wic'])
+  assert '- WiC: no local files, and USE_HUB = False' in text
+
+
+def test_results_of_another_model_are_not_taken(tmp_path):
+  run(tmp_path, {'a': None}, held_out_examples=1)
+  with pytest.raises(ValueError, match='was made with .*OUTPUT_DIR'):
+    run(
+      tmp_path, {'a': None}, model=make_model(mlp_dim=16), held_out_examples=1
+    )
+
+
+def test_the_readmes_command():
+  files = ['students/2p8b', 'runs/evaluate', 'data/pile']
+  bindings = [
+    "CHECKPOINTS = {'BASELINE': '/no/such/place'}",
+    "OUTPUT_DIR = '/nor/here'",
+    'HELD_OUT = @held_out/utils.DatasetConfig()',
+    "HELD_OUT_TASK = 'pile_causal'",
+  ]
+  with (
+    runs.configured([f'salt_t5x/gin/{x}.gin' for x in files], bindings),
+    pytest.raises(ValueError, match='BASELINE.*there is no such directory'),
+  ):
+    gin.get_configurable(evaluate.evaluate)()
 
 
 @pytest.mark.parametrize(
   'options, message',
   [
     ({'checkpoints': {}}, 'CHECKPOINTS.* is empty'),
+    ({'checkpoints': 'a'}, 'CHECKPOINTS.* write {'),
+    ({'held_out_cfg': None}, 'nothing to measure: set SUITE'),
+    ({'teacher': None}, r'TEACHER_PATH\) = None'),
     ({'checkpoints': {'a': '/no/such'}}, r"\['a'\] = '/no/such'.*no such dir"),
     ({'checkpoints': {'a/b': None}}, "'a/b' cannot be the name of a folder"),
     ({'model': 'narrow'}, 'The model of .trained. is not the architecture'),
@@ -253,10 +301,9 @@ def test_what_does_not_fit_is_found_first(
       vocab=seqio.ByteVocabulary(extra_ids=3), vocab_size=ROWS
     )
   if 'teacher' in options:
-    checkpoints = {'SLM': trained[0]}
-    options['teacher'] = teacher_lib.Teacher(
-      model=make_model(), path=trained[0]
-    )
+    path = options['teacher'] and trained[0]
+    checkpoints = {options['teacher'] or 'trained': trained[0]}
+    options['teacher'] = teacher_lib.Teacher(model=make_model(), path=path)
   with pytest.raises(ValueError, match=message):
     run(tmp_path, checkpoints, **options)
 

@@ -29,6 +29,9 @@ from salt_t5x import sandbox
 from salt_t5x.few_shot import suite
 
 _HERE = pathlib.Path(__file__).parent
+# LAMBADA's answers begin with a space of their own: a demonstration must not
+# have another.
+_ALWAYS = {'lambada': {'target_delimiter': ''}}
 # Tasks without another split take demonstrations from the one they evaluate;
 # lm-eval then leaves out the document itself.
 _HUB = {'lambada': {'fewshot_split': 'test'}}
@@ -44,12 +47,15 @@ class Task:
     source: the local folder, or the hub's data set.
     from_evaluated: whether demonstrations come from the evaluated documents,
       never the one at hand itself.
+    data: tells files from others of the same names: {split: bytes}; nothing is
+      known of a hub's.
   """
 
   benchmark: suite.Benchmark
   task: lm_eval_task.ConfigurableTask
   source: str
   from_evaluated: bool
+  data: Mapping[str, int]
 
 
 def load(
@@ -64,7 +70,8 @@ def load(
 
   Args:
     benchmarks: the suite.
-    data_dir: a folder of `<benchmark>/<split>.jsonl` files, whose lines have
+    data_dir: a folder, on every host, of `<benchmark>/<split>.jsonl` files,
+      whose lines have
       the fields of the data sets that the tasks name; it goes before the hub.
       'test' is evaluated, or else 'validation'; demonstrations come from
       'train' or 'prompt', or else from the evaluated file.
@@ -82,8 +89,8 @@ def load(
   if data_dir and not os.path.isdir(data_dir):
     raise ValueError(
       f'evaluate.evaluate.data_dir (BENCHMARK_DATA) = {data_dir!r}: there is '
-      'no such folder; make it with `python -m salt_t5x.benchmark_data`, or '
-      'set None to read all tasks from the hub.'
+      'no such folder on this host; make it with `python -m '
+      'salt_t5x.benchmark_data`, or set None to read all tasks from the hub.'
     )
   build = _Builder(benchmarks)
   found, missing = [], {}
@@ -100,9 +107,10 @@ def load(
     try:
       if local is not None:
         source = os.path.join(data_dir, benchmark.name)
-        task = build(benchmark, local)
+        task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | local)
       elif use_hub:
-        task = build(benchmark, _HUB.get(benchmark.name, {}))
+        hub = _HUB.get(benchmark.name, {})
+        task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | hub)
         source = f'{task.config.dataset_path} (hub)'
       else:
         missing[benchmark.name] = 'no local files, and USE_HUB = False'
@@ -127,7 +135,9 @@ def load(
       limit = min(benchmark.max_tokens, length // 2)
       task.set_config('generation_kwargs', {'max_gen_toks': limit}, update=True)
     same = (config.fewshot_split or config.training_split) == evaluated
-    found.append(Task(benchmark, task, source, same))
+    files = (local or {}).get('dataset_kwargs', {}).get('data_files', {})
+    data = {split: os.path.getsize(path) for split, path in files.items()}
+    found.append(Task(benchmark, task, source, same, data))
   return found, missing
 
 

@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from salt_t5x.few_shot import running, suite
+from salt_t5x.held_out import with_error
 
 # {model: {benchmark: its result}}
 Results = Mapping[str, Mapping[str, running.Result]]
@@ -36,25 +37,37 @@ def from_json(
   found: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, running.Result]:
   """{benchmark: result} of what was saved as dictionaries."""
-  return {name: running.Result(**fields) for name, fields in found.items()}
+  # JSON has no NaN.
+  return {
+    name: running.Result(
+      **{
+        key: math.nan if value is None and key == 'standard_error' else value
+        for key, value in fields.items()
+      }
+    )
+    for name, fields in found.items()
+  }
 
 
 def averages(
   results: Mapping[str, running.Result], benchmarks: Sequence[suite.Benchmark]
-) -> dict[str, float]:
-  """Unweighted means of scores: {domain: mean}, and 'Average' over all tasks.
+) -> dict[str, tuple[float, float]]:
+  """Unweighted means of scores, and their standard errors.
 
-  Tasks without a result have no part; a domain without any is left out.
+  {domain: (mean, standard error)}, and 'Average' over all tasks. Tasks without
+  a result have no part; a domain without any is left out.
   """
   means = {}
   for domain in [*suite.DOMAINS, 'Average']:
-    scores = [
-      results[x.name].score
+    found = [
+      results[x.name]
       for x in benchmarks
       if x.name in results and domain in (x.domain, 'Average')
     ]
-    if scores:
-      means[domain] = float(np.mean(scores))
+    if found:
+      # Tasks are independent of each other.
+      error = np.linalg.norm([x.standard_error for x in found]) / len(found)
+      means[domain] = float(np.mean([x.score for x in found])), float(error)
   return means
 
 
@@ -66,11 +79,6 @@ def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
     f'**{text}**' if cell is not None and cell == highest else text
     for cell, text in zip(cells, texts, strict=True)
   ]
-
-
-def _with_error(value: float, error: float, digits: int) -> str:
-  text = f'{value:.{digits}f}'
-  return text if math.isnan(error) else f'{text} ± {error:.{digits}f}'
 
 
 def tasks_table(results: Results, benchmarks: Sequence[suite.Benchmark]) -> str:
@@ -87,7 +95,7 @@ def tasks_table(results: Results, benchmarks: Sequence[suite.Benchmark]) -> str:
     if not known:
       continue
     texts = [
-      _with_error(100 * x.score, 100 * x.standard_error, 1) if x else '–'
+      with_error(100 * x.score, 100 * x.standard_error, 1) if x else '–'
       for x in found
     ]
     cells = _best([x and x.score for x in found], texts)
@@ -137,7 +145,7 @@ def _log_perplexities(
       if benchmark.name in of_model
     }
     cells = [
-      f'{model} {_with_error(x.log_perplexity, x.log_perplexity_error, 3)}'
+      f'{model} {with_error(x.log_perplexity, x.log_perplexity_error, 3)}'
       for model, x in found.items()
       if x.log_perplexity is not None
     ]
@@ -173,8 +181,9 @@ def domains_table(
     tasks = (
       f'{count}' if count == len(of_domain) else f'{count} of {len(of_domain)}'
     )
-    cells = [means[model].get(domain) for model in results]
-    texts = ['–' if x is None else f'{100 * x:.2f}' for x in cells]
+    found = [means[model].get(domain) for model in results]
+    cells = [x and x[0] for x in found]
+    texts = [with_error(100 * x[0], 100 * x[1], 2) if x else '–' for x in found]
     lines.append(
       f'| {domain} | {tasks} |'
       + ''.join(f' {text} |' for text in _best(cells, texts))

@@ -20,6 +20,7 @@ import math
 from typing import Any
 
 from lm_eval import evaluator
+from lm_eval.api import task as lm_eval_task_lib
 import numpy as np
 
 from salt_t5x import harness
@@ -75,7 +76,8 @@ def run(
   Returns:
     (the result, {'doc_id': int, 'score': float, 'confidence': float} of each
     document: its own score, and the log-likelihood in nats of the model's
-    output, which is the likeliest choice or the generated text).
+    output, which is the choice that was scored, the generated text, or, for
+    LAMBADA, the right word).
   """
   benchmark, lm_eval_task = task.benchmark, task.task
   lm_eval_task.set_fewshot_seed(_SEED)
@@ -100,7 +102,7 @@ def run(
   result = Result(
     score=float(measures[benchmark.measure]),
     standard_error=_f1_error(values) if pairs else _error(values),
-    chance=_chance(samples, values if pairs else None),
+    chance=_chance(lm_eval_task, samples, values if pairs else None),
     documents=len(samples),
     cut=sum(cut for cut, _ in model.truncated.values()),
     requests=sum(count for _, count in model.truncated.values()),
@@ -113,7 +115,7 @@ def run(
     {
       'doc_id': sample['doc_id'],
       'score': float(score),
-      'confidence': _confidence(model, benchmark.task, sample),
+      'confidence': _confidence(model, task, sample),
     }
     for sample, score in zip(samples, scores, strict=True)
   ]
@@ -144,15 +146,22 @@ def _f1_error(pairs: Sequence[tuple[int, int]]) -> float:
 
 
 def _chance(
-  samples: Sequence[Mapping[str, Any]], pairs: Sequence[tuple] | None
+  task: lm_eval_task_lib.ConfigurableTask,
+  samples: Sequence[Mapping[str, Any]],
+  pairs: Sequence[tuple] | None,
 ) -> float:
-  choices = [len(sample['arguments']) for sample in samples]
+  if task.OUTPUT_TYPE != 'multiple_choice':
+    return 0.0  # There is nothing to choose from.
   if pairs:
     # Precision is the share of class 1, recall is half.
     share = float(np.mean([right == 1 for right, _ in pairs]))
     return share / (share + 0.5)
-  # One request a document: nothing to choose from.
-  return float(np.mean([1 / n if n > 1 else 0.0 for n in choices]))
+  right = [
+    len(set(x['target'])) if isinstance(x['target'], list) else 1
+    for x in samples
+  ]
+  choices = [len(sample['arguments']) for sample in samples]
+  return float(np.mean(np.array(right) / np.array(choices)))
 
 
 def _log_perplexity(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -166,8 +175,14 @@ def _log_perplexity(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _confidence(
-  model: harness.HarnessModel, task: str, sample: Mapping[str, Any]
+  model: harness.HarnessModel, task: loading.Task, sample: Mapping[str, Any]
 ) -> float:
-  if (task, sample['doc_id']) in model.confidences:
-    return model.confidences[task, sample['doc_id']]
-  return max(float(value) for ((value, _),) in sample['resps'])
+  key = task.benchmark.task, sample['doc_id']
+  if key in model.confidences:
+    return model.confidences[key]
+  values = [float(value) for ((value, _),) in sample['resps']]
+  if task.benchmark.measure == 'acc_norm':
+    choices = task.task.doc_to_choice(sample['doc'])
+    shares = [x / len(y) for x, y in zip(values, choices, strict=True)]
+    return values[int(np.argmax(shares))]
+  return max(values)
