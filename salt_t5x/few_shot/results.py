@@ -208,7 +208,7 @@ def plot(results: Results, benchmarks: Sequence[suite.Benchmark]) -> bytes:
   """Draws scores, standard errors and chance as bars: a PNG file's bytes."""
   done = [x for x in benchmarks if any(x.name in r for r in results.values())]
   figure, axis = plt.subplots(
-    figsize=(max(6, 0.35 * len(done) * (len(results) + 1)), 4.2),
+    figsize=(max(6, 0.12 * len(done) * (len(results) + 1)), 4.2),
     layout='constrained',
   )
   width = 0.85 / len(results)
@@ -228,9 +228,14 @@ def plot(results: Results, benchmarks: Sequence[suite.Benchmark]) -> bytes:
       r[benchmark.name].chance for r in results.values() if benchmark.name in r
     )
     axis.hlines(100 * chance, j - 0.45, j + 0.45, 'black', 'dotted')
-  axis.set_xticks(range(len(done)), [x.title for x in done], rotation=60)
+  axis.set_xticks(
+    range(len(done)), [x.title for x in done], rotation=45, ha='right'
+  )
+  axis.margins(x=0.01)
   axis.set(ylabel='score, % (dotted: chance)')
-  axis.legend(fontsize='small')
+  figure.legend(
+    loc='outside upper center', ncols=len(results), fontsize='small'
+  )
   file = io.BytesIO()
   figure.savefig(file, dpi=140)
   plt.close(figure)
