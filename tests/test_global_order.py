@@ -69,6 +69,15 @@ def test_order_is_the_one_the_cache_was_written_in(task):
   assert ids(read(task)) == [n * 1000 for n in reversed(range(COUNT))]
 
 
+def test_training_data_to_evaluate_on(task):
+  """The training split under the name that evaluation asks for."""
+  source = global_order.TrainingSubset(task.source.cached_task, {'targets': T})
+  assert tuple(source.splits) == ('validation',)
+  assert source.num_input_examples('validation') == COUNT
+  found = task.reading(source).get_dataset({'targets': T}, 'validation')
+  assert ids(found) == ids(read(task))
+
+
 def test_epochs_follow_each_other(task):
   examples = list(read(task, num_epochs=3).as_numpy_iterator())
   assert [e['id'] for e in examples] == ids(read(task)) * 3
