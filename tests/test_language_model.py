@@ -22,7 +22,6 @@ import tensorflow as tf
 
 import runs
 from salt_t5x import (
-  engine,
   feature_converters,
   language_model,
   models,
@@ -152,7 +151,12 @@ def on_devices():
   _, axes = models.shapes_and_axes(model, features, partitioner)
   params = jax.tree.map(
     lambda x, spec: jax.device_put(
-      x, jax.sharding.NamedSharding(partitioner.mesh, spec)
+      x,
+      jax.sharding.NamedSharding(
+        # t5x has None where nothing is cut.
+        partitioner.mesh,
+        spec or jax.sharding.PartitionSpec(),
+      ),
     ),
     params,
     axes,
@@ -176,7 +180,8 @@ def test_devices_change_nothing():
   expected = np.array(compiled.log_likelihoods(pairs))
   likelihoods, continuations = runs.call(
     'test_language_model.on_devices',
-    engine_name=engine.current(),
+    # t5x gives all of a CPU's devices to the model axis.
+    engine_name='embedded',
     XLA_FLAGS='--xla_force_host_platform_device_count=8',
   )
   np.testing.assert_allclose(likelihoods, expected, rtol=1e-5, atol=1e-4)
