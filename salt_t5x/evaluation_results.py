@@ -17,13 +17,12 @@
 
 from collections.abc import Mapping, Sequence
 import json
-import math
 import os
 from typing import Any
 
 import tensorflow as tf
 
-from salt_t5x import held_out
+from salt_t5x import errors_of_means, held_out, whole_files
 
 HELD_OUT = 'held_out'
 
@@ -70,34 +69,16 @@ class Store:
     """Writes a result; it is there once all of it is."""
     if documents:
       lines = ''.join(json.dumps(x) + '\n' for x in documents)
-      self.write_text(lines, checkpoint, f'{measurement}.jsonl')
-    self.write_json(
-      {'options': options, 'result': result}, checkpoint, f'{measurement}.json'
+      path = self.path(checkpoint, f'{measurement}.jsonl')
+      whole_files.write_whole(path, lines.encode())
+    whole_files.write_json(
+      self.path(checkpoint, f'{measurement}.json'),
+      {'options': options, 'result': result},
     )
-
-  def write_json(self, content: Any, *names: str) -> None:
-    text = json.dumps(_without_nan(content), indent=2, allow_nan=False)
-    self.write_text(f'{text}\n', *names)
-
-  def write_text(self, text: str, *names: str) -> None:
-    path = self.path(*names)
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(f'{path}.tmp', 'w') as f:
-      f.write(text)
-    tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
 
   def read(self, checkpoint: str, measurement: str) -> dict[str, Any]:
     with tf.io.gfile.GFile(self.path(checkpoint, f'{measurement}.json')) as f:
       return json.load(f)['result']
-
-
-def _without_nan(content: Any) -> Any:
-  """JSON has no NaN: a standard error of one document is null."""
-  if isinstance(content, Mapping):
-    return {name: _without_nan(x) for name, x in content.items()}
-  if isinstance(content, list | tuple):
-    return [_without_nan(x) for x in content]
-  return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def report(
@@ -150,8 +131,6 @@ def report(
     sections += [
       '## Few-shot, domains',
       few_shot_results.domains_table(results, benchmarks),
-    ]
-    sections += [
       '## Few-shot, tasks',
       few_shot_results.tasks_table(results, benchmarks),
     ]
@@ -162,11 +141,11 @@ def report(
       sections += [few_shot_results.missing_list(missing)]
   text = '\n\n'.join(x.strip() for x in sections) + '\n'
   if write:
-    store.write_json({'results': found, 'missing': missing}, 'results.json')
-    store.write_text(text, 'results.md')
+    content = {'results': found, 'missing': missing}
+    whole_files.write_json(store.path('results.json'), content)
+    whole_files.write_whole(store.path('results.md'), text.encode())
     if png:
-      with tf.io.gfile.GFile(store.path('results.png'), 'wb') as f:
-        f.write(png)
+      whole_files.write_whole(store.path('results.png'), png)
   return text
 
 
@@ -186,7 +165,7 @@ def _supervised_table(
         x = of_model[task]
         error = x['errors'].get(metric)
         cells.append(
-          f' {held_out.with_error(x["metrics"][metric], error, 2)} |'
+          f' {errors_of_means.with_error(x["metrics"][metric], error, 2)} |'
         )
       lines.append(
         f'| {task} | {metric} | {first["examples"]} |' + ''.join(cells)

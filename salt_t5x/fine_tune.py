@@ -15,7 +15,6 @@
 
 """Supervised fine-tuning as a t5x trainer (§5.3)."""
 
-from collections.abc import Callable, Sequence
 import os
 from typing import Any
 
@@ -28,7 +27,6 @@ from salt_t5x import checkpoints, models, run_record, trainer
 from t5x import partitioning
 from t5x import train_state as train_state_lib
 
-Array = jax.Array
 PyTree = Any
 
 _PARAMETER = 'fine_tune.FineTuneTrainer.initial_checkpoint (INITIAL_CHECKPOINT)'
@@ -45,18 +43,14 @@ class FineTuneTrainer(trainer.SaltTrainer):
 
   def __init__(
     self,
+    *,
     model: models.SaltDecoderOnlyModel,
     train_state: train_state_lib.TrainState,
     partitioner: partitioning.BasePartitioner,
-    eval_names: Sequence[str],
     summary_dir: str | None,
     train_state_axes: PyTree,
-    rng: Array,
-    learning_rate_fn: Callable[[Array], Array],
-    num_microbatches: int | None,
-    total_steps: int,
     initial_checkpoint: str,
-    weight_metrics_computer: Any = None,
+    **options: Any,
   ):
     """Constructor.
 
@@ -64,16 +58,11 @@ class FineTuneTrainer(trainer.SaltTrainer):
       model: the model, of the architecture that was pre-trained.
       train_state: a new run's, or that of the run's own checkpoint.
       partitioner: shards model and data.
-      eval_names: of the evaluation data sets.
       summary_dir: the model directory, or None to write nothing.
       train_state_axes: the state's partition specs.
-      rng: key for dropout.
-      learning_rate_fn: step -> learning rate.
-      num_microbatches: microbatches a batch is cut into, or None.
-      total_steps: the run's length.
       initial_checkpoint: a model directory of salt_t5x or t5x (its newest
         checkpoint is taken), or one `checkpoint_<step>` directory.
-      weight_metrics_computer: t5x's, for metrics of weights and updates.
+      **options: the rest of `trainer.SaltTrainer`'s.
 
     Raises:
       ValueError: there is no such checkpoint, or it is of another architecture
@@ -93,14 +82,9 @@ class FineTuneTrainer(trainer.SaltTrainer):
       model=model,
       train_state=train_state,
       partitioner=partitioner,
-      eval_names=eval_names,
       summary_dir=summary_dir,
       train_state_axes=train_state_axes,
-      rng=rng,
-      learning_rate_fn=learning_rate_fn,
-      num_microbatches=num_microbatches,
-      total_steps=total_steps,
-      weight_metrics_computer=weight_metrics_computer,
+      **options,
     )
 
 

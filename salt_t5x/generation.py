@@ -68,10 +68,10 @@ def evaluate(
 
   Returns:
     ({metric: value}, [{'doc_id': number, 'inputs', 'target', 'prediction':
-    texts, 'score': the first metric of this example alone,
-    if it is a number, from percent to a share, 'confidence': the
-    prediction's log-likelihood in nats, 'inputs_cut': tokens of the inputs that
-    were left out, if the task counts them}]).
+    texts, 'score': the first metric of this example alone, if that is a number,
+    from percent to a share, 'confidence': the prediction's log-likelihood in
+    nats, 'inputs_cut': tokens of the inputs that were left out, where some
+    were or the task counts them}]).
 
   Raises:
     ValueError: see `check`; or the split has no example, or T is more than the

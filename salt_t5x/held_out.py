@@ -20,7 +20,7 @@ import math
 
 import numpy as np
 
-from salt_t5x import global_order, language_model
+from salt_t5x import errors_of_means, global_order, language_model
 
 ALL = 'all'
 
@@ -115,16 +115,6 @@ def _ratio(values: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
   return float(ratio), float(np.sqrt(residuals) / tokens.sum())
 
 
-def with_error(
-  value: float, error: float | None, digits: int, scale: float = 1
-) -> str:
-  """'1.23 ± 0.04', or '1.23' where the error is None or NaN."""
-  text = f'{scale * value:.{digits}f}'
-  if error is None or math.isnan(error):
-    return text
-  return f'{text} ± {scale * error:.{digits}f}'
-
-
 def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
   """{model: what `measure` found} as a Markdown table, domains in rows."""
   models = list(results)
@@ -137,8 +127,12 @@ def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
     cells = []
     for of_model in results.values():
       x = of_model[domain]
-      accuracy = with_error(x['accuracy'], x['accuracy_error'], 2, scale=100)
-      nats = with_error(x['log_perplexity'], x['log_perplexity_error'], 3)
+      accuracy = errors_of_means.with_error(
+        x['accuracy'], x['accuracy_error'], 2, scale=100
+      )
+      nats = errors_of_means.with_error(
+        x['log_perplexity'], x['log_perplexity_error'], 3
+      )
       cells.append(f' {accuracy} / {nats} |')
     lines.append(f'| {domain} | {first[domain]["tokens"]} |' + ''.join(cells))
   lines += [

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from salt_t5x import models, scoring
+from salt_t5x import models, scoring, whole_batches
 from t5x import models as t5x_models
 from t5x import partitioning
 
@@ -74,7 +74,6 @@ class LanguageModel:
     partitioner: partitioning.BasePartitioner,
     batch_size: int,
     length: int,
-    chunk: int | None = None,
   ):
     """Constructor; compiles nothing yet.
 
@@ -85,35 +84,21 @@ class LanguageModel:
       partitioner: shards the batch.
       batch_size: B, a multiple of the devices that share a batch.
       length: T, the most tokens of a sequence.
-      chunk: tokens whose logits exist at one time; None for 128 on CPUs and
-        1,024 for each device on others.
 
     Raises:
       ValueError: the batch cannot be shared by the devices.
     """
-    devices = partitioner.mesh.shape['data']
-    if batch_size < 1 or batch_size % devices:
-      raise ValueError(
-        f'batch_size = {batch_size} (BATCH_SIZE) is not a multiple of the '
-        f'{devices} devices that share a batch.'
-      )
+    self._whole = whole_batches.WholeBatches(partitioner, batch_size)
     self.length = length
     self._batch_size = batch_size
     self._params = params
-    self._partitioner = partitioner
-    self._sharding = jax.sharding.NamedSharding(
-      partitioner.mesh, partitioner.data_partition_spec
-    )
-    if chunk is None:
-      cpu = jax.default_backend() == 'cpu'
-      chunk = (128 if cpu else 1024) * devices
-    spec = partitioner.data_partition_spec
+    spec = self._whole.spec
     partition = functools.partial(
       partitioner.partition,
       in_axis_resources=(axes, spec, spec),
       out_axis_resources=None,
     )
-    self._judge = partition(functools.partial(_judge, model, chunk))
+    self._judge = partition(functools.partial(_judge, model, self._whole.chunk))
     self._continue = partition(functools.partial(_continue, model))
 
   def with_params(self, params: PyTree) -> 'LanguageModel':
@@ -244,12 +229,7 @@ class LanguageModel:
     )
 
   def _run(self, program: Callable[..., PyTree], *arrays: np.ndarray) -> PyTree:
-    # Every host has all of the batch, and gives its devices their parts.
-    arrays = [
-      jax.make_array_from_callback(x.shape, self._sharding, x.__getitem__)
-      for x in arrays
-    ]
-    return program(self._params, *arrays)
+    return program(self._params, *map(self._whole.put, arrays))
 
 
 def _judge(

@@ -30,6 +30,8 @@ from etils import epath
 import seqio
 import tensorflow as tf
 
+from salt_t5x import whole_files
+
 _FILE = 'salt_t5x.json'
 
 
@@ -117,8 +119,6 @@ def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:
 
 def write(model_dir: str, record: RunRecord):
   """Writes the record, all of it or nothing."""
-  tf.io.gfile.makedirs(model_dir)
-  path = os.path.join(model_dir, _FILE)
-  with tf.io.gfile.GFile(path + '.tmp', 'w') as f:
-    f.write(json.dumps(dataclasses.asdict(record), indent=2) + '\n')
-  tf.io.gfile.rename(path + '.tmp', path, overwrite=True)
+  whole_files.write_json(
+    os.path.join(model_dir, _FILE), dataclasses.asdict(record)
+  )

@@ -31,6 +31,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from salt_t5x import whole_files
+
 # Eq. (10) as printed (`zero`) and as the text has it (`drop`), eq. (70)
 # (`easy`), and the mean and median log-perplexity.
 KINDS = ('zero', 'drop', 'easy', 'mean', 'median')
@@ -90,13 +92,6 @@ def _path(directory: str, index: int, suffix: str) -> str:
   return os.path.join(directory, f'scores-{index:05d}.{suffix}')
 
 
-def write_whole(path: str, content: bytes) -> None:
-  """Writes a file, all of it or nothing."""
-  with tf.io.gfile.GFile(f'{path}.tmp', 'wb') as f:
-    f.write(content)
-  tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
-
-
 def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
   """Writes the manifest, or finds the same one there.
 
@@ -131,7 +126,9 @@ def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
   if not write:
     return
   tf.io.gfile.makedirs(directory)
-  write_whole(path, json.dumps(dataclasses.asdict(manifest), indent=2).encode())
+  whole_files.write_whole(
+    path, json.dumps(dataclasses.asdict(manifest), indent=2).encode()
+  )
 
 
 def read_manifest(directory: str) -> Manifest:
@@ -160,8 +157,10 @@ def write_shard(
 ) -> None:
   """Writes records of `RECORD`; 'domain' indexes `domains`."""
   table = json.dumps(list(domains), ensure_ascii=False).encode()
-  write_whole(_path(directory, index, 'json'), table)
-  write_whole(_path(directory, index, 'bin'), records.astype(RECORD).tobytes())
+  whole_files.write_whole(_path(directory, index, 'json'), table)
+  whole_files.write_whole(
+    _path(directory, index, 'bin'), records.astype(RECORD).tobytes()
+  )
 
 
 def _size(path: str) -> int | None:

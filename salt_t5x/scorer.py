@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from salt_t5x import checkpoints, score_shards, scoring
+from salt_t5x import checkpoints, score_shards, scoring, whole_batches
 from salt_t5x import teacher as teacher_lib
 from t5x import partitioning
 
@@ -43,7 +43,6 @@ class Scorer:
     batch_size: int,
     length: int,
     top_k: int,
-    tokens_per_device: int | None = None,
   ):
     """Loads the teacher.
 
@@ -53,8 +52,6 @@ class Scorer:
       batch_size: B.
       length: T.
       top_k: k of eq. (10).
-      tokens_per_device: tokens whose logits a device holds at once, but at
-        least one of each sequence; None for 128 on CPUs and 1,024 on others.
 
     Raises:
       ValueError: k is not in [1, V], B is not a multiple of the devices that
@@ -66,34 +63,25 @@ class Scorer:
         f'top_k = {top_k} (TOP_K) is not between 1 and the {vocab_size} tokens '
         'of the vocabulary (k of eq. 10; the paper uses 10).'
       )
-    devices = partitioner.mesh.shape['data']
-    if batch_size < 1 or batch_size % devices:
-      raise ValueError(
-        f'batch_size = {batch_size} (BATCH_SIZE) is not a multiple of the '
-        f'{devices} devices that share a batch.'
-      )
+    self._batches = whole_batches.WholeBatches(partitioner, batch_size)
     self.checkpoint = teacher_lib.resolve(teacher, recorded=None)
     self._teacher = teacher
     self._shape = (batch_size, length)
-    spec = partitioner.data_partition_spec
-    self._sharding = jax.sharding.NamedSharding(partitioner.mesh, spec)
     features = jax.eval_shape(
       scoring.features_of, jax.ShapeDtypeStruct(self._shape, np.int32)
     )
     self._params, axes = teacher_lib.load(
       teacher, self.checkpoint, features, partitioner
     )
-    if tokens_per_device is None:
-      tokens_per_device = 128 if jax.default_backend() == 'cpu' else 1024
     score = functools.partial(
       scoring.score_targets,
       teacher.model,
       top_k=top_k,
-      chunk=tokens_per_device * devices,
+      chunk=self._batches.chunk,
     )
     self._score = partitioner.partition(
       lambda params, targets: score(params, targets),
-      in_axis_resources=(axes, spec),
+      in_axis_resources=(axes, self._batches.spec),
       out_axis_resources=None,
     )
     self._is_checked = False
@@ -125,10 +113,7 @@ class Scorer:
         '(TASK_FEATURE_LENGTHS).'
       )
     targets = np.pad(targets, [(0, n) for n in room]).astype(np.int32)
-    # Every host has all of the batch, and gives its devices their parts.
-    batch = jax.make_array_from_callback(
-      self._shape, self._sharding, lambda part: targets[part]
-    )
+    batch = self._batches.put(targets)
     found = {
       kind: np.asarray(values)[:count]
       for kind, values in self._score(self._params, batch).items()

@@ -49,7 +49,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import display, score_shards, selection
+from salt_t5x import display, score_shards, selection, whole_files
 
 _QUANTILES = (100, 90, 75, 50, 25, 10, 0)
 _BINS = 100
@@ -406,8 +406,8 @@ def main(args: argparse.Namespace) -> None:
   count = _count_to_select(args, pool)
   record, text, png = select(pool, count, args.kd_steps * args.batch_size)
   tf.io.gfile.makedirs(os.path.dirname(path))
-  score_shards.write_whole(f'{stem}.png', png)
-  score_shards.write_whole(f'{stem}.md', text.encode())
+  whole_files.write_whole(f'{stem}.png', png)
+  whole_files.write_whole(f'{stem}.md', text.encode())
   # Last, so that a record always has its report.
   selection.write(path, record)
   print(text, end='')

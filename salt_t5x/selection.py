@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from salt_t5x import score_shards
+from salt_t5x import score_shards, whole_files
 
 # Begins a pass over all records, in parts of any size and in any order: yields
 # (scores float32 [n], ids int64 [n], in [0, 2^63)). It is told what it is for.
@@ -260,7 +260,7 @@ def write(path: str, selection: Selection) -> None:
   # JSON has a float32's every digit: Python writes floats so that they come
   # back as they were.
   text = json.dumps(dataclasses.asdict(selection), indent=2) + '\n'
-  score_shards.write_whole(path, text.encode())
+  whole_files.write_whole(path, text.encode())
 
 
 def read(path: str) -> Selection:

@@ -71,8 +71,8 @@ def load(
   Args:
     benchmarks: the suite.
     data_dir: a folder, on every host, of `<benchmark>/<split>.jsonl` files,
-      whose lines have
-      the fields of the data sets that the tasks name; it goes before the hub.
+      whose lines have the fields of the data sets that the tasks name; it goes
+      before the hub.
       'test' is evaluated, or else 'validation'; demonstrations come from
       'train' or 'prompt', or else from the evaluated file.
     use_hub: whether to ask the hub for what is not there.

@@ -26,8 +26,8 @@ matplotlib.use('Agg')  # Files only; there may be no screen.
 import matplotlib.pyplot as plt
 import numpy as np
 
+from salt_t5x.errors_of_means import with_error
 from salt_t5x.few_shot import running, suite
-from salt_t5x.held_out import with_error
 
 # {model: {benchmark: its result}}
 Results = Mapping[str, Mapping[str, running.Result]]
@@ -95,7 +95,7 @@ def tasks_table(results: Results, benchmarks: Sequence[suite.Benchmark]) -> str:
     if not known:
       continue
     texts = [
-      with_error(100 * x.score, 100 * x.standard_error, 1) if x else '–'
+      with_error(x.score, x.standard_error, 1, scale=100) if x else '–'
       for x in found
     ]
     cells = _best([x and x.score for x in found], texts)
@@ -183,7 +183,7 @@ def domains_table(
     )
     found = [means[model].get(domain) for model in results]
     cells = [x and x[0] for x in found]
-    texts = [with_error(100 * x[0], 100 * x[1], 2) if x else '–' for x in found]
+    texts = [with_error(*x, 2, scale=100) if x else '–' for x in found]
     lines.append(
       f'| {domain} | {tasks} |'
       + ''.join(f' {text} |' for text in _best(cells, texts))

@@ -16,7 +16,6 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import math
 from typing import Any
 
 from lm_eval import evaluator
@@ -24,6 +23,7 @@ from lm_eval.api import task as lm_eval_task_lib
 import numpy as np
 
 from salt_t5x import harness
+from salt_t5x.errors_of_means import standard_error
 from salt_t5x.few_shot import loading
 
 # Of the demonstrations: all models get the same.
@@ -101,7 +101,7 @@ def run(
   scores = [sample['acc'] for sample in samples] if pairs else values
   result = Result(
     score=float(measures[benchmark.measure]),
-    standard_error=_f1_error(values) if pairs else _error(values),
+    standard_error=_f1_error(values) if pairs else standard_error(values),
     chance=_chance(lm_eval_task, samples, values if pairs else None),
     documents=len(samples),
     cut=sum(cut for cut, _ in model.truncated.values()),
@@ -120,13 +120,6 @@ def run(
     for sample, score in zip(samples, scores, strict=True)
   ]
   return result, documents
-
-
-def _error(values: Sequence[float]) -> float:
-  """Standard error of a mean."""
-  if len(values) < 2:
-    return math.nan
-  return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def _f1(right: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -170,7 +163,7 @@ def _log_perplexity(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   values = [-sample['perplexity'] for sample in samples]  # log-likelihoods
   return {
     'log_perplexity': float(np.mean(values)),
-    'log_perplexity_error': _error(values),
+    'log_perplexity_error': standard_error(values),
   }
 
 

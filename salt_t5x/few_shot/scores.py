@@ -23,9 +23,8 @@ import re
 from typing import Any
 
 from lm_eval.tasks.tydiqa import utils as question_answering
-from rouge_score import rouge_scorer
 
-from salt_t5x import sandbox
+from salt_t5x import sandbox, text_metrics
 
 Document = Mapping[str, Any]
 
@@ -69,8 +68,7 @@ def _entities(doc: Document) -> list[str]:
 
 def rouge2(references: Sequence[str], predictions: Sequence[str]) -> float:
   """ROUGE-2's F-measure of one prediction, between 0 and 1."""
-  scorer = rouge_scorer.RougeScorer(['rouge2'])
-  return scorer.score(references[0], predictions[0])['rouge2'].fmeasure
+  return text_metrics.rouge(references, predictions)['rouge2'] / 100
 
 
 def pass_at_1(doc: Document, results: Sequence[str]) -> dict[str, float]:

@@ -1,0 +1,38 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Means and their standard errors, and how tables show them."""
+
+from collections.abc import Sequence
+import math
+
+import numpy as np
+
+
+def standard_error(values: Sequence[float]) -> float:
+  """Of a mean; NaN for fewer than two values, which tell nothing of others."""
+  if len(values) < 2:
+    return math.nan
+  return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def with_error(
+  value: float, error: float | None, digits: int, scale: float = 1
+) -> str:
+  """'1.23 ± 0.04', or '1.23' where the error is None or NaN."""
+  text = f'{scale * value:.{digits}f}'
+  if error is None or math.isnan(error):
+    return text
+  return f'{text} ± {scale * error:.{digits}f}'

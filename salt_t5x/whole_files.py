@@ -1,0 +1,47 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Files that are there once all of them is, local or remote."""
+
+from collections.abc import Mapping
+import json
+import math
+import os
+from typing import Any
+
+import tensorflow as tf
+
+
+def write_whole(path: str, content: bytes) -> None:
+  """Writes a file, all of it or nothing; its folder is made if missing."""
+  if folder := os.path.dirname(path):
+    tf.io.gfile.makedirs(folder)
+  with tf.io.gfile.GFile(f'{path}.tmp', 'wb') as f:
+    f.write(content)
+  tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
+
+
+def write_json(path: str, content: Any) -> None:
+  """Writes JSON, which has no NaN: that becomes null."""
+  text = json.dumps(_without_nan(content), indent=2, allow_nan=False)
+  write_whole(path, f'{text}\n'.encode())
+
+
+def _without_nan(content: Any) -> Any:
+  if isinstance(content, Mapping):
+    return {name: _without_nan(x) for name, x in content.items()}
+  if isinstance(content, list | tuple):
+    return [_without_nan(x) for x in content]
+  return None if isinstance(content, float) and math.isnan(content) else content
