@@ -5,11 +5,11 @@ import pathlib
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+_EVALUATE = ['lm-eval==0.4.13', 'rouge-score==0.1.2']
 
 # `gin/` and `tasks/` are top-level folders of the repository and are installed
 # inside the package. `gin/` itself must hold no `__init__.py`: run from the
 # repository root it would shadow gin-config's own `gin`.
-_EVALUATE = ['lm-eval==0.4.13', 'rouge-score==0.1.2']
 _PACKAGE_DIR = {
   'salt_t5x': 'salt_t5x',
   'salt_t5x.gin': 'gin',
