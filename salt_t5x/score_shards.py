@@ -18,8 +18,8 @@
 A folder of scores holds `scores.json`, which says what was scored and how
 (`Manifest`), and shards of `shard_size` examples each but for the last:
 `scores-00003.bin`, records of `RECORD` in the global order, and beside it
-`scores-00003.json`, the names of the domains that its records number. A shard
-is there whole or not at all.
+`scores-00003.json`, the names of the domains that its records number, and a
+checksum. A shard is there whole or not at all.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,11 +27,13 @@ from concurrent import futures
 import dataclasses
 import json
 import os
+import re
+import zlib
 
 import numpy as np
 import tensorflow as tf
 
-from salt_t5x import whole_files
+from salt_t5x import json_records, whole_files
 
 # Eq. (10) as printed (`zero`) and as the text has it (`drop`), eq. (70)
 # (`easy`), and the mean and median log-perplexity.
@@ -42,6 +44,7 @@ RECORD = np.dtype(
 )
 
 _REQUESTS = 32
+_SHARD = re.compile(r'scores-(\d{5}|[1-9]\d{5,17})\.bin')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +77,10 @@ class Manifest:
   shard_size: int
 
   def __post_init__(self):
+    json_records.check_types(self)
     for name in ('step', 'top_k', 'examples', 'shard_size'):
       value, least = getattr(self, name), int(name != 'step')
-      if type(value) is not int or value < least:
+      if not least <= value < 2**63:
         raise ValueError(f'{name} = {value!r} is not possible')
 
   @property
@@ -107,7 +111,7 @@ def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
     ValueError: the folder holds scores of something else.
   """
   path = os.path.join(directory, 'scores.json')
-  if tf.io.gfile.glob(os.path.join(directory, 'scores-*.bin')):
+  if _shards(directory):
     there = read_manifest(directory)
     differences = [
       f'{field.name} is {getattr(there, field.name)!r} there and '
@@ -139,12 +143,20 @@ def read_manifest(directory: str) -> Manifest:
   """
   path = os.path.join(directory, 'scores.json')
   try:
-    with tf.io.gfile.GFile(path) as f:
-      return Manifest(**json.loads(f.read()))
-  except (tf.errors.OpError, TypeError, ValueError) as e:
+    return json_records.read_record(path, Manifest)
+  except ValueError as e:
     raise ValueError(
       f'{path} is missing or damaged ({e}): score the data with salt_t5x.score.'
     ) from e
+
+
+def _shards(directory: str) -> set[int]:
+  """The numbers of the shards in a folder."""
+  if not tf.io.gfile.isdir(directory):
+    return set()
+  # Not `glob`, to which '[' in the folder's name would be a pattern.
+  found = map(_SHARD.fullmatch, tf.io.gfile.listdir(directory))
+  return {int(match[1]) for match in found if match}
 
 
 def has_shard(directory: str, index: int) -> bool:
@@ -156,18 +168,17 @@ def write_shard(
   directory: str, index: int, records: np.ndarray, domains: Sequence[str]
 ) -> None:
   """Writes records of `RECORD`; 'domain' indexes `domains`."""
-  table = json.dumps(list(domains), ensure_ascii=False).encode()
-  whole_files.write_whole(_path(directory, index, 'json'), table)
+  content, domains = records.astype(RECORD).tobytes(), list(domains)
+  table = {'domains': domains, 'crc32': _checksum(content, domains)}
   whole_files.write_whole(
-    _path(directory, index, 'bin'), records.astype(RECORD).tobytes()
+    _path(directory, index, 'json'),
+    json.dumps(table, ensure_ascii=False).encode(),
   )
+  whole_files.write_whole(_path(directory, index, 'bin'), content)
 
 
-def _size(path: str) -> int | None:
-  try:
-    return tf.io.gfile.stat(path).length
-  except tf.errors.NotFoundError:
-    return None
+def _checksum(content: bytes, domains: Sequence[str]) -> int:
+  return zlib.crc32('\0'.join(domains).encode(), zlib.crc32(content))
 
 
 def files(directory: str, manifest: Manifest) -> list[str]:
@@ -177,17 +188,19 @@ def files(directory: str, manifest: Manifest) -> list[str]:
     ValueError: some are missing, or have another length than they should.
   """
   count = manifest.num_shards
+  # A damaged manifest may name more shards than there can be.
+  there = {i for i in _shards(directory) if i < count}
+  if len(there) < count:
+    first = next(i for i in range(count) if i not in there)
+    raise ValueError(
+      f'{directory}: {count - len(there)} of {count} shards of scores are '
+      f'missing, the first is number {first}. Run the same salt_t5x.score '
+      'again: it makes what is missing.'
+    )
   paths = [_path(directory, i, 'bin') for i in range(count)]
   # At once: a bucket answers in tens of milliseconds.
   with futures.ThreadPoolExecutor(_REQUESTS) as pool:
-    sizes = list(pool.map(_size, paths))
-  missing = [i for i, size in enumerate(sizes) if size is None]
-  if missing:
-    raise ValueError(
-      f'{directory}: {len(missing)} of {count} shards of scores are missing, '
-      f'the first is number {missing[0]}. Run the same salt_t5x.score again: '
-      'it makes what is missing.'
-    )
+    sizes = list(pool.map(lambda path: tf.io.gfile.stat(path).length, paths))
   for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
     expected = manifest.examples_of(index)
     if size != expected * RECORD.itemsize:
@@ -204,15 +217,18 @@ def read_shards(
   """Yields (records, names of their domains) of each shard, in order.
 
   Raises:
-    ValueError: see `files`; or a shard has no names for its domains.
+    ValueError: see `files`; or a shard is not as it was written, or has no
+      names for its domains.
   """
   for index, path in enumerate(files(directory, manifest)):
     with tf.io.gfile.GFile(path, 'rb') as f:
-      records = np.frombuffer(f.read(), RECORD)
+      content = f.read()
+    records = np.frombuffer(content, RECORD)
     table = _path(directory, index, 'json')
     try:
-      with tf.io.gfile.GFile(table) as f:
-        domains = json.loads(f.read())
+      domains, checksum = _read_table(table)
+      if checksum not in (None, _checksum(content, domains)):
+        raise ValueError(f'the checksum is another than that of {path}')
       if (
         not 0
         <= records['domain'].min()
@@ -220,9 +236,26 @@ def read_shards(
         < len(domains)
       ):
         raise ValueError('it does not name all domains')
-    except (tf.errors.OpError, TypeError, ValueError) as e:
+    except ValueError as e:
       raise ValueError(
         f'{table} is missing or damaged ({e}). Delete {path} and run '
         'salt_t5x.score again.'
       ) from e
     yield records, domains
+
+
+def _read_table(path: str) -> tuple[list[str], int | None]:
+  """What is beside a shard: the names of its domains, and the checksum.
+
+  Raises:
+    ValueError: it is missing or damaged.
+  """
+  table = json_records.read(path)
+  if isinstance(table, list):  # Written before there were checksums.
+    table = {'domains': table, 'crc32': None}
+  if not isinstance(table, dict) or table.keys() != {'domains', 'crc32'}:
+    raise ValueError("it has not 'domains' and 'crc32'")
+  domains = table['domains']
+  if not isinstance(domains, list) or any(type(x) is not str for x in domains):
+    raise ValueError("'domains' are no names")
+  return domains, table['crc32']

@@ -29,9 +29,8 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from salt_t5x import score_shards, whole_files
+from salt_t5x import json_records, score_shards, whole_files
 
 # Begins a pass over all records, in parts of any size and in any order: yields
 # (scores float32 [n], ids int64 [n], in [0, 2^63)). It is told what it is for.
@@ -177,12 +176,7 @@ class Selection:
   scores: str
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      if type(getattr(self, field.name)) is not field.type:
-        raise ValueError(
-          f'{field.name} = {getattr(self, field.name)!r} is no '
-          f'{field.type.__name__}'
-        )
+    json_records.check_types(self)
     with np.errstate(over='ignore'):
       score = float(np.float32(self.threshold_score))
     possible = {
@@ -270,9 +264,8 @@ def read(path: str) -> Selection:
     ValueError: there is none, it is damaged, or it is something else.
   """
   try:
-    with tf.io.gfile.GFile(path, 'rb') as f:
-      return Selection(**json.loads(f.read()))
-  except (tf.errors.OpError, RecursionError, TypeError, ValueError) as e:
+    return json_records.read_record(path, Selection)
+  except ValueError as e:
     raise ValueError(
       f'{path} is missing, damaged or no record of a selection ({e}). Make it '
       'with salt_t5x.select.'
