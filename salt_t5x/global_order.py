@@ -27,16 +27,22 @@ Every host reads the whole order and parses its own share of it. A batch of
 files would tie the order to a number of hosts that divides theirs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import hashlib
 import json
 import os
+from typing import Any
 
+from google.protobuf import message
 import seqio
 import tensorflow as tf
 
+from salt_t5x import json_records
+
 ENDLESS = tf.int64.max  # epochs
 _READ_AHEAD = 1 << 20  # bytes of each file
+_LEAST_RECORD = 16  # bytes; a TFRecord's length and checksums
 
 
 class CachedSource(seqio.DataSource):
@@ -68,10 +74,10 @@ class CachedSource(seqio.DataSource):
 
     Raises:
       FileNotFoundError: there is no cache, or files of it are missing.
+      ValueError: its description is damaged.
     """
-    info = self._json(split, seqio.get_cached_info_path)
+    count = self._info(split, 'num_shards', _is_count)
     prefix = seqio.get_cached_tfrecord_prefix(self.cached_task.cache_dir, split)
-    count = info['num_shards']
     files = sorted(tf.io.gfile.glob(f'{prefix}-*-of-{count:05d}'))
     if len(files) != count:
       raise FileNotFoundError(
@@ -82,7 +88,8 @@ class CachedSource(seqio.DataSource):
     return files
 
   def num_input_examples(self, split: str) -> int:
-    return self._json(split, seqio.get_cached_stats_path)['examples']
+    path = self._path(split, seqio.get_cached_stats_path)
+    return _read(path, 'examples', _is_count)
 
   def get_dataset(
     self,
@@ -156,21 +163,73 @@ class CachedSource(seqio.DataSource):
 
     Made of the cache's description, the names and sizes of its files, and its
     first example.
+
+    Raises:
+      FileNotFoundError: there is no cache, or files of it are missing.
+      ValueError: it is damaged.
     """
     digest = hashlib.sha256()
-    info = self._json(split, seqio.get_cached_info_path)
+    info = _read(self._path(split, seqio.get_cached_info_path))
     digest.update(json.dumps(info, sort_keys=True).encode())
+    total = 0
     for file in self.list_shards(split):
       size = tf.io.gfile.stat(file).length
       digest.update(f'{os.path.basename(file)} {size}\n'.encode())
-    for record in self.records(split).take(1).as_numpy_iterator():
-      digest.update(record)
+      total += size
+    examples = self.num_input_examples(split)
+    if examples * _LEAST_RECORD > total:
+      raise ValueError(
+        f'{self.cached_task.cache_dir} says that it holds {examples} examples '
+        f'of the {split} split, which do not fit into its {total:,} bytes: '
+        f'restore its files, or cache {self.cached_task.name} anew.'
+      )
+    with self.naming_damage(split):
+      for record in self.records(split).take(1).as_numpy_iterator():
+        digest.update(record)
     return digest.hexdigest()[:16]
+
+  @contextlib.contextmanager
+  def naming_damage(self, split: str) -> Iterator[None]:
+    """For those who read records: errors name the file.
+
+    Raises:
+      ValueError: a record was damaged, or is not of this cache's features.
+    """
+    try:
+      yield
+    except (
+      message.DecodeError,
+      tf.errors.DataLossError,
+      tf.errors.InvalidArgumentError,
+    ) as e:
+      raise ValueError(
+        f'The cache of {self.cached_task.name} is damaged: '
+        f'{self._damage(split) or e}. Restore that file, or cache the task '
+        'anew in another folder.'
+      ) from e
+
+  def _damage(self, split: str) -> str | None:
+    """Reads all files; tells the first that is damaged, and where."""
+    parse = self.parser(split)
+    for file in self.list_shards(split):
+      index = 0
+      try:
+        for record in tf.data.TFRecordDataset(file):
+          parse(record)
+          index += 1
+      except tf.errors.OpError as e:
+        return f'{file}, record {index} (from 0): {e.message}'
+    return None
 
   def _check_lengths(self, split: str) -> None:
     """Looks at the first example."""
-    for record in self.records(split).take(1).as_numpy_iterator():
-      features = tf.train.Example.FromString(record).features.feature
+    with self.naming_damage(split):
+      examples = [
+        tf.train.Example.FromString(record)
+        for record in self.records(split).take(1).as_numpy_iterator()
+      ]
+    for example in examples:
+      features = example.features.feature
       for name, length in self.lengths.items():
         found = len(features[name].int64_list.value)
         if found != length:
@@ -183,7 +242,10 @@ class CachedSource(seqio.DataSource):
 
   def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Returns what parses a record: an example of scalars and vectors."""
-    features = self._json(split, seqio.get_cached_info_path)['features']
+    has_lengths = lambda found: (
+      _are_features(found) and self.lengths.keys() <= found.keys()
+    )
+    features = self._info(split, 'features', has_lengths)
     description, dtypes = {}, {}
     for name, feature in features.items():
       dtypes[name] = tf.dtypes.as_dtype(feature['dtype'])
@@ -205,7 +267,13 @@ class CachedSource(seqio.DataSource):
 
     return parse
 
-  def _json(self, split: str, path) -> dict:
+  def _info(
+    self, split: str, name: str, is_possible: Callable[[Any], bool]
+  ) -> Any:
+    path = self._path(split, seqio.get_cached_info_path)
+    return _read(path, name, is_possible)
+
+  def _path(self, split: str, of: Callable[[str, str], str]) -> str:
     if not self.cached_task.cache_dir:
       name = self.cached_task.name
       raise FileNotFoundError(
@@ -215,8 +283,66 @@ class CachedSource(seqio.DataSource):
         '--output_cache_dir=DIR\nand name that DIR in '
         'seqio.add_global_cache_dirs, or with --seqio_additional_cache_dirs.'
       )
-    with tf.io.gfile.GFile(path(self.cached_task.cache_dir, split)) as f:
-      return json.load(f)
+    path = of(self.cached_task.cache_dir, split)
+    if not tf.io.gfile.exists(path):
+      raise FileNotFoundError(
+        f'{path} is missing: restore it, or cache the task '
+        f'{self.cached_task.name} again.'
+      )
+    return path
+
+
+def _read(
+  path: str,
+  name: str | None = None,
+  is_possible: Callable[[Any], bool] = lambda _: True,
+) -> Any:
+  """What a cache says of itself, or one value of that.
+
+  Raises:
+    ValueError: the file is damaged, or has no such value.
+  """
+  try:
+    content = json_records.read_object(path)
+    if name is None:
+      return content
+    value = content.get(name)
+    if not is_possible(value):
+      raise ValueError(f'{name!r} is {value!r}')
+    return value
+  except ValueError as e:
+    raise ValueError(
+      f'{path} is damaged ({e}). Restore it, or cache the task anew in another '
+      'folder.'
+    ) from e
+
+
+def _is_count(value: Any) -> bool:
+  return type(value) is int and 0 <= value < 2**63
+
+
+def _is_dtype(value: Any) -> bool:
+  try:
+    return isinstance(value, str) and bool(tf.dtypes.as_dtype(value))
+  except TypeError:
+    return False
+
+
+def _are_features(value: Any) -> bool:
+  """Whether this is {name: {'shape': [...], 'dtype': a name}}."""
+
+  def is_one(feature):
+    return (
+      isinstance(feature, dict)
+      and _is_dtype(feature.get('dtype'))
+      and isinstance(shape := feature.get('shape'), list)
+      # Only the first dimension may vary.
+      and all(
+        _is_count(x) or (x is None and not i) for i, x in enumerate(shape)
+      )
+    )
+
+  return isinstance(value, dict) and all(map(is_one, value.values()))
 
 
 class TrainingSubset(CachedSource):
@@ -307,7 +433,13 @@ def get_task(name: str, parameter: str = 'MIXTURE_OR_TASK_NAME') -> OrderedTask:
   Raises:
     ValueError: the task or mixture reads its data in another way.
   """
-  task = seqio.get_mixture_or_task(name)
+  try:
+    task = seqio.get_mixture_or_task(name)
+  except (AssertionError, ValueError) as e:
+    raise ValueError(
+      f'{parameter} = {name!r}: there is no such task ({e}). Name a task, and '
+      'import the module that registers it.'
+    ) from e
   if not (
     isinstance(task, OrderedTask) and isinstance(task.source, CachedSource)
   ):

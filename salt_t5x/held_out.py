@@ -41,18 +41,34 @@ def read(
     the cache has none.
 
   Raises:
-    ValueError: the task reads its data in another way, or has none.
+    ValueError: the task reads its data in another way, or has none; or its
+      cache is damaged.
   """
   source = global_order.get_task(name, 'HELD_OUT_TASK').source
-  count = examples or source.num_input_examples(split)
-  records = source.records(split).take(count).map(source.parser(split))
-  found = [
-    (
-      example.get('domain', b'').decode(),
-      example['targets'][example['targets'] > 0],
+  available = source.num_input_examples(split)
+  if examples is not None and not (type(examples) is int and examples >= 1):
+    raise ValueError(
+      f'evaluate.evaluate.held_out_examples (HELD_OUT_EXAMPLES) = {examples!r}:'
+      f' set None for all {available} of {name}, or a number of at least 1.'
     )
-    for example in records.as_numpy_iterator()
-  ]
+  count = available if examples is None else min(examples, available)
+  records = source.records(split).map(source.parser(split))
+  if examples is not None:
+    records = records.take(count)
+  with source.naming_damage(split):
+    found = [
+      (
+        example.get('domain', b'').decode(errors='backslashreplace'),
+        example['targets'][example['targets'] > 0],
+      )
+      for example in records.as_numpy_iterator()
+    ]
+  if len(found) != count:
+    raise ValueError(
+      f'The cache {source.cached_task.cache_dir} says that it holds '
+      f'{available} examples of the {split} split, but has {len(found)}: '
+      f'restore its files, or cache {source.cached_task.name} anew.'
+    )
   found = [(domain, tokens) for domain, tokens in found if len(tokens)]
   if not found:
     raise ValueError(

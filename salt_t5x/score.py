@@ -71,23 +71,25 @@ def score(
     ValueError: the teacher, k or the batch do not fit; the folder holds other
       scores; or examples are missing, or lack the 'id' that selections go by.
   """
+  length = job.check_lengths(dataset_cfg.task_feature_lengths)['targets']
   source = global_order.get_task(dataset_cfg.mixture_or_task_name).source
   split = dataset_cfg.split
   train_data.check_vocabulary(dataset_cfg, teacher.model)
   teacher_lib.find_checkpoint(teacher.path, teacher.step)
   teacher_lib.check_vocabulary(teacher.path, teacher.model.output_vocabulary)
-  if batches_per_shard < 1:
+  if type(batches_per_shard) is not int or batches_per_shard < 1:
     raise ValueError(
-      f'score.score.batches_per_shard = {batches_per_shard}: set it to at '
-      'least 1.'
+      f'score.score.batches_per_shard = {batches_per_shard!r}: set it to a '
+      'number of at least 1.'
     )
   available = source.num_input_examples(split)
-  if examples is not None and not 1 <= examples <= available:
+  if examples is not None and not (
+    type(examples) is int and 1 <= examples <= available
+  ):
     raise ValueError(
-      f'score.score.examples = {examples} (SCORED_EXAMPLES) is not between 1 '
+      f'score.score.examples = {examples!r} (SCORED_EXAMPLES) is not between 1 '
       f'and the {available} examples of {source.cached_task.name} ({split}).'
     )
-  length = dataset_cfg.task_feature_lengths['targets']
   score_batch = scorer.Scorer(
     teacher, partitioner, dataset_cfg.batch_size, length, top_k
   )
@@ -182,7 +184,8 @@ def _batches(
     num_parallel_calls=tf.data.AUTOTUNE,
   )
   batches = examples.padded_batch(batch_size).prefetch(tf.data.AUTOTUNE)
-  return batches.as_numpy_iterator()
+  with source.naming_damage(manifest.split):
+    yield from batches.as_numpy_iterator()
 
 
 def _example(
@@ -206,7 +209,8 @@ def _records(
   records = np.zeros(len(batch['id']), score_shards.RECORD)
   records['id'] = batch['id']
   records['domain'] = [
-    domains.setdefault(name.decode(), len(domains)) for name in batch['domain']
+    domains.setdefault(name.decode(errors='backslashreplace'), len(domains))
+    for name in batch['domain']
   ]
   for kind in score_shards.KINDS:
     records[kind] = found[kind]
