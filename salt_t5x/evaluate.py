@@ -123,7 +123,12 @@ def evaluate(
     ValueError: a checkpoint is missing or of another model or vocabulary, a
       task cannot be read, or the folder holds results of another evaluation.
   """
-  length = max(task_feature_lengths.values())
+  length = max(job.check_lengths(task_feature_lengths).values())
+  if examples is not None and not (type(examples) is int and examples >= 1):
+    raise ValueError(
+      f'evaluate.evaluate.examples (EXAMPLES) = {examples!r}: set None for all '
+      'documents, or a number of at least 1.'
+    )
   if not (suite or supervised_tasks or held_out_cfg):
     raise ValueError(
       'There is nothing to measure: set SUITE, HELD_OUT or SUPERVISED_TASKS.'

@@ -134,10 +134,14 @@ class FirstStage:
         of other data, of another teacher, for a first stage of another length,
         or another one than this run began with, or its scores are gone.
     """
-    if not 1 <= self.kd_steps <= self.total_steps:
+    if (
+      type(self.kd_steps) is not int
+      or not 1 <= self.kd_steps <= self.total_steps
+    ):
       raise ValueError(
-        f'first_stage.FirstStage.kd_steps = {self.kd_steps} (KD_STEPS) is not '
-        f'between 1 and the steps of the run, {self.total_steps} (TRAIN_STEPS).'
+        f'first_stage.FirstStage.kd_steps = {self.kd_steps!r} (KD_STEPS) is '
+        f'not between 1 and the steps of the run, {self.total_steps} '
+        '(TRAIN_STEPS).'
       )
     task = global_order.get_task(cfg.mixture_or_task_name)
     with _naming_path(self.path):

@@ -14,8 +14,9 @@
 
 """What commands that run from gin files share: flags, hosts, configuration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import sys
+from typing import Any
 
 from absl import app, flags
 import jax
@@ -41,6 +42,25 @@ def _define_flags() -> None:
   flags.DEFINE_string('coordinator_address', None, 'IP:PORT of process 0.')
   flags.DEFINE_integer('process_count', None, 'number of processes.')
   flags.DEFINE_integer('process_index', None, 'index of this process.')
+
+
+def check_lengths(lengths: Any) -> Mapping[str, int]:
+  """Returns TASK_FEATURE_LENGTHS if it is {'targets': T, ...}.
+
+  Raises:
+    ValueError: it is something else.
+  """
+  is_possible = (
+    isinstance(lengths, Mapping)
+    and 'targets' in lengths
+    and all(type(x) is int and x >= 1 for x in lengths.values())
+  )
+  if not is_possible:
+    raise ValueError(
+      f'TASK_FEATURE_LENGTHS = {lengths!r}: set it to {{"targets": T}}, the '
+      'tokens of a sequence, at least 1.'
+    )
+  return lengths
 
 
 def start(run: Callable[[], None]) -> None:

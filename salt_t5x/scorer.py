@@ -58,10 +58,10 @@ class Scorer:
         share a batch, or there is no such teacher (see `teacher.load`).
     """
     vocab_size = teacher.model.output_vocabulary.vocab_size
-    if not 1 <= top_k <= vocab_size:
+    if type(top_k) is not int or not 1 <= top_k <= vocab_size:
       raise ValueError(
-        f'top_k = {top_k} (TOP_K) is not between 1 and the {vocab_size} tokens '
-        'of the vocabulary (k of eq. 10; the paper uses 10).'
+        f'top_k = {top_k!r} (TOP_K) is not between 1 and the {vocab_size} '
+        'tokens of the vocabulary (k of eq. 10; the paper uses 10).'
       )
     self._batches = whole_batches.WholeBatches(partitioner, batch_size)
     self.checkpoint = teacher_lib.resolve(teacher, recorded=None)

@@ -46,9 +46,9 @@ class WholeBatches:
       ValueError: the devices cannot share the batch.
     """
     devices = partitioner.mesh.shape['data']
-    if batch_size < 1 or batch_size % devices:
+    if type(batch_size) is not int or batch_size < 1 or batch_size % devices:
       raise ValueError(
-        f'batch_size = {batch_size} (BATCH_SIZE) is not a multiple of the '
+        f'batch_size = {batch_size!r} (BATCH_SIZE) is not a multiple of the '
         f'{devices} devices that share a batch.'
       )
     self.spec = partitioner.data_partition_spec
