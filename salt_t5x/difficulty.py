@@ -314,6 +314,12 @@ def plot(tasks: Sequence[Task]) -> bytes:
 # --- The command --------------------------------------------------------------
 
 
+def _number(value: Any) -> float:
+  if type(value) not in (int, float):
+    raise ValueError(f'{value!r} is no number')
+  return float(value)
+
+
 def _read(path: str) -> dict[int, tuple[float, float]]:
   """{document: (score, confidence)}.
 
@@ -321,18 +327,26 @@ def _read(path: str) -> dict[int, tuple[float, float]]:
     ValueError: a line is not of the form that evaluations write.
   """
   found = {}
-  with tf.io.gfile.GFile(path) as lines:
+  with tf.io.gfile.GFile(path, 'rb') as lines:
     for number, line in enumerate(lines, 1):
       try:
         document = json.loads(line)
-        doc_id, confidence = int(document['doc_id']), document['confidence']
-        score = float(document['score'])
-        confidence = math.nan if confidence is None else float(confidence)
+        doc_id, confidence = document['doc_id'], document['confidence']
+        score = _number(document['score'])
+        confidence = math.nan if confidence is None else _number(confidence)
+        if type(doc_id) is not int:
+          raise ValueError(f'doc_id = {doc_id!r}')
         if not math.isfinite(score):
           raise ValueError(f'score = {score}')
         if doc_id in found:
           raise ValueError(f'document {doc_id} occurs twice')
-      except (KeyError, TypeError, ValueError) as e:
+      except (
+        KeyError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+      ) as e:
         raise ValueError(
           f'{path}, line {number}: expected a doc_id of its own, a finite '
           f'score and a confidence, got {line.strip()[:200]!r} ({e!r}). Delete '

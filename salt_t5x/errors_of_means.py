@@ -29,9 +29,13 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def with_error(
-  value: float, error: float | None, digits: int, scale: float = 1
+  value: float | None, error: float | None, digits: int, scale: float = 1
 ) -> str:
-  """'1.23 ± 0.04', or '1.23' where the error is None or NaN."""
+  """'1.23 ± 0.04', or '1.23' where the error is None or NaN.
+
+  A value of None, which files have in its place, is 'nan', too.
+  """
+  value = math.nan if value is None else value
   text = f'{scale * value:.{digits}f}'
   if error is None or math.isnan(error):
     return text

@@ -22,7 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from salt_t5x import errors_of_means, held_out, whole_files
+from salt_t5x import errors_of_means, held_out, json_records, whole_files
 
 HELD_OUT = 'held_out'
 
@@ -42,13 +42,12 @@ class Store:
     """Tells whether a result is there.
 
     Raises:
-      ValueError: it is there, made with other options.
+      ValueError: it is there, made with other options, or damaged.
     """
     path = self.path(checkpoint, f'{measurement}.json')
     if not tf.io.gfile.exists(path):
       return False
-    with tf.io.gfile.GFile(path) as f:
-      found = json.load(f)['options']
+    found = _load(path)['options']
     # As JSON has them.
     options = json.loads(json.dumps(options))
     if found != options:
@@ -77,8 +76,31 @@ class Store:
     )
 
   def read(self, checkpoint: str, measurement: str) -> dict[str, Any]:
-    with tf.io.gfile.GFile(self.path(checkpoint, f'{measurement}.json')) as f:
-      return json.load(f)['result']
+    """A result. NaN and infinities are None.
+
+    Raises:
+      ValueError: it is missing or damaged.
+    """
+    return _load(self.path(checkpoint, f'{measurement}.json'))['result']
+
+
+def _load(path: str) -> dict[str, dict[str, Any]]:
+  """{'options': ..., 'result': ...}.
+
+  Raises:
+    ValueError: the file is missing, or of another form.
+  """
+  try:
+    content = json_records.read_object(path)
+    for name in ('options', 'result'):
+      if not isinstance(content.get(name), dict):
+        raise ValueError(f'{name!r} is {content.get(name)!r}')
+    return content
+  except ValueError as e:
+    raise ValueError(
+      f'{path} is missing or no result of an evaluation ({e}). Delete it, and '
+      'evaluate again: what is missing is made.'
+    ) from e
 
 
 def report(

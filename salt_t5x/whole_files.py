@@ -34,14 +34,15 @@ def write_whole(path: str, content: bytes) -> None:
 
 
 def write_json(path: str, content: Any) -> None:
-  """Writes JSON, which has no NaN: that becomes null."""
-  text = json.dumps(_without_nan(content), indent=2, allow_nan=False)
+  """Writes JSON, which has neither NaN nor infinities: they become null."""
+  text = json.dumps(_finite(content), indent=2, allow_nan=False)
   write_whole(path, f'{text}\n'.encode())
 
 
-def _without_nan(content: Any) -> Any:
+def _finite(content: Any) -> Any:
   if isinstance(content, Mapping):
-    return {name: _without_nan(x) for name, x in content.items()}
+    return {name: _finite(x) for name, x in content.items()}
   if isinstance(content, list | tuple):
-    return [_without_nan(x) for x in content]
-  return None if isinstance(content, float) and math.isnan(content) else content
+    return [_finite(x) for x in content]
+  is_finite = not isinstance(content, float) or math.isfinite(content)
+  return content if is_finite else None

@@ -36,17 +36,26 @@ Results = Mapping[str, Mapping[str, running.Result]]
 def from_json(
   found: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, running.Result]:
-  """{benchmark: result} of what was saved as dictionaries."""
-  # JSON has no NaN.
-  return {
-    name: running.Result(
-      **{
-        key: math.nan if value is None and key == 'standard_error' else value
-        for key, value in fields.items()
-      }
-    )
-    for name, fields in found.items()
-  }
+  """{benchmark: result} of what was saved as dictionaries.
+
+  Raises:
+    ValueError: a result is of another form.
+  """
+  results = {}
+  for name, fields in found.items():
+    try:
+      # JSON has no NaN.
+      numbers = {'score', 'standard_error'}
+      if 'perplexity' in fields['measures']:
+        numbers |= {'log_perplexity', 'log_perplexity_error'}
+      nan = {x: math.nan for x in numbers if fields[x] is None}
+      results[name] = running.Result(**(fields | nan))
+    except (KeyError, TypeError) as e:
+      raise ValueError(
+        f'A result of {name} is not of the form that few-shot tasks have '
+        f'({e!r}). Delete its files, and evaluate again.'
+      ) from e
+  return results
 
 
 def averages(
@@ -73,7 +82,7 @@ def averages(
 
 def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
   """Bold where a row's highest is, unless all are equal."""
-  known = [cell for cell in cells if cell is not None]
+  known = [x for x in cells if x is not None and not math.isnan(x)]
   highest = max(known) if len(set(known)) > 1 else None
   return [
     f'**{text}**' if cell is not None and cell == highest else text
