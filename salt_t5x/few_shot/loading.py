@@ -21,6 +21,8 @@ import pathlib
 from typing import Any
 
 from absl import logging
+import jinja2
+import jinja2.meta
 from lm_eval import tasks as lm_eval_tasks
 from lm_eval.api import task as lm_eval_task
 import tqdm
@@ -108,9 +110,11 @@ def load(
       if local is not None:
         source = os.path.join(data_dir, benchmark.name)
         task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | local)
+        _check_documents(task)
       elif use_hub:
         hub = _HUB.get(benchmark.name, {})
         task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | hub)
+        _check_documents(task)
         source = f'{task.config.dataset_path} (hub)'
       else:
         missing[benchmark.name] = 'no local files, and USE_HUB = False'
@@ -118,8 +122,8 @@ def load(
     except Exception as e:  # pylint: disable=broad-exception-caught
       if local is not None:
         raise ValueError(
-          f'{source} cannot be read as {benchmark.title}: '
-          f'{type(e).__name__}: {e}'
+          f'{source} cannot be read as {benchmark.title}: {_reason(e)} Mend '
+          'its files, or remove the folder.'
         ) from e
       # What a hub can answer is without end; the suite runs what it can.
       reason = str(e).strip().split('\n')[0]
@@ -139,6 +143,55 @@ def load(
     data = {split: os.path.getsize(path) for split, path in files.items()}
     found.append(Task(benchmark, task, source, same, data))
   return found, missing
+
+
+def _reason(error: BaseException) -> str:
+  """An error and what caused it, which says more of a file."""
+  if isinstance(error, StopIteration):
+    return 'a file holds no document.'
+  text = f'{type(error).__name__}: {error}'.strip().removesuffix('.') + '.'
+  return text + (f' {_reason(error.__cause__)}' if error.__cause__ else '')
+
+
+def _check_documents(task: lm_eval_task.ConfigurableTask) -> None:
+  """Looks at what lm-eval would take without a word.
+
+  A field that is missing is 'None' in a prompt, and an answer that is not among
+  the choices is always wrong; -1 and '' stand for one that is kept secret.
+
+  Raises:
+    ValueError: there is such a document among those to evaluate.
+  """
+  config = task.config
+  columns = set(task.eval_docs.column_names)
+  right = _fields(config.doc_to_target, columns)
+  used = right | _fields(config.doc_to_text, columns)
+  used |= _fields(config.doc_to_choice, columns)
+  choices, label = config.doc_to_choice, config.doc_to_target
+  # Where choices depend on the document, so does their number.
+  has_label = isinstance(label, str) and label in columns
+  count = len(choices) if has_label and isinstance(choices, list) else None
+  for number, document in enumerate(
+    task.eval_docs.select_columns(sorted(used))
+  ):
+    for name, value in document.items():
+      if value is None or (name in right and value in ('', -1)):
+        raise ValueError(
+          f'document {number} (from 0) has {name!r} = {value!r}.'
+        )
+    if count is not None and document[label] not in range(count):
+      raise ValueError(
+        f'document {number} (from 0) has {label!r} = {document[label]!r}, and '
+        f'the choices are 0 to {count - 1}.'
+      )
+
+
+def _fields(template: Any, columns: set[str]) -> set[str]:
+  """The fields of a document that a template, or a field's name, names."""
+  if not isinstance(template, str):
+    return set()
+  parsed = jinja2.Environment().parse(template)
+  return columns & {template, *jinja2.meta.find_undeclared_variables(parsed)}
 
 
 class _Builder:

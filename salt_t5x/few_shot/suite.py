@@ -181,7 +181,7 @@ def find(names: str | Sequence[str]) -> tuple[Benchmark, ...]:
   if names == 'search':
     return SEARCH
   known = [benchmark.name for benchmark in PAPER]
-  names = [names] if isinstance(names, str) else list(names)
+  names = list(names) if isinstance(names, list | tuple) else [names]
   if unknown := [name for name in names if name not in known]:
     raise ValueError(
       f'evaluate.evaluate.suite (SUITE): there is no {unknown[0]!r}; choose '
