@@ -37,7 +37,7 @@ import zipfile
 from absl import app, flags
 import tqdm
 
-from salt_t5x import benchmark_sources, corpus
+from salt_t5x import benchmark_sources, corpus, json_records
 from salt_t5x.benchmark_sources import Benchmark
 
 # From this id on, requests score an answer without its question.
@@ -91,7 +91,7 @@ def _documents(
     for row in read(file):
       try:
         document = benchmark.restore(row)
-      except (IndexError, KeyError, ValueError) as error:
+      except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
           f'Document {count} in {where} is not of the form that '
           f'{benchmark.name} is restored from: {error!r}'
@@ -125,6 +125,8 @@ def _is_finished(
   Raises:
     ValueError: if something else is in it.
   """
+  if os.path.exists(folder) and not os.path.isdir(folder):
+    raise ValueError(f'{folder} is a file: choose another output_dir.')
   if not os.path.isdir(folder) or not os.listdir(folder):
     return False
   info_path = os.path.join(folder, 'info.json')
@@ -133,10 +135,12 @@ def _is_finished(
   if missing:
     reason = f'{missing[0]} is missing'
   else:
-    with open(info_path, encoding='utf-8') as file:
-      if json.load(file) == info:
+    try:
+      if json_records.read(info_path) == info:
         return True
-    reason = 'its info.json is of another build'
+      reason = 'its info.json is of another build'
+    except ValueError as error:
+      reason = f'its info.json is damaged ({error})'
   raise ValueError(
     f'{folder} holds something other than this build: {reason}. Remove it or '
     'choose another output_dir.'

@@ -24,7 +24,6 @@ finished is not done again; what was interrupted goes on from where it was.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import glob
-import json
 import os
 import re
 import shutil
@@ -36,7 +35,7 @@ import time
 from absl import app, flags
 import tqdm
 
-from salt_t5x import engine, prepare, report
+from salt_t5x import engine, json_records, prepare, report, whole_files
 
 _WORK_DIR = flags.DEFINE_string(
   'work_dir', 'runs/salt', 'Where data, runs and results are kept.'
@@ -135,8 +134,15 @@ def read_macro(name: str, bindings: Sequence[str]) -> int:
   for recipe in ('tiny_salt_ds', 'tiny'):
     texts.append(engine.read_gin(f'{_RECIPES}/{recipe}.gin'))
   # gin itself would want the train binary's `__main__`.
-  found = [re.search(rf'^{name} *= *(\d+)', text, re.M) for text in texts]
-  return int(next(match for match in found if match)[1])
+  for text in texts:
+    if match := re.search(rf'^{name} *=(.*)', text, re.M):
+      value = match[1].split('#')[0].strip()
+      if not value.isdecimal():
+        raise app.UsageError(
+          f'--gin={name}={value}: {name} must be a number here.'
+        )
+      return int(value)
+  raise ValueError(f'No recipe binds {name}.')
 
 
 def _training_progress(run: 'Run', log: str) -> tuple[int, int | None]:
@@ -146,7 +152,8 @@ def _training_progress(run: 'Run', log: str) -> tuple[int, int | None]:
   config = os.path.join(run.folder, 'config.gin')
   if os.path.exists(config):
     with open(config, encoding='utf-8') as f:
-      total = int(re.search(r'^TRAIN_STEPS = (\d+)', f.read(), re.M)[1])
+      if found := re.search(r'^TRAIN_STEPS = (\d+)', f.read(), re.M):
+        total = int(found[1])
   return int(steps[-1]) if steps else 0, total
 
 
@@ -196,8 +203,14 @@ class Run:
       RunError: it was begun with other options than it has now.
     """
     if os.path.exists(self._options_file):
-      with open(self._options_file, encoding='utf-8') as f:
-        begun_with = json.load(f)
+      try:
+        begun_with = json_records.read(self._options_file)
+      except ValueError as e:
+        raise RunError(
+          f'{self._options_file} is damaged ({e}), so that nobody knows what '
+          f'{self.folder} was begun with. Delete that folder, or choose '
+          'another --work_dir.'
+        ) from e
       if begun_with != self._options:
         raise RunError(
           f'{self.folder} was begun with {begun_with}, and now '
@@ -209,8 +222,7 @@ class Run:
   def start(self, position: int):
     """Starts the process, with a progress bar in line `position`."""
     os.makedirs(self.folder, exist_ok=True)
-    with open(self._options_file, 'w', encoding='utf-8') as f:
-      json.dump(self._options, f)
+    whole_files.write_json(self._options_file, self._options)
     # Runs share the machine: no memory of their own.
     xla_flags = os.environ.get('XLA_FLAGS', '')
     environment = os.environ | {
@@ -303,6 +315,19 @@ def collect(work_dir: str, seed: str, task: str) -> Mapping[str, report.Curves]:
 def main(argv: Sequence[str]):
   if len(argv) > 1:
     raise app.UsageError(f'Not understood: {argv[1:]}')
+  seeds = _SEEDS.value
+  if (
+    not seeds
+    or not all(x.isdecimal() for x in seeds)
+    or len({*map(int, seeds)}) < len(seeds)
+  ):
+    raise app.UsageError(
+      f'--seeds={",".join(seeds)}: give different whole numbers, separated by '
+      'commas.'
+    )
+  # What is wrong with them is told now, not after the teacher's training.
+  kd_steps = read_macro('KD_STEPS', _GIN.value)
+  read_macro('BATCH_SIZE', _GIN.value)
   # Like Ctrl-C: the runs end with this process.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('Terminated.'))
   work_dir = os.path.abspath(_WORK_DIR.value)
@@ -325,7 +350,6 @@ def main(argv: Sequence[str]):
       run_all(group, _WORKERS.value)
   except RunError as e:
     sys.exit(f'\n{e}')
-  kd_steps = read_macro('KD_STEPS', _GIN.value)
   curves = {
     view: {seed: collect(work_dir, seed, view) for seed in _SEEDS.value}
     for view in VIEWS

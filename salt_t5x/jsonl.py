@@ -220,7 +220,7 @@ def read(
     report.add(kind, f'{path}:{line}: {reason}')
     bad = sum(report.counts.values())
     limit = FREE_BAD_LINES + max_bad_share * report.lines
-    if bad > limit:
+    if not bad <= limit:  # With a share of NaN, too.
       raise DamagedShardError(
         f'{path}:{line}: {reason}. That is bad line {bad} of {report.lines} '
         f'read so far, and the limit is {FREE_BAD_LINES} + {max_bad_share} of '

@@ -97,8 +97,10 @@ def find(name: str, modules: Sequence[str]) -> seqio.Task | seqio.Mixture:
   for module in modules:
     try:
       importlib.import_module(module)
-    except ModuleNotFoundError as error:
-      if not f'{module}.'.startswith(f'{error.name}.'):
+    except (ModuleNotFoundError, TypeError, ValueError) as error:
+      is_name = all(map(str.isidentifier, module.split('.')))
+      named = getattr(error, 'name', None)
+      if is_name and not (named and f'{module}.'.startswith(f'{named}.')):
         raise  # The module is there; what it imports is not.
       sys.exit(
         f'--module_import={module}: {error}. Give the name as in an import '
@@ -292,7 +294,20 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     default=0,
     help='how many examples the table at the end counts, if more than printed',
   )
-  return parser.parse_args(argv[1:])
+  args = parser.parse_args(argv[1:])
+  for name, minimum in (
+    ('sequence_length', 1),
+    ('examples', 0),
+    ('skip', 0),
+    ('max_tokens', 1),
+    ('statistics', 0),
+  ):
+    value = getattr(args, name)
+    if value is not None and value < minimum:
+      parser.error(f'--{name}={value}: must be at least {minimum}.')
+  if not max(args.examples, args.statistics):
+    parser.error('--examples=0 and --statistics=0: there is nothing to show.')
+  return args
 
 
 def main(args: argparse.Namespace) -> None:

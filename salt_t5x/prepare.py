@@ -40,6 +40,7 @@ import seqio
 from salt_t5x import (
   corpus,
   corpus_sources,
+  json_records,
   jsonl,
   local_cache,
   near_duplicates,
@@ -137,8 +138,10 @@ def _finished_build(data_dir: str, arguments: dict) -> dict | None:
     The content of info.json, or None if data_dir is missing or empty.
 
   Raises:
-    ValueError: if something else is in data_dir.
+    ValueError: if data_dir is no folder, or something else is in it.
   """
+  if not data_dir or (os.path.exists(data_dir) and not os.path.isdir(data_dir)):
+    raise ValueError(f'--data_dir={data_dir}: name a folder.')
   if not os.path.isdir(data_dir) or not os.listdir(data_dir):
     return None
   path = os.path.join(data_dir, 'info.json')
@@ -147,12 +150,20 @@ def _finished_build(data_dir: str, arguments: dict) -> dict | None:
       f'{data_dir} holds something that is not a finished build (it has no '
       'info.json). Remove it or choose another data_dir.'
     )
-  with open(path, encoding='utf-8') as file:
-    info = json.load(file)
+  try:
+    info = json_records.read_object(path)
+    there = info.get('arguments')
+    if not isinstance(there, dict):
+      raise ValueError(f"'arguments' is {there!r}")
+  except ValueError as e:
+    raise ValueError(
+      f'{path} is not that of a finished build ({e}). Remove the folder or '
+      'choose another data_dir.'
+    ) from e
   differences = [
-    f'{name} is {info["arguments"].get(name)!r} there and {value!r} here'
+    f'{name} is {there.get(name)!r} there and {value!r} here'
     for name, value in arguments.items()
-    if info['arguments'].get(name) != value
+    if there.get(name) != value
   ]
   if differences:
     raise ValueError(
@@ -205,6 +216,10 @@ def build(
   info = _finished_build(data_dir, arguments)
   if info:
     return info
+  # Before minutes of work, and so that NaN fails, too.
+  if not megabytes > 0:
+    raise ValueError(f'--megabytes={megabytes}: must be above 0.')
+  vocabulary.check_size(vocab_size, text_tasks.EXTRA_IDS)
 
   text = corpus.load(sources, cache_dir, megabytes * 1e6, weights)
   splits, left_out = divide(text.documents)

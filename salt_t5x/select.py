@@ -397,7 +397,10 @@ def main(args: argparse.Namespace) -> None:
         'reading the selection. Choose another name, or delete what a '
         'selection that was stopped has left.'
       )
-  manifest = score_shards.read_manifest(folder)
+  try:
+    manifest = score_shards.read_manifest(folder)
+  except ValueError as e:
+    raise ValueError(f'--scores={args.scores}: {e}') from e
   first_step = args.first_step
   if first_step is None:
     is_ez = args.kind == 'easy' and args.share is not None

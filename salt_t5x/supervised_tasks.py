@@ -206,8 +206,10 @@ class ExampleSource(seqio.DataSource):
         raise _BadExample(
           'no such field', f'{error} is not one of {sorted(example)}'
         ) from error
-      except (IndexError, TypeError, ValueError) as error:
+      except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise _BadExample('bad value', f'{name}: {error}') from error
+      if not isinstance(text, str):
+        raise _BadExample('bad value', f'{name}: {text!r} is no string')
       if not text.strip():
         raise _BadExample(jsonl.EMPTY, f'no {name}')
       try:
@@ -233,6 +235,8 @@ def _lines(path: str) -> Iterator[bytes]:
     raise FileNotFoundError(
       f'There is no {path}: put the split there, one JSON object a line.'
     ) from error
+  except tf.errors.OpError as error:
+    raise OSError(f'{path} cannot be read: {error.message}') from error
 
 
 def _parse(line: bytes) -> Example:

@@ -64,6 +64,24 @@ _NUM_THREADS = 16
 _HELD_BACK = 50
 
 
+def check_size(vocab_size: int, extra_ids: int) -> None:
+  """Raises ValueError for what no vocabulary can have; see `train`."""
+  if extra_ids < 0:
+    raise ValueError(f'--extra_ids={extra_ids}: must be at least 0.')
+  pieces = vocab_size - extra_ids
+  if pieces < _MIN_PIECES:
+    raise ValueError(
+      f'--vocab_size={vocab_size} leaves {pieces} pieces beside '
+      f'--extra_ids={extra_ids}: must be at least {_MIN_PIECES + extra_ids}, '
+      'for special ids, 256 bytes, tabs, a piece and the extra ids.'
+    )
+  if pieces >= 2**31:
+    raise ValueError(
+      f'--vocab_size={vocab_size} is more than SentencePiece can count: must '
+      f'be below {2**31 + extra_ids}.'
+    )
+
+
 def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
   """Trains a SentencePiece unigram model with T5's special ids.
 
@@ -83,15 +101,7 @@ def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
     ValueError: vocab_size or extra_ids is too small, or the text does not give
       that many pieces.
   """
-  if extra_ids < 0:
-    raise ValueError(f'--extra_ids={extra_ids}: must be at least 0.')
-  pieces = vocab_size - extra_ids
-  if pieces < _MIN_PIECES:
-    raise ValueError(
-      f'--vocab_size={vocab_size} leaves {pieces} pieces beside '
-      f'--extra_ids={extra_ids}: must be at least {_MIN_PIECES + extra_ids}, '
-      'for special ids, 256 bytes, tabs, a piece and the extra ids.'
-    )
+  check_size(vocab_size, extra_ids)
   model = io.BytesIO()
   size = 0
   interruptions = []
@@ -115,7 +125,7 @@ def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
       # Not model_prefix: the model would record the path.
       model_writer=model,
       model_type='unigram',
-      vocab_size=pieces,
+      vocab_size=vocab_size - extra_ids,
       pad_id=0,
       eos_id=1,
       unk_id=2,
@@ -297,6 +307,12 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     help='share of the documents to sample from: 0.01 reads 100 times as far',
   )
   args = parser.parse_args(argv[1:])
+  try:
+    check_size(args.vocab_size, args.extra_ids)
+  except ValueError as error:
+    parser.error(str(error))
+  if not args.output or args.output.endswith('/'):
+    parser.error(f'--output={args.output}: name a file.')
   if not args.megabytes > 0:
     parser.error(f'--megabytes={args.megabytes}: must be above 0.')
   if not 0 < args.sample_share <= 1:

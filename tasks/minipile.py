@@ -26,12 +26,11 @@ used.
 `salt_t5x.text_tasks`.
 """
 
-import json
 import os
 
 import seqio
 
-from salt_t5x import text_tasks
+from salt_t5x import json_records, text_tasks
 
 DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
 
@@ -45,11 +44,19 @@ def vocabulary() -> seqio.SentencePieceVocabulary:
 
 def _sequence_length() -> int:
   """T of the build, or what `prepare` would make it."""
-  try:
-    with open(os.path.join(DATA_DIR, 'info.json'), encoding='utf-8') as f:
-      return json.load(f)['arguments']['sequence_length']
-  except FileNotFoundError:
+  path = os.path.join(DATA_DIR, 'info.json')
+  if not os.path.exists(path):
     return 128
+  try:
+    length = json_records.read_object(path)['arguments']['sequence_length']
+    if type(length) is not int or length < 2:
+      raise ValueError(f'sequence_length = {length!r}')
+    return length
+  except (KeyError, TypeError, ValueError) as e:
+    raise ValueError(
+      f'SALT_T5X_DATA={DATA_DIR}: its info.json is not that of '
+      f'salt_t5x.prepare ({e!r}). Name the folder of a build, or make one anew.'
+    ) from e
 
 
 seqio.add_global_cache_dirs([os.path.join(DATA_DIR, 'cache')])
