@@ -126,7 +126,7 @@ def _is_finished(
     ValueError: if something else is in it.
   """
   if os.path.exists(folder) and not os.path.isdir(folder):
-    raise ValueError(f'{folder} is a file: choose another output_dir.')
+    raise ValueError(f'--output_dir={folder}: it is a file; name a folder.')
   if not os.path.isdir(folder) or not os.listdir(folder):
     return False
   info_path = os.path.join(folder, 'info.json')
@@ -172,7 +172,8 @@ def build(
     RuntimeError: the package cannot be had.
     ValueError: the folder holds something else, or the package does.
   """
-  folder = os.path.abspath(folder)
+  # A link would stand where the build is to appear.
+  folder = os.path.realpath(folder)
   info = {
     'package': {
       'name': package.name,

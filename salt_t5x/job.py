@@ -63,6 +63,22 @@ def check_lengths(lengths: Any) -> Mapping[str, int]:
   return lengths
 
 
+def parse_gin(*more_files: str) -> None:
+  """Parses the gin files and bindings of the flags, and then more files.
+
+  Raises:
+    app.UsageError: there is no such file.
+  """
+  try:
+    gin_utils.parse_gin_flags(
+      flags.FLAGS.gin_search_paths,
+      [*flags.FLAGS.gin_file, *more_files],
+      flags.FLAGS.gin_bindings,
+    )
+  except OSError as e:
+    raise app.UsageError(f'--gin_file: {e}') from e
+
+
 def start(run: Callable[[], None]) -> None:
   """Starts a job: flags and gin files are read, then `run` is called.
 
@@ -86,11 +102,7 @@ def start(run: Callable[[], None]) -> None:
         flags.FLAGS.process_index,
       )
     seqio.add_global_cache_dirs(flags.FLAGS.seqio_additional_cache_dirs)
-    gin_utils.parse_gin_flags(
-      flags.FLAGS.gin_search_paths,
-      flags.FLAGS.gin_file,
-      flags.FLAGS.gin_bindings,
-    )
+    parse_gin()
     run()
 
   before = set(flags.FLAGS)

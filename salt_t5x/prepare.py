@@ -220,6 +220,12 @@ def build(
   if not megabytes > 0:
     raise ValueError(f'--megabytes={megabytes}: must be above 0.')
   vocabulary.check_size(vocab_size, text_tasks.EXTRA_IDS)
+  # A link would stand where the build is to appear.
+  data_dir = os.path.realpath(data_dir)
+  parent, name = os.path.split(data_dir)
+  os.makedirs(parent, exist_ok=True)
+  if not os.access(parent, os.W_OK):
+    raise ValueError(f'--data_dir={data_dir}: {parent} cannot be written to.')
 
   text = corpus.load(sources, cache_dir, megabytes * 1e6, weights)
   splits, left_out = divide(text.documents)
@@ -228,9 +234,6 @@ def build(
       raise ValueError(
         f'No document is in the {split} split: allow more megabytes.'
       )
-  data_dir = os.path.abspath(data_dir)
-  parent, name = os.path.split(data_dir)
-  os.makedirs(parent, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix=f'.{name}.', dir=parent) as scratch:
     # A folder inside: the scratch folder itself is closed to other users.
     build_dir = os.path.join(scratch, name)

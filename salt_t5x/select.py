@@ -407,8 +407,9 @@ def main(args: argparse.Namespace) -> None:
     first_step = 0 if is_ez else manifest.step
   pool = Pool(folder, manifest, args.kind, first_step * args.batch_size)
   count = _count_to_select(args, pool)
-  record, text, png = select(pool, count, args.kd_steps * args.batch_size)
+  # Before all scores are read.
   tf.io.gfile.makedirs(os.path.dirname(path))
+  record, text, png = select(pool, count, args.kd_steps * args.batch_size)
   whole_files.write_whole(f'{stem}.png', png)
   whole_files.write_whole(f'{stem}.md', text.encode())
   # Last, so that a record always has its report.
