@@ -201,6 +201,7 @@ class CachedSource(seqio.DataSource):
       message.DecodeError,
       tf.errors.DataLossError,
       tf.errors.InvalidArgumentError,
+      UnicodeDecodeError,  # of a message that quotes the record
     ) as e:
       raise ValueError(
         f'The cache of {self.cached_task.name} is damaged: '
@@ -217,8 +218,8 @@ class CachedSource(seqio.DataSource):
         for record in tf.data.TFRecordDataset(file):
           parse(record)
           index += 1
-      except tf.errors.OpError as e:
-        return f'{file}, record {index} (from 0): {e.message}'
+      except (tf.errors.OpError, UnicodeDecodeError) as e:
+        return f'{file}, record {index} (from 0): {e}'
     return None
 
   def _check_lengths(self, split: str) -> None:
