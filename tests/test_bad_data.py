@@ -1,0 +1,262 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Data that others write, fuzzed: as written, left out and told, or errors."""
+
+from collections.abc import Callable
+import json
+import pathlib
+import re
+import types
+from typing import Any
+
+from fuzzing import JSON, damaged, fuzz, lines, read_or_named, slow_fuzz
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+import pytest
+import seqio
+import tensorflow as tf
+
+from salt_t5x import (
+  global_order,
+  held_out,
+  jsonl,
+  local_cache,
+  supervised_tasks,
+)
+import tiny
+
+# --- Caches -------------------------------------------------------------------
+
+COUNT = 12
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+  """A registered task and the folder of its cache."""
+  folder = tmp_path_factory.mktemp('caches')
+
+  def examples(split, shuffle_files, seed=None):
+    del split, shuffle_files, seed
+    return tf.data.Dataset.range(COUNT).map(
+      lambda i: {
+        'targets': tf.fill([tiny.LENGTH], tf.cast(3 + i, tf.int32)),
+        'id': i,
+        'domain': tf.constant('é'),
+      }
+    )
+
+  targets = seqio.Feature(tiny.vocabulary(), add_eos=False, dtype=tf.int32)
+  cached = seqio.Task(
+    'fuzzed_sequences',
+    source=seqio.FunctionDataSource(examples, splits=['train']),
+    preprocessors=[seqio.CacheDatasetPlaceholder()],
+    output_features={'targets': targets},
+  )
+  local_cache.write(cached, str(folder), {'train': 2}, lambda x: x['id'])
+  before = seqio.get_global_cache_dirs()
+  seqio.set_global_cache_dirs([*before, str(folder)])
+  seqio.TaskRegistry.add(
+    'fuzzed',
+    source=global_order.CachedSource(cached, {'targets': tiny.LENGTH}),
+    preprocessors=[],
+    output_features={'targets': targets},
+    shuffle_buffer_size=None,
+    task_cls=global_order.OrderedTask,
+  )
+  yield pathlib.Path(cached.cache_dir)
+  seqio.TaskRegistry.remove('fuzzed')
+  seqio.set_global_cache_dirs(before)
+
+
+def read_cache():
+  global_order.get_task('fuzzed').source.fingerprint('train')
+  return held_out.read('fuzzed', 'train', None)
+
+
+def with_content(path: pathlib.Path, content: bytes, read: Callable[[], Any]):
+  """Reads while a file holds something else."""
+  before = path.read_bytes()
+  path.write_bytes(content)
+  try:
+    return read_or_named(read, str(path.parent))
+  finally:
+    path.write_bytes(before)
+
+
+FILES = (
+  'info.train.json',
+  'stats.train.json',
+  'train.tfrecord-00000-of-00002',
+  'train.tfrecord-00001-of-00002',
+)
+
+
+def assert_as_written(found):
+  assert [domain for domain, _ in found] == ['é'] * COUNT
+  assert [x.tolist() for _, x in found] == [
+    [3 + i] * tiny.LENGTH for i in range(COUNT)
+  ]
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=30)
+def test_caches_are_as_written_or_an_error(cache, data):
+  assert_as_written(read_cache())
+  path = cache / data.draw(st.sampled_from(FILES))
+  found = with_content(path, damaged(data, path.read_bytes()), read_cache)
+  # The description is no part of what is read.
+  if found is not None and path.suffix != '.json':
+    assert_as_written(found)
+
+
+@given(JSON)
+@slow_fuzz
+@example({'examples': COUNT})
+@example({'num_shards': 2, 'features': {}})
+@example({'num_shards': 2.0, 'examples': 1e400})
+@example({'num_shards': 10**30, 'examples': 10**18})
+@example({'num_shards': 2, 'features': {'targets': {'dtype': 1, 'shape': 1}}})
+def test_descriptions_of_caches(cache, content):
+  text = json.dumps(content).encode()
+  for name in FILES[:2]:
+    found = with_content(cache / name, text, read_cache)
+    is_right = name.startswith('stats') and content == {'examples': COUNT}
+    assert (found is not None) == is_right
+
+
+def test_records_that_end_between_two(cache):
+  path = cache / FILES[2]
+  with pytest.raises(ValueError, match=r'holds 12 examples .* has 6'):
+    before = path.read_bytes()
+    path.write_bytes(b'')
+    try:
+      read_cache()
+    finally:
+      path.write_bytes(before)
+
+
+def test_records_of_something_else(cache, tmp_path):
+  other = str(tmp_path / 'records')
+  with tf.io.TFRecordWriter(other) as writer:
+    writer.write(b'\xff' * 1000)
+  content = pathlib.Path(other).read_bytes()
+  assert with_content(cache / FILES[2], content, read_cache) is None
+
+
+# --- Lines --------------------------------------------------------------------
+
+TEXTS = ['one', 'two\nlines', 'ü', '\0', ' spaced ']
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=200)
+def test_shards_of_text_are_as_written_or_reported(tmp_path_factory, data):
+  path = tmp_path_factory.mktemp('text') / 'a.jsonl.zst'
+  jsonl.write(str(path), [(text, 'd') for text in TEXTS])
+  path.write_bytes(damaged(data, path.read_bytes()))
+  report = jsonl.Report()
+  found = read_or_named(
+    lambda: list(jsonl.read(str(path), report=report)), str(path)
+  )
+  if found is not None and not report.counts:
+    assert [text.decode() for text, _, _ in found] == TEXTS
+
+
+@given(st.binary(max_size=200))
+@fuzz
+@example(b'{"q": "x", "a": ' + b'[' * 10**5)
+@example(b'{"q": 1e999, "a": NaN}')
+@example(b'{"q": "\\ud800", "a": "b"}')
+def test_lines_of_supervised_tasks(tmp_path_factory, content):
+  path = tmp_path_factory.mktemp('lines') / 'train.jsonl'
+  good = b'{"q": "x", "a": "y"}\n'
+  path.write_bytes(good + content)
+  source = supervised_tasks.ExampleSource(
+    {'train': str(path)}, '{q.real}' if not content else '{q}', '{a}'
+  )
+  found = read_or_named(lambda: source.num_input_examples('train'), str(path))
+  assert found is None or 1 <= found <= 1 + len(content.splitlines())
+
+
+# --- Benchmarks ---------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def rte(tmp_path_factory):
+  """Loads lines as RTE's test split."""
+  loading = pytest.importorskip('salt_t5x.few_shot.loading')
+  suite = pytest.importorskip('salt_t5x.few_shot.suite')
+
+  def load(content: bytes):
+    folder = tmp_path_factory.mktemp('benchmarks')
+    (folder / 'rte').mkdir()
+    (folder / 'rte' / 'test.jsonl').write_bytes(content)
+    found, _ = loading.load(
+      suite.find(['rte']),
+      data_dir=str(folder),
+      use_hub=False,
+      run_programs=False,
+      length=128,
+    )
+    return list(found[0].task.eval_docs)
+
+  return types.SimpleNamespace(
+    load=load, root=str(tmp_path_factory.getbasetemp())
+  )
+
+
+RTE = {'premise': 'It rains.', 'hypothesis': 'It is wet.', 'label': 0}
+
+
+def test_documents_of_benchmarks(rte):
+  other = RTE | {'label': 1}
+  assert rte.load(lines([RTE, other])) == [RTE, other]
+
+
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    (b'', 'holds no document'),
+    (lines([RTE]) + b'{"premise":', 'JSON parse error'),
+    (lines([RTE]) + b'\xff', 'JSON parse error'),
+    (lines([RTE, {'premise': 'x', 'label': 1}]), "1 .* 'hypothesis' = None"),
+    (lines([RTE, RTE | {'premise': None}]), "1 .* 'premise' = None"),
+    (lines([RTE, RTE | {'label': -1}]), "'label' = -1"),
+    (lines([RTE, RTE | {'label': 2}]), "'label' = 2, .* 0 to 1"),
+    (lines([RTE, RTE | {'label': 'x'}]), "'label' = 'x'"),
+  ],
+)
+def test_bad_documents_of_benchmarks(rte, content, message):
+  with pytest.raises(ValueError, match=f'rte cannot be read as RTE.*{message}'):
+    rte.load(content)
+
+
+@given(st.data())
+@slow_fuzz
+def test_damaged_documents_of_benchmarks(rte, data):
+  content = damaged(data, lines([RTE, RTE | {'label': 1}]))
+  read_or_named(lambda: rte.load(content), rte.root)
+
+
+def test_tasks_in_yaml_run_no_other_code():
+  """`!function` runs what it names: our own measures or lm-eval's."""
+  folder = pathlib.Path(jsonl.__file__).parent / 'few_shot'
+  files = sorted(folder.glob('*.yaml'))
+  assert len(files) == 11
+  for path in files:
+    text = path.read_text(encoding='utf-8')
+    for tag in re.findall(r'(?<!\w)!\S+\s+\S+', text):
+      name = tag.removeprefix('!function ')
+      assert name.startswith(('salt_t5x.few_shot.scores.', 'lm_eval.tasks.'))

@@ -1,0 +1,332 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Files that we write, fuzzed: what is written is read, damage is named.
+
+Whatever bytes a file holds, reading it gives what it says or an error with the
+file's name; where there are checksums, what was written or an error.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import json
+import math
+import os
+from typing import Any
+
+from fuzzing import HOSTILE, JSON, damaged, fuzz, lines, read_or_named
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from salt_t5x import (
+  benchmark_data,
+  compare,
+  difficulty,
+  evaluation_results,
+  json_records,
+  prepare,
+  score_shards,
+  selection,
+)
+
+MANIFEST = score_shards.Manifest(
+  task='notes',
+  split='train',
+  data='1f',
+  teacher='/models/small/checkpoint_30',
+  step=30,
+  dtype=None,
+  top_k=10,
+  examples=10,
+  shard_size=4,
+)
+SELECTION = selection.Selection(
+  kind='zero',
+  threshold_score=0.5,
+  threshold_id=7,
+  selected=3,
+  pool=9,
+  first_position=1,
+  ties=2,
+  ties_selected=1,
+  needed=3,
+  top_k=10,
+  teacher='/models/small/checkpoint_30',
+  step=30,
+  task='notes',
+  split='train',
+  data='1f',
+  scores='/scores',
+)
+OPTIONS = {'checkpoint': '/a', 'length': 8}
+RESULT = {'all': {'accuracy': 0.5, 'tokens': 7}}
+BUILD = {'package': {'name': 'p'}, 'tasks': {}}
+ARGUMENTS = {'sequence_length': 128, 'megabytes': 30.0}
+
+
+def read_result(folder):
+  store = evaluation_results.Store(folder)
+  return store.has('A', 'm', OPTIONS) and store.read('A', 'm')
+
+
+def read_options(folder):
+  run = compare.Run('teacher', '0', folder, [])
+  os.makedirs(run.folder, exist_ok=True)
+  try:
+    return run.is_done()
+  except compare.RunError as e:
+    raise ValueError(str(e)) from e
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """A file of ours.
+
+  Attributes:
+    file: in a folder.
+    content: as it is written.
+    read: from the folder.
+    value: that is read.
+  """
+
+  file: str
+  content: Any
+  read: Callable[[str], Any]
+  value: Any
+
+
+FORMATS = {
+  'manifest': Format(
+    'scores.json',
+    dataclasses.asdict(MANIFEST),
+    score_shards.read_manifest,
+    MANIFEST,
+  ),
+  'selection': Format(
+    'selection.json',
+    dataclasses.asdict(SELECTION),
+    lambda folder: selection.read(os.path.join(folder, 'selection.json')),
+    SELECTION,
+  ),
+  'evaluation': Format(
+    'A/m.json', {'options': OPTIONS, 'result': RESULT}, read_result, RESULT
+  ),
+  'mini-Pile': Format(
+    'info.json',
+    {'arguments': ARGUMENTS},
+    lambda folder: prepare._finished_build(folder, ARGUMENTS),
+    {'arguments': ARGUMENTS},
+  ),
+  'benchmarks': Format(
+    'info.json',
+    BUILD,
+    lambda folder: benchmark_data._is_finished(folder, BUILD, []),
+    True,
+  ),
+  'comparison': Format(
+    'seed_0/teacher/options.json',
+    compare.Run('teacher', '0', '', [])._options,
+    read_options,
+    False,
+  ),
+}
+
+
+@pytest.fixture(scope='module', params=FORMATS)
+def kind(request, tmp_path_factory):
+  """(format, its folder, the file's path)."""
+  found = FORMATS[request.param]
+  folder = tmp_path_factory.mktemp('format')
+  path = folder / found.file
+  path.parent.mkdir(parents=True, exist_ok=True)
+  return found, str(folder), path
+
+
+def read_json(kind, content: bytes) -> Any:
+  found, folder, path = kind
+  path.write_bytes(content)
+  # What is of another build is told by the folder.
+  return read_or_named(lambda: found.read(folder), os.path.dirname(path))
+
+
+def test_what_is_written_is_read(kind):
+  found, _, _ = kind
+  assert read_json(kind, json.dumps(found.content).encode()) == found.value
+
+
+@given(st.data())
+@fuzz
+def test_damaged_bytes_of_json(kind, data):
+  found, _, _ = kind
+  result = read_json(kind, damaged(data, json.dumps(found.content).encode()))
+  assert result is None or type(result) is type(found.value)
+
+
+@given(st.binary(max_size=100))
+@pytest.mark.parametrize('content', HOSTILE)
+@settings(deadline=None, max_examples=1)
+def test_hostile_bytes(kind, content, more):
+  assert read_json(kind, content) is None
+  assert read_json(kind, content + more) is None
+
+
+@given(JSON)
+@fuzz
+def test_json_of_something_else(kind, content):
+  assert read_json(kind, json.dumps(content).encode()) is None
+
+
+@given(st.data())
+@fuzz
+def test_values_of_another_type(kind, data):
+  found, _, _ = kind
+  name = data.draw(st.sampled_from(sorted(found.content)))
+  content = found.content | {name: data.draw(JSON)}
+  result = read_json(kind, json.dumps(content).encode())
+  if dataclasses.is_dataclass(result):
+    # Whatever is read has the types that are declared.
+    json_records.check_types(result)
+
+
+def test_a_file_where_another_belongs(kind):
+  found, _, _ = kind
+  for other in FORMATS.values():
+    result = read_json(kind, json.dumps(other.content).encode())
+    assert result == (found.value if other is found else None)
+
+
+@given(JSON, st.floats())
+@fuzz
+def test_results_come_back_but_for_what_json_has_not(
+  tmp_path_factory, content, number
+):
+  store = evaluation_results.Store(str(tmp_path_factory.mktemp('results')))
+  store.write('A', 'm', {'x': 1}, {'number': number, 'more': content}, [])
+  assert store.has('A', 'm', {'x': 1})
+  found = store.read('A', 'm')
+  assert found['number'] == (number if math.isfinite(number) else None)
+
+
+# --- Scores -------------------------------------------------------------------
+
+
+def write_scores(folder, records, names):
+  manifest = dataclasses.replace(
+    MANIFEST, examples=len(records), shard_size=len(records)
+  )
+  score_shards.begin(str(folder), manifest)
+  score_shards.write_shard(str(folder), 0, records, names)
+  return manifest
+
+
+@given(
+  st.lists(
+    st.tuples(
+      st.integers(0, 2**63 - 1),
+      st.integers(0, 2),
+      *[st.floats(width=32) for _ in score_shards.KINDS],
+    ),
+    min_size=1,
+  ),
+  st.lists(st.text(), min_size=3, max_size=3),
+  st.data(),
+)
+@fuzz
+def test_scores_are_as_written_or_an_error(tmp_path_factory, rows, names, data):
+  folder = tmp_path_factory.mktemp('scores')
+  records = np.array(rows, score_shards.RECORD)
+  manifest = write_scores(folder, records, names)
+  assert score_shards.read_manifest(str(folder)) == manifest
+  read = lambda: list(score_shards.read_shards(str(folder), manifest))
+  for path in (None, folder / 'scores-00000.bin', folder / 'scores-00000.json'):
+    if path is not None:
+      content = path.read_bytes()
+      path.write_bytes(damaged(data, content))
+    found = read_or_named(read, str(folder / 'scores-00000'))
+    if path is None:
+      assert found is not None
+    else:
+      path.write_bytes(content)
+    if found is not None:
+      [(found, domains)] = found
+      assert found.tobytes() == records.tobytes() and domains == names
+
+
+def test_scores_of_earlier_versions_are_read(tmp_path):
+  records = np.zeros(2, score_shards.RECORD)
+  manifest = write_scores(tmp_path, records, ['a'])
+  (tmp_path / 'scores-00000.json').write_text('["a"]')
+  [(_, domains)] = score_shards.read_shards(str(tmp_path), manifest)
+  assert domains == ['a']
+
+
+def test_more_shards_than_there_can_be(tmp_path):
+  write_scores(tmp_path, np.zeros(2, score_shards.RECORD), ['a'])
+  manifest = dataclasses.replace(MANIFEST, examples=2**62, shard_size=1)
+  with pytest.raises(ValueError, match='missing, the first is number 1'):
+    score_shards.files(str(tmp_path), manifest)
+
+
+def test_a_folder_whose_name_is_a_pattern(tmp_path):
+  folder = tmp_path / 'a[1]'
+  write_scores(folder, np.zeros(2, score_shards.RECORD), ['a'])
+  with pytest.raises(ValueError, match='holds scores of another kind'):
+    score_shards.begin(str(folder), MANIFEST)
+
+
+# --- Documents of an evaluation -----------------------------------------------
+
+DOCUMENTS = [
+  {'doc_id': i, 'score': i / 3, 'confidence': None if i else -1.5}
+  for i in range(4)
+]
+
+
+def read_documents(folder, content: bytes):
+  path = folder / 'SLM' / 'task.jsonl'
+  path.parent.mkdir(exist_ok=True)
+  path.write_bytes(content)
+  return read_or_named(lambda: difficulty.read(str(folder), 'SLM'), str(path))
+
+
+@given(st.data())
+@fuzz
+def test_damaged_documents_of_an_evaluation(tmp_path_factory, data):
+  folder = tmp_path_factory.mktemp('documents')
+  [task] = read_documents(folder, lines(DOCUMENTS))
+  assert task.means['SLM']['all'].count == len(DOCUMENTS)
+  read_documents(folder, damaged(data, lines(DOCUMENTS)))
+
+
+@given(st.sampled_from(sorted(DOCUMENTS[0])), JSON)
+@fuzz
+@example('doc_id', 1e400)
+@example('doc_id', True)
+@example('doc_id', '7')
+@example('score', 10**400)
+@example('score', '0.5')
+@example('confidence', 'likely')
+def test_values_of_documents(tmp_path_factory, name, value):
+  folder = tmp_path_factory.mktemp('documents')
+  found = read_documents(
+    folder, lines([*DOCUMENTS, {**DOCUMENTS[0], 'doc_id': 4, name: value}])
+  )
+  allowed = {
+    'doc_id': type(value) is int and value not in range(4),
+    'score': type(value) in (int, float) and abs(value) < math.inf,
+    'confidence': value is None or type(value) in (int, float),
+  }
+  assert found is None or allowed[name]
