@@ -175,7 +175,7 @@ def _program(
         'in a bucket (gs://...), or give --keep.'
       )
   environment = checks.environment(args.env)
-  paths = [checks.wheel(args.wheel)]
+  paths = [tpu_run.REMOTE, checks.wheel(args.wheel)]
   for flag in ('setup_script', 'requirements'):
     if getattr(args, flag):
       paths += checks.files(flag, [getattr(args, flag)])
@@ -262,8 +262,6 @@ def _run(
       run.run()
   except (CommandError, tpu_run.RunError) as e:
     print(f'Error: {e}', file=sys.stderr)
-    if isinstance(e, CommandError) and e.stderr:
-      print(e.stderr.rstrip(), file=sys.stderr)
     return 1
   return 0
 

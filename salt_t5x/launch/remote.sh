@@ -11,6 +11,10 @@ cd "$(dirname "$0")/.."
 
 run_exists() { [[ -e pid ]] && kill -0 "$(cat pid)" 2>/dev/null; }
 
+follow_file=(tail --sleep-interval=0.1 --follow)  # with --pid=, to its end
+
+wait_for_end() { timeout "$1" "${follow_file[@]}" --pid="$(cat pid)" /dev/null; }
+
 install() {
   local python=$1 wheel=$2 setup=$3 requirements=$4
   if [[ -n $setup ]]; then
@@ -58,11 +62,12 @@ supervise() {
   mv exit_code.tmp exit_code
 }
 
-follow() { tail --pid="$(cat pid)" --lines=200 --follow log; }
+follow() { "${follow_file[@]}" --pid="$(cat pid)" --lines=200 log; }
 
 result() {
-  if run_exists && ! timeout "$1" tail --pid="$(cat pid)" --follow /dev/null; then
+  if run_exists && ! wait_for_end "$1"; then
     kill -KILL -- "-$(cat pid)" || true
+    wait_for_end 60 || true
   fi
   local code=lost
   if [[ -e exit_code ]]; then code=$(cat exit_code); fi

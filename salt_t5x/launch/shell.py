@@ -27,8 +27,17 @@ class CommandError(RuntimeError):
     stderr: what it wrote there.
   """
 
-  def __init__(self, argv: Sequence[str], code: int, stderr: str):
-    super().__init__(f'Exit code {code} of: {shlex.join(argv)}')
+  def __init__(self, argv: Sequence[str], code: int, stderr: str, shown: bool):
+    """Constructor.
+
+    Args:
+      argv: of the command.
+      code: its exit code.
+      stderr: what it wrote there.
+      shown: whether that was seen; if not, the message has it.
+    """
+    unseen = '' if shown else f'\n{stderr.rstrip()}'
+    super().__init__(f'Exit code {code} of: {shlex.join(argv)}{unseen}')
     self.stderr = stderr
 
 
@@ -82,7 +91,8 @@ class Shell:
         errors='replace',
       )
     except FileNotFoundError as e:
-      raise CommandError(argv, 127, f'{argv[0]} is not installed') from e
+      stderr = f'{argv[0]} is not on the PATH: install it.'
+      raise CommandError(argv, 127, stderr, shown=False) from e
     try:
       if pretend is not None:
         stdout, stderr = process.communicate()
@@ -99,5 +109,7 @@ class Shell:
       process.wait()
       raise
     if process.returncode:
-      raise CommandError(argv, process.returncode, stderr)
+      raise CommandError(
+        argv, process.returncode, stderr, shown=pretend is None
+      )
     return stdout

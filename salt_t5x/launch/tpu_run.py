@@ -29,7 +29,8 @@ from salt_t5x.launch.shell import CommandError, Shell
 
 READY = 'READY'
 
-_REMOTE = os.path.join(os.path.dirname(__file__), 'remote.sh')
+# What workers run.
+REMOTE = os.path.join(os.path.dirname(__file__), 'remote.sh')
 # What asks for the same command again: `salt_t5x.stopping.EXIT_CODE`; a worker
 # that was restarted leaves no exit code.
 _AGAIN = {str(os.EX_TEMPFAIL), 'lost'}
@@ -55,7 +56,7 @@ class Program:
     environment: variables for it.
     secrets: variables whose values no command line and no log may show.
     files: paths on this machine, copied into the command's working directory;
-      among them are the next three.
+      `REMOTE` and the next three are among them.
     wheel: of this package.
     setup_script: run by bash before the installation, or None.
     requirements: of pip, or None.
@@ -142,8 +143,8 @@ class TpuRun:
       )
     except CommandError as e:
       raise RunError(
-        f'No run was found on {self._vm.name}, which is left as it is: {e}'
-        f'\n{e.stderr.rstrip()}\nIf it is of no use, delete it with:\n'
+        f'No run was found on {self._vm.name}, which is left as it is: {e}\n'
+        'If it is of no use, delete it with:\n'
         f'  {shlex.join(self._vm.delete())}'
       ) from e
     self.owns_vm = True
@@ -166,7 +167,7 @@ class TpuRun:
       'Make a folder on every worker.',
     )
     run(
-      vm.copy([_REMOTE, *program.files], f'{tpu_vm.FILES}/'),
+      vm.copy(program.files, f'{tpu_vm.FILES}/'),
       'Copy what the run needs.',
     )
     words = [program.python]

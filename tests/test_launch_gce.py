@@ -1,0 +1,527 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The TPU VM launcher against a stand-in gcloud, whose workers are folders.
+
+What workers are told runs there for real: `remote.sh` starts, follows and ends
+processes. Only the training itself is a stand-in.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from salt_t5x.launch import gce, tpu_run
+
+STAND_IN = pathlib.Path(__file__).parent / 'gcloud_stand_in.py'
+SECRET = 'hunter2 "quoted"\n\'s'
+COMMAND = [
+  *['python', '-m', 'salt_t5x.train'],
+  '--gin_file=my_project/student.gin',
+  "--gin.MODEL_DIR='gs://bucket/a folder'",
+]
+# The calls of a run that nothing happens to.
+ACTIONS = [
+  *['describe', 'create', 'ssh', 'scp', 'ssh', 'scp', 'ssh'],
+  *['ssh', 'ssh', 'delete'],
+]
+CREATE, MKDIR, COPY, INSTALL, SECRETS, START, FOLLOW, RESULT = range(1, 9)
+
+
+class Cloud:
+  """The stand-in's folder."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder = folder
+    self.vm = folder / 'vm'
+    self.plan()
+    self.exit_codes()
+
+  def plan(self, **happenings):
+    """Has things happen: call_3='fails', every_delete='fails', ..."""
+    named = {
+      name.removeprefix('call_').replace('_', ' '): happening
+      for name, happening in happenings.items()
+    }
+    (self.folder / 'plan.json').write_text(json.dumps(named))
+
+  def exit_codes(self, *codes):
+    text = ''.join(f'{code}\n' for code in codes)
+    (self.folder / 'exit_codes').write_text(text + '0\n' * 20)
+
+  def calls(self):
+    path = self.folder / 'calls.jsonl'
+    if not path.exists():
+      return []
+    return list(map(json.loads, path.read_text().splitlines()))
+
+  def actions(self):
+    return [call['argv'][3] for call in self.calls()]
+
+  def told(self, word):
+    """How often remote.sh was told to do something."""
+    return sum(
+      f'remote.sh {word}' in argument
+      for call in self.calls()
+      for argument in call['argv']
+    )
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+  folder = tmp_path / 'cloud'
+  folder.mkdir()
+  programs = tmp_path / 'programs'
+  programs.mkdir()
+  gcloud = programs / 'gcloud'
+  gcloud.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {STAND_IN} "$@"\n')
+  gcloud.chmod(0o755)
+  monkeypatch.setenv('PATH', f'{programs}:{os.environ["PATH"]}')
+  monkeypatch.setenv('CLOUD', str(folder))
+  monkeypatch.setenv('HF_TOKEN', SECRET)
+  monkeypatch.setattr(tpu_run, '_PAUSE', 0)
+  work = tmp_path / 'work'
+  (work / 'my_project').mkdir(parents=True)
+  (work / 'my_project' / 'student.gin').write_text('x = 1\n')
+  (work / 'setup.sh').write_text(
+    'echo "export FROM_SETUP=1" >environment.sh\ntouch was_set_up\n'
+  )
+  (work / 'more.txt').write_text('')
+  (work / 'dist').mkdir()
+  (work / 'dist' / 'salt_t5x-0.1.0-py3-none-any.whl').write_text('a wheel')
+  monkeypatch.chdir(work)
+  previous = signal.getsignal(signal.SIGTERM)
+  yield Cloud(folder)
+  signal.signal(signal.SIGTERM, previous)
+
+
+def flags(action='run', *more, command=COMMAND):
+  return [
+    action,
+    *['--name=salt-student', '--zone=us-central2-b', '--project=my-project'],
+    *['--accelerator_type=v4-16', '--version=tpu-ubuntu2204-base', '--spot'],
+    '--wheel=dist/salt_t5x-0.1.0-py3-none-any.whl',
+    *['--setup_script=setup.sh', '--requirements=more.txt'],
+    *['--copy=my_project', '--env=SALT_T5X_PILE=gs://bucket/the pile'],
+    '--secret_env=HF_TOKEN',
+    *more,
+    *(['--', *command] if command else []),
+  ]
+
+
+def commands_shown(text):
+  return [
+    shlex.split(line) for line in text.splitlines() if line.startswith('gcloud')
+  ]
+
+
+def without_temporary(argv):
+  return [re.sub(r'^/.*/secrets$', 'SECRETS', word) for word in argv]
+
+
+def test_a_run_and_its_dry_run(cloud, capfd):
+  assert gce.main(flags()) == 0
+  shown, _ = capfd.readouterr()
+  assert cloud.actions() == ACTIONS
+  assert not cloud.vm.exists()
+  recorded = [
+    without_temporary(['gcloud', *call['argv']]) for call in cloud.calls()
+  ]
+  assert [*map(without_temporary, commands_shown(shown))] == recorded
+  # The log was shown.
+  assert "--gin.MODEL_DIR='gs://bucket/a folder'" in shown
+  count = len(recorded)
+
+  assert gce.main(flags('run', '--dry_run')) == 0
+  shown, _ = capfd.readouterr()
+  assert [*map(without_temporary, commands_shown(shown))] == recorded
+  assert len(cloud.calls()) == count
+
+
+def test_what_the_workers_got(cloud, capfd):
+  assert gce.main(flags('run', '--keep')) == 0
+  capfd.readouterr()
+  for worker in ('0', '1'):
+    home = cloud.vm / worker
+    run = home / 'salt_t5x_run'
+    assert stat.S_IMODE(run.stat().st_mode) == 0o700
+    started = (home / 'started').read_text()
+    assert started.startswith(f'{run}/venv/bin/python -m salt_t5x.train ')
+    assert started.endswith("--gin.MODEL_DIR='gs://bucket/a folder'\n")
+    environment = (home / 'environment').read_text()
+    assert f'HF_TOKEN={SECRET}\n' in environment
+    assert 'SALT_T5X_PILE=gs://bucket/the pile\n' in environment
+    assert 'FROM_SETUP=1\n' in environment
+    assert f'PWD={run}/files\n' in environment
+    assert (run / 'files' / 'my_project' / 'student.gin').exists()
+    assert (run / 'files' / 'was_set_up').exists()
+    assert (run / 'exit_code').read_text() == '0\n'
+    assert not (run / 'secrets').exists()
+
+
+def test_secrets_are_nowhere(cloud, capfd, tmp_path):
+  assert gce.main(flags('run', '--keep')) == 0
+  text = SECRET.splitlines()[0]
+  assert text in (cloud.vm / '0' / 'environment').read_text()
+  assert text not in ''.join(capfd.readouterr())
+  assert text not in json.dumps(cloud.calls())
+  assert 'hunter2' not in json.dumps(cloud.calls())
+  (copied,) = [
+    call['copied']['secrets']
+    for call in cloud.calls()
+    if 'secrets' in call.get('copied', {})
+  ]
+  content = f'HF_TOKEN={shlex.quote(SECRET)}\n'
+  assert copied == ['0o600', hashlib.sha256(content.encode()).hexdigest()]
+  # Neither here nor there is the file left.
+  for path in tmp_path.rglob('*'):
+    if path.is_file() and path.name != 'environment':
+      assert 'hunter2' not in path.read_text(), path
+  nothing = hashlib.sha256(b'').hexdigest()
+  assert {call['stdin'] for call in cloud.calls()} == {nothing}
+
+
+@pytest.mark.parametrize('step', [CREATE, MKDIR, COPY, INSTALL, SECRETS, START])
+def test_a_failed_step_leaves_nothing(cloud, capfd, step):
+  cloud.plan(**{f'call_{step}': 'fails'})
+  assert gce.main(flags()) == 1
+  assert not cloud.vm.exists()
+  # Of the first creation there is nothing to ask.
+  asked = [] if step == CREATE else ['describe']
+  assert cloud.actions() == [*ACTIONS[: step + 1], *asked, 'delete']
+  _, error = capfd.readouterr()
+  assert f'tpu-vm {ACTIONS[step]}' in error
+  assert 'INTERNAL: this call was to fail' in error
+
+
+@pytest.mark.parametrize('step', [CREATE, INSTALL])
+def test_what_cannot_be_deleted_is_named(cloud, capfd, step):
+  cloud.plan(**{f'call_{step}': 'fails', 'every_delete': 'fails'})
+  assert gce.main(flags()) == 1
+  _, error = capfd.readouterr()
+  assert error.endswith(
+    'cost money. To delete it:\n  gcloud compute tpus tpu-vm delete '
+    'salt-student --zone=us-central2-b --project=my-project --quiet\n'
+  )
+
+
+def test_keep(cloud, capfd):
+  cloud.plan(**{f'call_{INSTALL}': 'fails'})
+  assert gce.main(flags('run', '--keep')) == 1
+  assert 'delete' not in cloud.actions()
+  shown, _ = capfd.readouterr()
+  assert 'To delete it:\n# gcloud compute tpus tpu-vm delete' in shown
+
+
+def test_what_is_not_ours_is_left_alone(cloud, capfd):
+  assert gce.main(flags('run', '--keep')) == 0
+  before = len(cloud.calls())
+  assert gce.main(flags()) == 1
+  assert cloud.actions()[before:] == ['describe']
+  assert 'there is a VM of this name already (READY)' in capfd.readouterr().err
+  assert cloud.vm.exists()
+
+
+def test_somebody_was_quicker(cloud, capfd):
+  cloud.plan(call_1='exists')
+  assert gce.main(flags()) == 1
+  assert 'delete' not in cloud.actions()
+  assert 'ALREADY_EXISTS' in capfd.readouterr().err
+
+
+def test_exit_code_75_starts_it_again(cloud, capfd):
+  cloud.exit_codes(75)
+  assert gce.main(flags()) == 0
+  assert cloud.told('start') == 2
+  assert cloud.told('install') == cloud.actions().count('create') == 1
+  starts = [
+    argument
+    for call in cloud.calls()
+    for argument in call['argv']
+    if 'remote.sh start' in argument
+  ]
+  assert len(set(starts)) == 1
+  assert not cloud.vm.exists()
+  assert 'Restart 1 of 10.' in capfd.readouterr().out
+
+
+def test_restarts_are_bounded(cloud, capfd):
+  cloud.exit_codes(75, 75, 75)
+  assert gce.main(flags('run', '--max_restarts=1')) == 1
+  assert cloud.told('start') == 2
+  assert not cloud.vm.exists()
+  assert '--max_restarts=1 is used up' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('code', [1, 143])
+def test_other_exit_codes_are_the_end(cloud, capfd, code):
+  cloud.exit_codes(code)
+  assert gce.main(flags()) == 1
+  assert cloud.told('start') == 1
+  assert not cloud.vm.exists()
+  _, error = capfd.readouterr()
+  assert f'ended with exit code {code}; to start it again would not' in error
+
+
+@pytest.mark.parametrize(
+  'step, happening',
+  [
+    (COPY, 'vanished'),
+    (START, 'preempted'),
+    (FOLLOW, 'preempted'),
+    (RESULT, 'vanished'),
+  ],
+)
+def test_a_vm_that_is_gone_is_made_again(cloud, step, happening):
+  cloud.exit_codes(75)
+  cloud.plan(**{f'call_{step}': happening})
+  assert gce.main(flags()) == 0
+  assert cloud.actions().count('create') == 2
+  # One that is preempted has to be deleted first.
+  assert cloud.actions().count('delete') == 1 + (happening == 'preempted')
+  assert not cloud.vm.exists()
+
+
+def test_no_room_for_the_next_vm(cloud, capfd):
+  # The VM is preempted; the next two cannot be created.
+  cloud.plan(call_7='vanished', call_10='fails', call_12='fails')
+  assert gce.main(flags()) == 0
+  assert cloud.actions()[7:15] == [
+    *['ssh', 'describe', 'describe'],
+    *['create', 'describe', 'create', 'describe', 'create'],
+  ]
+  assert not cloud.vm.exists()
+
+
+def test_a_connection_that_breaks(cloud, capfd):
+  cloud.plan(call_7='drops', call_9='drops')
+  assert gce.main(flags()) == 0
+  assert cloud.told('start') == 1
+  assert cloud.told('follow') == 3
+  assert 'The connection broke' in capfd.readouterr().out
+
+
+def test_a_connection_that_always_breaks(cloud, monkeypatch):
+  monkeypatch.setattr(tpu_run, '_CONNECTIONS', 2)
+  cloud.plan(call_7='drops', call_9='drops')
+  assert gce.main(flags()) == 1
+  assert not cloud.vm.exists()
+
+
+@pytest.mark.parametrize('interrupt', [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_attached(cloud, capfd, interrupt):
+  (cloud.folder / 'wait').touch()
+  program = [sys.executable, '-m', 'salt_t5x.launch.gce', *flags()]
+  environment = os.environ | {
+    'PYTHONPATH': str(pathlib.Path(gce.__file__).parents[2])
+  }
+  launcher = subprocess.Popen(
+    program,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  for line in launcher.stdout:
+    if 'python -m salt_t5x.train' in line and not line.startswith('gcloud'):
+      break  # the log
+  # As a terminal does; the run on the VM is in a session of its own.
+  os.killpg(launcher.pid, interrupt)
+  _, error = launcher.communicate()
+  assert launcher.returncode == 130
+  pid = int((cloud.vm / '0' / 'salt_t5x_run' / 'pid').read_text())
+  os.kill(pid, 0)  # goes on
+  assert 'delete' not in cloud.actions()
+  lines = [line.strip() for line in error.splitlines()]
+  attach = lines[lines.index('To follow it again:') + 1]
+  delete = lines[lines.index('To end it and delete the VM:') + 1]
+  assert shlex.split(delete)[3:5] == ['tpu-vm', 'delete']
+  assert 'hunter2' not in error
+
+  (cloud.folder / 'wait').unlink()
+  words = shlex.split(attach)
+  assert words[:3] == ['python', '-m', 'salt_t5x.launch.gce']
+  before = len(cloud.calls())
+  assert gce.main(words[3:]) == 0
+  assert cloud.actions()[before:] == ['describe', 'ssh', 'ssh', 'ssh', 'delete']
+  assert cloud.told('start') == 1
+  assert not cloud.vm.exists()
+
+
+def test_attach_after_a_preemption(cloud):
+  assert gce.main(flags('run', '--keep')) == 0
+  (cloud.vm / 'state').write_text('PREEMPTED')
+  before = len(cloud.calls())
+  assert gce.main(flags('attach')) == 0
+  assert cloud.actions()[before:] == ['describe', 'delete', *ACTIONS[1:]]
+
+
+def test_nothing_to_attach_to(cloud, capfd):
+  assert gce.main(flags('attach')) == 1
+  assert 'there is no such VM' in capfd.readouterr().err
+  cloud.plan(**{f'call_{1 + MKDIR}': 'fails'})
+  assert gce.main(flags('run', '--keep')) == 1
+  capfd.readouterr()
+  assert gce.main(flags('attach')) == 1
+  error = capfd.readouterr().err
+  assert 'No run was found on salt-student, which is left as it is' in error
+  assert cloud.vm.exists()
+
+
+def test_delete(cloud, capfd):
+  assert gce.main(flags('run', '--keep')) == 0
+  where = ['--name=salt-student', '--zone=us-central2-b']
+  assert gce.main(['delete', *where, '--dry_run']) == 0
+  assert cloud.vm.exists()
+  assert gce.main(['delete', *where]) == 0
+  assert not cloud.vm.exists()
+  # Nothing to delete is no error.
+  assert gce.main(['delete', *where]) == 0
+
+
+def test_without_gcloud(cloud, capfd, monkeypatch):
+  monkeypatch.setenv('PATH', '/nowhere')
+  assert gce.main(flags()) == 1
+  assert 'gcloud is not on the PATH' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'more, message',
+  [
+    (['--name=Salt'], "--name='Salt': a name has 1 to 63 lower-case"),
+    (['--name=' + 'a' * 64], 'a name has 1 to 63'),
+    (['--name=salt-'], 'does not end with a hyphen'),
+    (['--zone=us-central2'], "--zone='us-central2' must look like"),
+    (['--project=My_Project'], "--project='My_Project' must look like"),
+    (['--accelerator_type=v4'], "--accelerator_type='v4' must look like"),
+    (['--max_restarts=-1'], '--max_restarts=-1 must be at least 0'),
+    (['--wheel=setup.sh'], "--wheel='setup.sh' is no wheel of salt_t5x"),
+    (['--wheel=salt_t5x-9.whl'], "--wheel='salt_t5x-9.whl' does not exist"),
+    (['--setup_script=no.sh'], "--setup_script='no.sh' does not exist"),
+    (['--requirements=no.txt'], "--requirements='no.txt' does not exist"),
+    (['--copy=nowhere'], "--copy='nowhere' does not exist"),
+    (['--copy=.'], "--copy='.' has no name"),
+    (['--copy=my_project/../my_project/setup.sh'], 'have the same name'),
+    (['--env=NAME'], "--env='NAME' must look like NAME=VALUE"),
+    (['--env=A=1', '--env=A=2'], 'A is given twice'),
+    (
+      ['--secret_env=NOT_SET'],
+      '--secret_env=NOT_SET: the environment variable',
+    ),
+    (['--secret_env=hf_abc-123'], 'name, not its value'),
+    (['--env=HF_TOKEN=1'], '--secret_env=HF_TOKEN: --env sets it, too'),
+    (['--env=A=' + SECRET], 'its value stands in the command line'),
+  ],
+)
+def test_refused(cloud, capfd, more, message):
+  pathlib.Path('my_project/setup.sh').touch()
+  with pytest.raises(SystemExit) as e:
+    gce.main(flags('run', *more))
+  assert e.value.code == 2
+  _, error = capfd.readouterr()
+  assert message in error
+  assert 'hf_abc' not in error.split('usage:')[0]
+  assert 'hunter2' not in error
+  assert not cloud.calls()
+
+
+@pytest.mark.parametrize(
+  'command, message',
+  [
+    ([], 'There is nothing to run'),
+    (['x', '--gin.MODEL_DIR="/tmp/run"'], 'is deleted with it'),
+    (['x', "--gin.SCORES_DIR = 'scores'"], 'is deleted with it'),
+    (['x', f'--gin.TOKEN={SECRET}'], 'its value stands in the command line'),
+  ],
+)
+def test_refused_commands(cloud, capfd, command, message):
+  with pytest.raises(SystemExit):
+    gce.main(flags(command=command))
+  assert message in capfd.readouterr().err
+
+
+def remote(folder, *words, **environment):
+  return subprocess.run(
+    ['bash', str(folder / 'files' / 'remote.sh'), *words],
+    capture_output=True,
+    text=True,
+    env={'PATH': os.environ['PATH'], **environment},
+    check=False,
+  )
+
+
+@pytest.fixture
+def worker(tmp_path):
+  """A folder as workers have it."""
+  (tmp_path / 'files').mkdir()
+  path = tmp_path / 'files' / 'remote.sh'
+  path.write_text(pathlib.Path(tpu_run.REMOTE).read_text())
+  return tmp_path
+
+
+def test_a_worker_runs_one_thing_at_a_time(worker):
+  assert remote(worker, 'start', 'sleep', '600').returncode == 0
+  again = remote(worker, 'start', 'true')
+  assert again.returncode == 1
+  assert 'is going on' in again.stderr
+  # One that hangs is ended.
+  ended = remote(worker, 'result', '0.1')
+  assert ended.stdout == 'exit_code=lost\n'
+  assert remote(worker, 'start', 'true').returncode == 0
+  assert remote(worker, 'result', '60').stdout == 'exit_code=0\n'
+
+
+def test_a_worker_that_is_shut_down(worker):
+  """SIGTERM reaches all processes; what the command makes of it is kept."""
+  program = 'trap "echo saved; exit 75" TERM; echo begun; sleep 600 & wait'
+  assert remote(worker, 'start', 'bash', '-c', program).returncode == 0
+  follow = subprocess.Popen(
+    ['tail', '--follow', '--retry', '--lines=+1', str(worker / 'log')],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert follow.stdout.readline() == 'begun\n'
+  os.killpg(int((worker / 'pid').read_text()), signal.SIGTERM)
+  ended = remote(worker, 'result', '60')
+  assert ended.stdout == 'exit_code=75\n'
+  assert 'saved' in ended.stderr
+  follow.kill()
+  follow.communicate()
+
+
+def test_a_worker_keeps_logs(worker):
+  for text in ('first', 'second'):
+    remote(worker, 'start', 'echo', text)
+    assert remote(worker, 'result', '60').stdout == 'exit_code=0\n'
+  assert 'second' in remote(worker, 'follow').stdout
+  assert [p.read_text() for p in worker.glob('log.*')] == ['first\n']
+
+
+def test_a_worker_with_an_old_python(worker):
+  (worker / 'python').write_text('#!/bin/sh\nexit 1\n')
+  (worker / 'python').chmod(0o755)
+  found = remote(worker, 'install', str(worker / 'python'), 'x.whl', '', '')
+  assert found.returncode == 1
+  assert 'is not Python 3.11 or newer' in found.stderr
+  assert not (worker / 'venv').exists()
