@@ -37,7 +37,7 @@ import zipfile
 from absl import app, flags
 import tqdm
 
-from salt_t5x import benchmark_sources, corpus, json_records
+from salt_t5x import benchmark_sources, corpus, json_records, whole_files
 from salt_t5x.benchmark_sources import Benchmark
 
 # From this id on, requests score an answer without its question.
@@ -196,7 +196,7 @@ def build(
   if any(_is_table(benchmark) for benchmark in benchmarks):
     _import_pyarrow()
   parent, name = os.path.split(folder)
-  os.makedirs(parent, exist_ok=True)
+  whole_files.make_folder(parent, f'--output_dir={folder}')
   with (
     tqdm.tqdm(
       total=sum(benchmark.examples for benchmark in benchmarks),

@@ -45,6 +45,7 @@ from salt_t5x import (
   run_record,
   scoring,
   train_data,
+  whole_files,
 )
 from salt_t5x import measurements as measurements_lib
 from salt_t5x import teacher as teacher_lib
@@ -84,7 +85,7 @@ def evaluate(
   run_programs: bool = False,
   held_out_cfg: utils.DatasetConfig | None = None,
   held_out_examples: int | None = None,
-  supervised_tasks: Sequence[str] = (),
+  supervised_tasks: str | Sequence[str] = (),
   supervised_split: str | Mapping[str, str] = 'validation',
 ) -> str:
   """Evaluates checkpoints and writes results.md, results.json and results.png.
@@ -112,8 +113,9 @@ def evaluate(
     held_out_cfg: a task over a cache of sequences and its split; None for no
       held-out text.
     held_out_examples: how many sequences of it; None for all.
-    supervised_tasks: seqio tasks with inputs, targets and metrics of
-      predictions, such as those of tasks/sft.py; see `generation.evaluate`.
+    supervised_tasks: names of seqio tasks (or one) with inputs, targets and
+      metrics of predictions, such as those of tasks/sft.py; see
+      `generation.evaluate`.
     supervised_split: of all of them, or {task: split}.
 
   Returns:
@@ -133,6 +135,9 @@ def evaluate(
     raise ValueError(
       'There is nothing to measure: set SUITE, HELD_OUT or SUPERVISED_TASKS.'
     )
+  # On all hosts, or the others would wait for the one that fails.
+  parameter = f'evaluate.evaluate.output_dir (OUTPUT_DIR) = {output_dir!r}'
+  whole_files.make_folder(output_dir, parameter)
   candidates = _candidates(model, checkpoints, dtype, teacher)
   features = jax.eval_shape(
     scoring.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
@@ -157,6 +162,8 @@ def evaluate(
       suite, data_dir, use_hub, examples, run_programs, length, model
     )
     measurements += few_shot
+  if isinstance(supervised_tasks, str):
+    supervised_tasks = (supervised_tasks,)
   for name in supervised_tasks:
     measurements.append(
       measurements_lib.of_supervised(
@@ -245,14 +252,17 @@ def _candidates(
     teacher_lib.check_vocabulary(teacher.path, model.output_vocabulary)
     found.append(_Candidate(SLM, teacher.model, checkpoint, teacher.dtype))
   for name, path in checkpoints.items():
-    if not name or '/' in name or name.startswith('.'):
+    is_name = isinstance(name, str) and name
+    if not is_name or '/' in name or name.startswith('.'):
       raise ValueError(
         f'{_CHECKPOINTS}: {name!r} cannot be the name of a folder; choose '
         'another.'
       )
     checkpoint = None
+    parameter = f'{_CHECKPOINTS}[{name!r}]'
+    if not isinstance(path, str | None):
+      raise ValueError(f"{parameter} = {path!r}: write {{'a name': 'a path'}}.")
     if path is not None:
-      parameter = f'{_CHECKPOINTS}[{name!r}]'
       checkpoint = checkpoints_lib.same_on_all_hosts(
         checkpoints_lib.find(path, parameter=parameter)
       )

@@ -46,6 +46,7 @@ from salt_t5x import (
   near_duplicates,
   text_tasks,
   vocabulary,
+  whole_files,
 )
 
 _DATA_DIR = flags.DEFINE_string(
@@ -223,9 +224,7 @@ def build(
   # A link would stand where the build is to appear.
   data_dir = os.path.realpath(data_dir)
   parent, name = os.path.split(data_dir)
-  os.makedirs(parent, exist_ok=True)
-  if not os.access(parent, os.W_OK):
-    raise ValueError(f'--data_dir={data_dir}: {parent} cannot be written to.')
+  whole_files.make_folder(parent, f'--data_dir={data_dir}')
 
   text = corpus.load(sources, cache_dir, megabytes * 1e6, weights)
   splits, left_out = divide(text.documents)

@@ -129,7 +129,7 @@ def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
     return
   if not write:
     return
-  tf.io.gfile.makedirs(directory)
+  whole_files.make_folder(directory, f'SCORES_DIR = {directory!r}')
   whole_files.write_whole(
     path, json.dumps(dataclasses.asdict(manifest), indent=2).encode()
   )

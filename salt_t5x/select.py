@@ -408,7 +408,7 @@ def main(args: argparse.Namespace) -> None:
   pool = Pool(folder, manifest, args.kind, first_step * args.batch_size)
   count = _count_to_select(args, pool)
   # Before all scores are read.
-  tf.io.gfile.makedirs(os.path.dirname(path))
+  whole_files.make_folder(os.path.dirname(path), f'--output={args.output}')
   record, text, png = select(pool, count, args.kd_steps * args.batch_size)
   whole_files.write_whole(f'{stem}.png', png)
   whole_files.write_whole(f'{stem}.md', text.encode())

@@ -45,7 +45,7 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import corpus, look
+from salt_t5x import corpus, look, whole_files
 
 # Where text is looked for if no feature is named.
 _TEXT_FEATURES = ('text', 'targets', 'targets_pretokenized')
@@ -330,7 +330,7 @@ def main(args: argparse.Namespace) -> None:
   if tf.io.gfile.exists(path):
     raise ValueError(f'--output={args.output} exists. Choose another name.')
   provider = look.find(args.task, args.module_import)
-  tf.io.gfile.makedirs(os.path.dirname(path))
+  whole_files.make_folder(os.path.dirname(path), f'--output={args.output}')
   held_back = []
 
   def training_texts():
@@ -344,9 +344,7 @@ def main(args: argparse.Namespace) -> None:
         held_back.append(text)
 
   model = train(training_texts(), args.vocab_size, args.extra_ids)
-  with tf.io.gfile.GFile(f'{path}.tmp', 'wb') as file:
-    file.write(model)
-  tf.io.gfile.rename(f'{path}.tmp', path)
+  whole_files.write_whole(path, model)
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
   bytes_per_token, byte_share = measure(processor, held_back)
   print(

@@ -33,6 +33,24 @@ def write_whole(path: str, content: bytes) -> None:
   tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
 
 
+def make_folder(path: str, name: str) -> None:
+  """Makes a folder for results before there are any that could be lost.
+
+  Args:
+    path: of the folder, local or remote; it may be there.
+    name: of the flag or gin parameter that gives it, and its value.
+
+  Raises:
+    ValueError: it cannot be made, or a local one cannot be written to.
+  """
+  try:
+    tf.io.gfile.makedirs(path)
+  except tf.errors.OpError as e:
+    raise ValueError(f'{name}: {path} cannot be made ({e.message}).') from e
+  if '://' not in path and not os.access(path, os.W_OK):
+    raise ValueError(f'{name}: {path} cannot be written to.')
+
+
 def write_json(path: str, content: Any) -> None:
   """Writes JSON, which has neither NaN nor infinities: they become null."""
   text = json.dumps(_finite(content), indent=2, allow_nan=False)

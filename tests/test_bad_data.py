@@ -18,7 +18,6 @@ from collections.abc import Callable
 import json
 import pathlib
 import re
-import types
 from typing import Any
 
 from fuzzing import JSON, damaged, fuzz, lines, read_or_named, slow_fuzz
@@ -194,35 +193,35 @@ def test_lines_of_supervised_tasks(tmp_path_factory, content):
 
 
 @pytest.fixture(scope='module')
-def rte(tmp_path_factory):
-  """Loads lines as RTE's test split."""
+def load(tmp_path_factory):
+  """Reads lines as the test split of a benchmark."""
   loading = pytest.importorskip('salt_t5x.few_shot.loading')
   suite = pytest.importorskip('salt_t5x.few_shot.suite')
 
-  def load(content: bytes):
+  def load(name: str, content: bytes):
     folder = tmp_path_factory.mktemp('benchmarks')
-    (folder / 'rte').mkdir()
-    (folder / 'rte' / 'test.jsonl').write_bytes(content)
+    (folder / name).mkdir()
+    (folder / name / 'test.jsonl').write_bytes(content)
     found, _ = loading.load(
-      suite.find(['rte']),
+      suite.find([name]),
       data_dir=str(folder),
       use_hub=False,
-      run_programs=False,
+      run_programs=True,
       length=128,
     )
     return list(found[0].task.eval_docs)
 
-  return types.SimpleNamespace(
-    load=load, root=str(tmp_path_factory.getbasetemp())
-  )
+  return load
 
 
 RTE = {'premise': 'It rains.', 'hypothesis': 'It is wet.', 'label': 0}
+MBPP = {'text': 'Add.', 'code': 'x = 1', 'test_list': ['assert x']}
 
 
-def test_documents_of_benchmarks(rte):
+def test_documents_of_benchmarks(load):
   other = RTE | {'label': 1}
-  assert rte.load(lines([RTE, other])) == [RTE, other]
+  assert load('rte', lines([RTE, other])) == [RTE, other]
+  assert load('mbpp', lines([MBPP])) == [MBPP]
 
 
 @pytest.mark.parametrize(
@@ -238,16 +237,22 @@ def test_documents_of_benchmarks(rte):
     (lines([RTE, RTE | {'label': 'x'}]), "'label' = 'x'"),
   ],
 )
-def test_bad_documents_of_benchmarks(rte, content, message):
+def test_bad_documents_of_benchmarks(load, content, message):
   with pytest.raises(ValueError, match=f'rte cannot be read as RTE.*{message}'):
-    rte.load(content)
+    load('rte', content)
+
+
+@pytest.mark.parametrize('tests', [None, [], ['assert x', None]])
+def test_programs_without_tests(load, tests):
+  with pytest.raises(ValueError, match="mbpp .* document 1 .* 'test_list' = "):
+    load('mbpp', lines([MBPP, MBPP | {'test_list': tests}]))
 
 
 @given(st.data())
 @slow_fuzz
-def test_damaged_documents_of_benchmarks(rte, data):
+def test_damaged_documents_of_benchmarks(load, data):
   content = damaged(data, lines([RTE, RTE | {'label': 1}]))
-  read_or_named(lambda: rte.load(content), rte.root)
+  read_or_named(lambda: load('rte', content), '/rte cannot be read as RTE')
 
 
 def test_tasks_in_yaml_run_no_other_code():

@@ -220,6 +220,42 @@ def test_results_come_back_but_for_what_json_has_not(
   assert found['number'] == (number if math.isfinite(number) else None)
 
 
+def test_results_that_are_no_number_are_shown(tmp_path):
+  running = pytest.importorskip('salt_t5x.few_shot.running')
+  store = evaluation_results.Store(str(tmp_path))
+  text = dict.fromkeys(
+    ('accuracy', 'accuracy_error', 'log_perplexity', 'log_perplexity_error'),
+    math.inf,
+  )
+  lambada = running.Result(
+    score=math.nan,
+    standard_error=math.nan,
+    chance=0.0,
+    documents=1,
+    cut=0,
+    requests=1,
+    source='files',
+    from_evaluated=True,
+    log_perplexity=math.inf,
+    log_perplexity_error=math.nan,
+    measures={'acc': math.nan, 'perplexity': math.inf},
+  )
+  for name, result in (
+    ('held_out', {'all': text | {'tokens': 3}}),
+    ('lambada', dataclasses.asdict(lambada)),
+    ('sums', {'metrics': {'f1': math.nan}, 'errors': {}, 'examples': 1}),
+  ):
+    store.write('A', name, {}, result, [])
+  page = evaluation_results.report(
+    store, ['A'], ['held_out', 'lambada', 'sums'], {}, ['sums'], write=True
+  )
+  assert '| all | 3 | nan / nan |' in page
+  assert '| sums | f1 | 1 | nan |' in page
+  assert '| LAMBADA † | Acc | 1 | 0.0 | nan |' in page
+  assert 'log-perplexity of the right answer, nats' in page and 'A nan' in page
+  assert (tmp_path / 'results.png').stat().st_size
+
+
 # --- Scores -------------------------------------------------------------------
 
 

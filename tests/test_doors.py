@@ -31,8 +31,12 @@ from salt_t5x import (
   corpus,
   corpus_sources,
   difficulty,
+  evaluate,
+  first_stage,
+  held_out,
   look,
   prepare,
+  score_shards,
   select,
   vocabulary,
 )
@@ -155,6 +159,72 @@ def test_a_gin_file_that_is_not_there():
   assert run.returncode and 'Traceback' not in run.stderr
   last = (run.stdout + run.stderr).strip().splitlines()[-1]
   assert last.startswith('--gin_file: ') and '/no/such.gin' in last
+
+
+# --- Values of gin ------------------------------------------------------------
+
+
+def run_evaluation(output_dir, **options):
+  return evaluate.evaluate(
+    **{
+      'model': None,
+      'checkpoints': {'A': None},
+      'partitioner': None,
+      'output_dir': str(output_dir),
+      'task_feature_lengths': {'targets': 8},
+      'batch_size': 2,
+      **options,
+    }
+  )
+
+
+@pytest.mark.parametrize(
+  'name, value, message',
+  [
+    ('task_feature_lengths', {}, r'TASK_FEATURE_LENGTHS = \{\}'),
+    ('task_feature_lengths', {'inputs': 8}, 'TASK_FEATURE_LENGTHS = .*inputs'),
+    ('task_feature_lengths', {'targets': 0}, 'TASK_FEATURE_LENGTHS = .* 0}'),
+    ('task_feature_lengths', {'targets': 8.0}, 'TASK_FEATURE_LENGTHS = .*8.0'),
+    ('task_feature_lengths', 8, 'TASK_FEATURE_LENGTHS = 8'),
+    ('examples', 0, r'EXAMPLES\) = 0'),
+    ('examples', -1, r'EXAMPLES\) = -1'),
+    ('examples', True, r'EXAMPLES\) = True'),
+    ('examples', '10', r"EXAMPLES\) = '10'"),
+    ('checkpoints', 'path', r"CHECKPOINTS\) = 'path'"),
+    ('checkpoints', {'A': 5}, r"CHECKPOINTS\)\['A'\] = 5"),
+    ('checkpoints', {5: None}, r'CHECKPOINTS\): 5 '),
+    ('checkpoints', {'': None}, r"CHECKPOINTS\): '' "),
+    ('checkpoints', {'../A': None}, r"CHECKPOINTS\): '../A' "),
+    ('checkpoints', {'..': None}, r"CHECKPOINTS\): '..' "),
+  ],
+)
+def test_values_of_an_evaluation(tmp_path, name, value, message):
+  with pytest.raises(ValueError, match=message):
+    run_evaluation(tmp_path / 'out', **{name: value})
+
+
+def test_results_can_be_written(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match='OUTPUT_DIR.*file.*cannot be made'):
+    run_evaluation(tmp_path / 'file' / 'out')
+  with pytest.raises(ValueError, match='SCORES_DIR.*file.*cannot be made'):
+    score_shards.begin(
+      str(tmp_path / 'file' / 'scores'),
+      score_shards.Manifest('t', 's', '1', 'c', 0, None, 1, 1, 1),
+    )
+
+
+@pytest.mark.parametrize('steps', [0, 1.0, True, '5', 11])
+def test_steps_of_the_first_stage(steps):
+  stage = first_stage.FirstStage('s.json', steps, 10, '/model')
+  with pytest.raises(ValueError, match=f'kd_steps = {steps!r} .KD_STEPS'):
+    stage.task(None)
+
+
+@pytest.mark.parametrize('name', ['no_such_task', 5, None])
+def test_tasks_that_are_none(name):
+  with pytest.raises(ValueError, match=f'HELD_OUT_TASK = {name!r}: '):
+    held_out.read(name, 'validation', None)
 
 
 # --- Folders ------------------------------------------------------------------

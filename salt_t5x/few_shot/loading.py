@@ -156,8 +156,9 @@ def _reason(error: BaseException) -> str:
 def _check_documents(task: lm_eval_task.ConfigurableTask) -> None:
   """Looks at what lm-eval would take without a word.
 
-  A field that is missing is 'None' in a prompt, and an answer that is not among
-  the choices is always wrong; -1 and '' stand for one that is kept secret.
+  A field that is missing is 'None' in a prompt, a program without tests passes,
+  and an answer that is not among the choices is always wrong; -1 and '' stand
+  for one that is kept secret.
 
   Raises:
     ValueError: there is such a document among those to evaluate.
@@ -175,7 +176,9 @@ def _check_documents(task: lm_eval_task.ConfigurableTask) -> None:
     task.eval_docs.select_columns(sorted(used))
   ):
     for name, value in document.items():
-      if value is None or (name in right and value in ('', -1)):
+      values = value if isinstance(value, list) else [value]
+      is_secret = name in right and value in ('', -1)
+      if is_secret or not values or None in values:
         raise ValueError(
           f'document {number} (from 0) has {name!r} = {value!r}.'
         )
