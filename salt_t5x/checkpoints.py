@@ -18,7 +18,8 @@ That one removes temporary directories, among them the save in progress of a run
 that is still training. Here directories are only read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import hashlib
 import os
 import re
 from typing import Any
@@ -30,6 +31,8 @@ from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorflow as tf
+import tensorstore
 
 PyTree = Any
 
@@ -100,6 +103,99 @@ def find(
       "'state'). Convert it with t5x first."
     )
   return checkpoint
+
+
+def unfinished(model_dir: str) -> list[epath.Path]:
+  """Lists the directories of saves that did not come to their end."""
+  directory = epath.Path(model_dir)
+  done = finished(model_dir).values()
+  return sorted(
+    path
+    for path in directory.glob('checkpoint_*')
+    if path.is_dir() and path not in done
+  )
+
+
+def damage(checkpoint: epath.Path) -> str | None:
+  """Looks whether all that a checkpoint's index names is there.
+
+  Sizes are compared and indices are read; of the parameters' values nothing is,
+  so this takes no time to speak of. It finds files that are missing or too
+  short, as a crash of the machine or a copy that broke off leaves them.
+
+  Args:
+    checkpoint: a `checkpoint_<step>` directory.
+
+  Returns:
+    What is wrong; None if nothing was found.
+  """
+  state = checkpoint / 'state'
+  if not state.is_dir():
+    return "it has no 'state'"
+  try:
+    for file, end in _value_ends(state).items():
+      if not (state / file).exists():
+        return f'state/{file} is missing'
+      if (length := (state / file).stat().length) < end:
+        return f'state/{file} has {length} bytes, of which {end} are indexed'
+    # Not damaged, it names every array and its dtype.
+    ocp.PyTreeCheckpointHandler(use_ocdbt=True).metadata(state)
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    return f"the index of 'state' cannot be read ({e})"
+  # The data iterator of each host; of its two files, one names the other.
+  iterators = {
+    re.sub(r'\.index$|\.data-\d+-of-\d+$', '', os.fspath(path))
+    for pattern in ('*.index', '*.data-*')
+    for path in (checkpoint / 'dataset').glob(pattern)
+  }
+  for prefix in sorted(iterators):
+    try:
+      dtypes = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
+      tf.raw_ops.RestoreV2(
+        prefix=prefix,
+        tensor_names=list(dtypes),
+        shape_and_slices=[''] * len(dtypes),
+        dtypes=list(dtypes.values()),
+      )
+    except (tf.errors.OpError, ValueError) as e:
+      return f'dataset/{os.path.basename(prefix)} cannot be read ({e})'
+  return None
+
+
+def _value_ends(state: epath.Path) -> dict[str, int]:
+  """{file: bytes that values and tree nodes take up in it} of a store."""
+  path = os.fspath(state)
+  url = path if '://' in path else f'file://{path}'
+  store = tensorstore.KvStore.open(f'{url}/').result()
+  manifest = tensorstore.ocdbt.dump(store).result()
+  ends = {'manifest.ocdbt': 0, '_METADATA': 1}
+  for location in _locations(store, manifest['versions'][-1]['root']):
+    _, base, file, offset, length = location.split(':')
+    end = int(offset) + int(length)
+    ends[base + file] = max(end, ends.get(base + file, 0))
+  return ends
+
+
+def _locations(store, node: Mapping[str, Any]) -> Iterator[str]:
+  """The places of a B-tree's nodes and of all values that lie outside it."""
+  location = node.get('location')
+  if location is None:  # An empty tree.
+    return
+  yield location
+  for entry in tensorstore.ocdbt.dump(store, location).result()['entries']:
+    if 'indirect_value' in entry:
+      yield entry['indirect_value']
+    elif 'inline_value' not in entry:
+      yield from _locations(store, entry)
+
+
+def identity(checkpoint: epath.Path) -> str:
+  """Tells one save from another, and finds a copy of it to be the same.
+
+  The store's manifest holds the time of the save and random names.
+  """
+  manifest = (checkpoint / 'state' / 'manifest.ocdbt').read_bytes()
+  return hashlib.sha256(manifest).hexdigest()[:16]
 
 
 def step_of(checkpoint: epath.Path) -> int:

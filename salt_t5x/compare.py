@@ -272,7 +272,10 @@ class Run:
 
   def stop(self):
     if self._process is not None and self._process.poll() is None:
-      self._process.terminate()
+      # Not SIGTERM, at which the run would save a checkpoint here and now: t5x
+      # would then count its periods from there, and the checkpoints and
+      # evaluations that the comparison needs would not come.
+      self._process.kill()
       self._process.wait()
 
 

@@ -15,12 +15,13 @@
 """From a run's TensorBoard files to a table and curves."""
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import glob
 import json
 import os
 from typing import Any
 
+from absl import logging
 import matplotlib
 
 matplotlib.use('Agg')  # Files only; there may be no screen.
@@ -47,7 +48,8 @@ def read_scalars(directory: str) -> Curves:
   """Reads all scalars from a directory's event files.
 
   A step that was written twice (before and after a preemption) keeps the last
-  value written.
+  value written. What a process that was killed had half-written is left out;
+  the run wrote it again when it was resumed.
 
   Args:
     directory: e.g. `<model_dir>/train` or `<model_dir>/training_eval/<task>`.
@@ -58,13 +60,25 @@ def read_scalars(directory: str) -> Curves:
   found = collections.defaultdict(dict)
   pattern = os.path.join(glob.escape(directory), 'events.out.tfevents.*')
   for path in sorted(glob.glob(pattern)):
-    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-      event = event_pb2.Event.FromString(record)
+    for event in events(path):
       for value in event.summary.value:
         if value.metadata.plugin_data.plugin_name == 'scalars':
           tensor = tf.make_ndarray(value.tensor)
           found[value.tag][event.step] = float(tensor)
   return {tag: sorted(points.items()) for tag, points in found.items()}
+
+
+def events(path: str) -> Iterator[event_pb2.Event]:
+  """The events of a file, up to where it is broken off."""
+  records = tf.data.TFRecordDataset(path).as_numpy_iterator()
+  while True:
+    try:
+      yield event_pb2.Event.FromString(next(records))
+    except StopIteration:
+      return
+    except tf.errors.DataLossError as e:
+      logging.warning('%s ends early: %s', path, e.message)
+      return
 
 
 def first_step_below(

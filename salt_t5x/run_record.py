@@ -16,21 +16,24 @@
 
 The vocabulary's fingerprint tells a student whether a teacher speaks its
 language; the teacher's checkpoint lets a resumed run go on with the same one,
-though there may be newer ones by then.
+though there may be newer ones by then. A run that is resumed with something
+else than it began with is stopped, unless that is what its user wants.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
 import os
 import re
+from typing import Any
 
 from absl import logging
 from etils import epath
 import seqio
 import tensorflow as tf
 
-from salt_t5x import whole_files
+from salt_t5x import checkpoints, whole_files
 
 _FILE = 'salt_t5x.json'
 
@@ -44,12 +47,21 @@ class RunRecord:
     vocab_size: tokens in it, extra ids included, padding rows not.
     kd_steps: n_KD the run began with; None for distillation without end.
     teacher: the checkpoint directory the run distils from, or None.
+    teacher_identity: `checkpoints.identity` of it, which it keeps when moved.
+    schedule: `schedules.Schedule.description`; None where nothing is distilled,
+      and in records of earlier versions, as what follows.
+    teacher_temperature: ρ.
+    top_k: k of eq. (12).
   """
 
   vocabulary: str
   vocab_size: int
   kd_steps: int | None = 0
   teacher: str | None = None
+  teacher_identity: str | None = None
+  schedule: str | None = None
+  teacher_temperature: float | None = None
+  top_k: int | None = None
 
 
 def fingerprint(vocabulary: seqio.Vocabulary) -> str:
@@ -83,6 +95,76 @@ def read(model_dir: str) -> RunRecord | None:
       f'{path} is damaged ({e}). Restore it, or delete it if the directory '
       'starts a new run.'
     ) from e
+
+
+def changes(before: RunRecord, now: RunRecord) -> dict[str, tuple[Any, Any]]:
+  """How a resumed run would train otherwise than it began.
+
+  Args:
+    before: the run's record.
+    now: what it is configured to be; without a teacher if none is needed.
+
+  Returns:
+    {gin parameter: (before, now)}.
+  """
+  found = {}
+  if before.kd_steps != now.kd_steps:
+    found['n_KD (KD_STEPS)'] = before.kd_steps, now.kd_steps
+  if before.teacher is None or now.teacher is None:
+    return found
+  if before.teacher_identity is None:  # A record of an earlier version.
+    if before.teacher != now.teacher:
+      found['teacher.Teacher.path'] = before.teacher, now.teacher
+    return found
+  if before.teacher_identity != now.teacher_identity:
+    found['teacher.Teacher.path'] = (
+      f'{before.teacher} ({before.teacher_identity})',
+      f'{now.teacher} ({now.teacher_identity})',
+    )
+  for name in ('schedule', 'teacher_temperature', 'top_k'):
+    if getattr(before, name) != getattr(now, name):
+      found[f'trainer.SaltTrainer.{name}'] = (
+        getattr(before, name),
+        getattr(now, name),
+      )
+  return found
+
+
+def refuse_changes(
+  model_dir: str, changes: Mapping[str, tuple[Any, Any]], allowed: bool
+) -> None:
+  """Stops a resumed run that is configured in another way than it began.
+
+  Args:
+    model_dir: of the run.
+    changes: {gin parameter: (what the run began with, what it has now)}.
+    allowed: warn, and go on.
+
+  Raises:
+    ValueError: there are changes, and they are not allowed.
+  """
+  if not changes:
+    return
+  listed = '\n  '.join(
+    f'{name} = {now!r}, and was {before!r}'
+    for name, (before, now) in changes.items()
+  )
+  message = (
+    f'MODEL_DIR = {model_dir!r} holds a run that began with another '
+    f'configuration:\n  {listed}'
+  )
+  if not allowed:
+    raise ValueError(
+      f'{message}\nResume it with what it began with, or choose another '
+      'MODEL_DIR. To go on with what is new, set ALLOW_CHANGES_ON_RESUME = '
+      'True.'
+    )
+  logging.warning('%s\nIt goes on with what is new.', message)
+
+
+def begun(model_dir: str) -> bool:
+  """Whether a directory holds a run that would be resumed."""
+  return bool(tf.io.gfile.isdir(model_dir) and checkpoints.finished(model_dir))
 
 
 def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:

@@ -36,11 +36,14 @@ class Schedule:
     kd_steps: n_KD, the first step from which ω is 0 for good; None if that
       step never comes; 0 if nothing is distilled at all.
     parameter: the gin parameter that sets `kd_steps`, for error messages.
+    description: the function and its arguments; equal schedules have equal
+      ones.
   """
 
   weight: Callable[[Array | int], Array]
   kd_steps: int | None
   parameter: str
+  description: str
 
 
 def _check_weight(function: str, distillation_weight: float):
@@ -83,6 +86,7 @@ def constant(distillation_weight: float) -> Schedule:
     weight=lambda step: jnp.float32(distillation_weight),
     kd_steps=None if distillation_weight else 0,
     parameter='schedules.constant.distillation_weight',
+    description=f'constant({distillation_weight})',
   )
 
 
@@ -109,6 +113,7 @@ def step(distillation_weight: float, kd_steps: int) -> Schedule:
     ),
     kd_steps=kd_steps if distillation_weight else 0,
     parameter='schedules.step.kd_steps',
+    description=f'step({distillation_weight}, {kd_steps})',
   )
 
 
@@ -134,6 +139,9 @@ def linear_decay(
     ),
     kd_steps=decay_end if distillation_weight else 0,
     parameter='schedules.linear_decay.decay_end',
+    description=(
+      f'linear_decay({distillation_weight}, {decay_start}, {decay_end})'
+    ),
   )
 
 
@@ -168,4 +176,7 @@ def linear_ratio_decay(
     weight=weight,
     kd_steps=decay_end if distillation_weight else 0,
     parameter='schedules.linear_ratio_decay.decay_end',
+    description=(
+      f'linear_ratio_decay({distillation_weight}, {decay_start}, {decay_end})'
+    ),
   )

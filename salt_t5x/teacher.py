@@ -91,14 +91,17 @@ def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
   )
 
 
-def resolve(teacher: Teacher, recorded: str | None) -> epath.Path:
+def resolve(
+  teacher: Teacher, recorded: str | None, recorded_identity: str | None = None
+) -> epath.Path:
   """Decides on the checkpoint to distil from, the same one on all hosts.
 
   Args:
     teacher: which one.
-    recorded: the checkpoint the run began with. If it is one of `teacher.path`
-      and no step is asked for, it stays: a teacher that is still training has
-      newer ones by now.
+    recorded: the checkpoint the run began with. If `teacher.path` is the model
+      directory it was in, or holds a copy of it, it stays: a teacher that is
+      still training has newer ones by now.
+    recorded_identity: its `checkpoints.identity`, if known.
 
   Returns:
     The `checkpoint_<step>` directory.
@@ -107,19 +110,19 @@ def resolve(teacher: Teacher, recorded: str | None) -> epath.Path:
     ValueError: see `find_checkpoint`.
   """
   checkpoint = find_checkpoint(teacher.path, teacher.step)
-  if recorded and teacher.step is None:
-    began_with = epath.Path(recorded)
-    if began_with.parent == checkpoint.parent:
-      step = checkpoints.step_of(began_with)
-      checkpoint = find_checkpoint(os.fspath(checkpoint.parent), step)
-  checkpoint = checkpoints.same_on_all_hosts(checkpoint)
-  if recorded and os.fspath(checkpoint) != recorded:
-    logging.warning(
-      'This run began with the teacher %s and goes on with %s.',
-      recorded,
-      checkpoint,
+  names_one = checkpoint.name == os.path.basename(teacher.path.rstrip('/'))
+  if recorded and teacher.step is None and not names_one:
+    began_with = checkpoint.parent / epath.Path(recorded).name
+    known = (
+      os.fspath(began_with) == recorded
+      if recorded_identity is None
+      else began_with.is_dir()
+      and checkpoints.identity(began_with) == recorded_identity
     )
-  return checkpoint
+    if known:
+      step = checkpoints.step_of(began_with)
+      checkpoint = find_checkpoint(os.fspath(began_with.parent), step)
+  return checkpoints.same_on_all_hosts(checkpoint)
 
 
 def check_vocabulary(path: str, student_vocabulary: seqio.Vocabulary):

@@ -13,15 +13,32 @@
 # limitations under the License.
 
 
-"""The training data as t5x asks for it, checked before anything compiles."""
+"""The training data as t5x asks for it, checked before anything compiles.
+
+t5x asks for it before it looks for a checkpoint to go on from, so this is also
+where a run takes its directory.
+"""
 
 import dataclasses
+import hashlib
+import json
+import os
+from typing import Any
 
+import jax
 import seqio
 import tensorflow as tf
 
-from salt_t5x import first_stage, run_record
+from salt_t5x import (
+  first_stage,
+  global_order,
+  run_directory,
+  run_record,
+  whole_files,
+)
 from t5x import utils
+
+_FILE = 'data.json'
 
 # Of tf.data's ways to meet state outside a data set: fail.
 _FAIL = 2
@@ -39,6 +56,72 @@ def _what_is_not_saved(dataset: tf.data.Dataset) -> str | None:
   return None
 
 
+def _fingerprint(task: seqio.Task, cfg: utils.DatasetConfig) -> str | None:
+  """Tells a task's cached data from other data; None for what is not cached."""
+  if isinstance(task.source, global_order.CachedSource):
+    return task.source.fingerprint(cfg.split)
+  if not (cfg.use_cached and task.cache_dir):
+    return None
+  prefix = seqio.get_cached_tfrecord_prefix(task.cache_dir, cfg.split)
+  digest = hashlib.sha256()
+  for file in sorted(tf.io.gfile.glob(f'{prefix}-*')):
+    size = tf.io.gfile.stat(file).length
+    digest.update(f'{os.path.basename(file)} {size}\n'.encode())
+  return digest.hexdigest()[:16]
+
+
+def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
+  """What the examples of a run, and their order, depend on.
+
+  Args:
+    cfg: the training data.
+
+  Returns:
+    {gin parameter: JSON value}, among them the fingerprint of each cache.
+  """
+  provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
+  return {
+    'MIXTURE_OR_TASK_NAME': str(cfg.mixture_or_task_name),
+    'TASK_FEATURE_LENGTHS': dict(cfg.task_feature_lengths),
+    'BATCH_SIZE': cfg.batch_size,
+    'RANDOM_SEED': cfg.seed,
+    'utils.DatasetConfig.split': cfg.split,
+    'utils.DatasetConfig.shuffle': cfg.shuffle,
+    'utils.DatasetConfig.pack': cfg.pack,
+    'USE_CACHED_TASKS': cfg.use_cached,
+    'the data themselves': {
+      task.name: _fingerprint(task, cfg)
+      for task in seqio.get_subtasks(provider)
+    },
+  }
+
+
+def _compare(model_dir: str, data: dict[str, Any], allow_changes: bool) -> None:
+  """Compares a resumed run's data with what it began with, kept in a file."""
+  path = os.path.join(model_dir, _FILE)
+  before = None
+  if run_record.begun(model_dir) and tf.io.gfile.exists(path):
+    with tf.io.gfile.GFile(path) as f:
+      try:
+        before = json.load(f)
+      except ValueError as e:
+        raise ValueError(
+          f'{path} is damaged ({e}). Restore it, or delete it to go on '
+          'without comparing the data with what the run began with.'
+        ) from e
+  # As JSON has it.
+  data = json.loads(json.dumps(data))
+  if before is not None:
+    changes = {
+      name: (before.get(name), value)
+      for name, value in data.items()
+      if before.get(name) != value
+    }
+    run_record.refuse_changes(model_dir, changes, allow_changes)
+  if data != before and jax.process_index() == 0:
+    whole_files.write_json(path, data)
+
+
 def get_dataset(
   cfg: utils.DatasetConfig,
   shard_id: int,
@@ -47,6 +130,8 @@ def get_dataset(
   *args,
   save_dataset: bool,
   selection: first_stage.FirstStage | None = None,
+  model_dir: str | None = None,
+  allow_changes: bool = False,
   **kwargs,
 ):
   """Reads a host's share as t5x does; for t5x's `train.get_dataset_fn`.
@@ -59,16 +144,22 @@ def get_dataset(
     *args: t5x's.
     save_dataset: whether checkpoints are to hold the iterator.
     selection: SALT_DS's data for the first stage; None reads all data alike.
+    model_dir: of the run, which `run_directory.prepare` takes for it; None
+      for data of no run.
+    allow_changes: whether a resumed run may read other data than it began with.
     **kwargs: t5x's.
 
   Returns:
     What `t5x.utils.get_dataset` does.
 
   Raises:
-    ValueError: the iterator is to be saved, and cannot be; or the selection
-      does not belong to this run.
+    ValueError: the iterator is to be saved, and cannot be; the selection or
+      the data do not belong to this run; or its directory is in use.
   """
   name = cfg.mixture_or_task_name
+  if model_dir is not None:
+    run_directory.prepare(model_dir)
+    _compare(model_dir, describe(cfg), allow_changes)
   if selection is not None:
     # Where t5x and seqio take a name, they take what it names.
     task = selection.task(cfg)

@@ -23,6 +23,7 @@ costs; a run that starts there never needs one.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
+import dataclasses
 import functools
 import itertools
 import math
@@ -33,11 +34,21 @@ from typing import Any
 
 from absl import logging
 import jax
+import tensorflow as tf
 import tqdm
 
-from salt_t5x import chunked_losses, models, run_record, schedules
+from salt_t5x import (
+  checkpoints,
+  chunked_losses,
+  models,
+  run_checks,
+  run_directory,
+  run_record,
+  schedules,
+  stopping,
+  watching,
+)
 from salt_t5x import teacher as teacher_lib
-from t5x import models as t5x_models
 from t5x import partitioning
 from t5x import train_state as train_state_lib
 from t5x import trainer as t5x_trainer
@@ -66,6 +77,8 @@ class SaltTrainer(t5x_trainer.Trainer):
     teacher: teacher_lib.Teacher | None = None,
     teacher_temperature: float = 0.25,
     top_k: int | None = None,
+    max_skipped_batches: int = 0,
+    allow_changes: bool = False,
     weight_metrics_computer: Any = None,
   ):
     """Constructor; all that can be checked without the teacher is checked here.
@@ -85,15 +98,21 @@ class SaltTrainer(t5x_trainer.Trainer):
       teacher: the small model; not looked at if nothing is left to distil.
       teacher_temperature: ρ > 0, the exponent on the teacher's probabilities.
       top_k: restricts distillation to the teacher's k most likely tokens.
+      max_skipped_batches: when a loss is not finite, go back to where t5x's
+        loop began (STATS_PERIOD steps at most) and pass over the batches since,
+        until this many are passed over in all; 0 stops the run at once.
+      allow_changes: whether a resumed run may distil in another way than it
+        began.
       weight_metrics_computer: t5x's, for metrics of weights and updates.
 
     Raises:
-      ValueError: a parameter is out of range, does not fit the run, or the
-        model directory or the teacher belongs to another vocabulary. The
-        message names the gin parameter, its value and the remedy.
+      ValueError: a parameter is out of range, does not fit the run, or is not
+        what the run began with, or the model directory or the teacher belongs
+        to another vocabulary. The message names the gin parameter, its value
+        and the remedy.
     """
     first_step = int(train_state.step)
-    self._kd_steps = _kd_steps(schedule, total_steps)
+    self._kd_steps = run_checks.kd_steps(schedule, total_steps)
     self._total_steps = total_steps
     self._schedule = schedule
     self._teacher = teacher
@@ -106,13 +125,17 @@ class SaltTrainer(t5x_trainer.Trainer):
     self._teacher_checkpoint = None
     self._data_is_checked = False
     self._progress = None
+    self._model_dir = summary_dir
+    self._max_skipped_batches = max_skipped_batches
+    self._skipped_batches = 0
 
-    _check_normalizer(model, num_microbatches)
+    run_checks.normalizer(model, num_microbatches)
+    run_checks.skipping(max_skipped_batches)
     if self._kd_steps > 0:
-      _check_distillation(model, teacher_temperature, top_k)
-    record = run_record.read(summary_dir) if summary_dir else None
-    if record:
-      self._compare(record, summary_dir, model)
+      run_checks.distillation(model, teacher_temperature, top_k)
+    record = None
+    if summary_dir and run_record.begun(summary_dir):
+      record = run_record.read(summary_dir)
     if first_step < self._kd_steps:
       if teacher is None:
         raise ValueError(
@@ -121,11 +144,15 @@ class SaltTrainer(t5x_trainer.Trainer):
           'salt_t5x/gin/teachers/... file and set TEACHER_PATH, or set ω '
           '(DISTILLATION_WEIGHT) to 0.'
         )
-      self._teacher_checkpoint = self._find_teacher(
-        record.teacher if record else None, model
-      )
-    if summary_dir and record is None and jax.process_index() == 0:
-      run_record.write(summary_dir, self._record(model))
+      self._teacher_checkpoint = self._find_teacher(record, model)
+    mine = self._record(model)
+    if record:
+      self._compare(record, mine, allow_changes)
+      if self._teacher_checkpoint is None:
+        # Past n_KD a run does not know its teacher any more; its record does.
+        mine = dataclasses.replace(record, kd_steps=mine.kd_steps)
+    if summary_dir and record != mine and jax.process_index() == 0:
+      run_record.write(summary_dir, mine)
 
     super().__init__(
       model=model,
@@ -140,36 +167,48 @@ class SaltTrainer(t5x_trainer.Trainer):
       weight_metrics_computer=weight_metrics_computer,
     )
 
-  def _find_teacher(self, recorded: str | None, model):
-    checkpoint = teacher_lib.resolve(self._teacher, recorded)
+    self._stop = stopping.Stop()
+
+  def _find_teacher(self, record: run_record.RunRecord | None, model):
+    known = (record.teacher, record.teacher_identity) if record else (None,)
+    checkpoint = teacher_lib.resolve(self._teacher, *known)
     teacher_lib.check_vocabulary(self._teacher.path, model.output_vocabulary)
     return checkpoint
 
   def _record(self, model) -> run_record.RunRecord:
     """What this run's model directory remembers."""
-    checkpoint = self._teacher_checkpoint
-    return run_record.RunRecord(
+    record = run_record.RunRecord(
       vocabulary=run_record.fingerprint(model.output_vocabulary),
       vocab_size=model.output_vocabulary.vocab_size,
       kd_steps=None if self._kd_steps == math.inf else self._kd_steps,
-      teacher=None if checkpoint is None else os.fspath(checkpoint),
+    )
+    if self._teacher_checkpoint is None:
+      return record
+    return dataclasses.replace(
+      record,
+      teacher=os.fspath(self._teacher_checkpoint),
+      teacher_identity=checkpoints.identity(self._teacher_checkpoint),
+      schedule=self._schedule.description,
+      teacher_temperature=self._teacher_temperature,
+      top_k=self._top_k,
     )
 
-  def _compare(self, record: run_record.RunRecord, model_dir: str, model):
+  def _compare(
+    self,
+    before: run_record.RunRecord,
+    now: run_record.RunRecord,
+    allow_changes: bool,
+  ):
     """Compares a resumed run with its record."""
-    mine = self._record(model)
-    if record.vocabulary != mine.vocabulary:
+    if before.vocabulary != now.vocabulary:
       raise ValueError(
-        f'MODEL_DIR = {model_dir!r} holds a run with another vocabulary '
-        f'({record.vocabulary}) than VOCABULARY ({mine.vocabulary}): choose '
+        f'MODEL_DIR = {self._model_dir!r} holds a run with another vocabulary '
+        f'({before.vocabulary}) than VOCABULARY ({now.vocabulary}): choose '
         'another MODEL_DIR, or the vocabulary the run began with.'
       )
-    if record.kd_steps != mine.kd_steps:
-      logging.warning(
-        'This run began with n_KD = %s and goes on with %s.',
-        record.kd_steps,
-        mine.kd_steps,
-      )
+    run_record.refuse_changes(
+      self._model_dir, run_record.changes(before, now), allow_changes
+    )
 
   def _distils(self, step: int) -> bool:
     return step < self._kd_steps
@@ -249,18 +288,17 @@ class SaltTrainer(t5x_trainer.Trainer):
         self._teacher, self._teacher_checkpoint, batch, self._partitioner
       )
 
-  def _release_teacher(self, summary):
+  def _release_teacher(self):
     """Frees the teacher's memory; from here on the run is a baseline's."""
-    # The last distillation step may still be running.
-    jax.block_until_ready(self.train_state.params)
-    # t5x writes in the background, and this step's ω must come last below.
-    summary.result()
     for array in jax.tree.leaves(self._teacher_params):
       array.delete()
     self._teacher_params = None
     self._compiled_distillation_step = None
     del self._partitioned_distillation_step
     logging.info('Step %d: distillation ends, teacher freed.', self._kd_steps)
+    self._log_end_of_distillation()
+
+  def _log_end_of_distillation(self):
     self.train_metrics_manager.write_scalar(
       'salt/distillation_weight', 0.0, self._kd_steps
     )
@@ -289,18 +327,20 @@ class SaltTrainer(t5x_trainer.Trainer):
     step = int(self.train_state.step) if start_step is None else start_step
     end = step + num_steps
     batch_iter = self._checked(batch_iter, step)
-    summary = None
     if self._plain_step is not None and self._plain_step.done():
       self._plain_step.result()  # An error is no secret until n_KD.
     if self._distils(step):
       stage_end = min(end, self._kd_steps)
-      summary = self._train_distillation(batch_iter, stage_end - step, step)
+      summary = self._train_watched(
+        self._distillation_step, batch_iter, stage_end - step, step
+      )
       step = stage_end
     if self._teacher_params is not None and not self._distils(step):
-      self._release_teacher(summary)
+      self._release_teacher()
     if step < end:
       self._take_plain_step(step)
-      summary = super().train(self._counted(batch_iter), end - step, step)
+      plain_step = self._compiled_train_step or self._partitioned_train_step
+      summary = self._train_watched(plain_step, batch_iter, end - step, step)
     return summary
 
   def _take_plain_step(self, step: int):
@@ -312,18 +352,92 @@ class SaltTrainer(t5x_trainer.Trainer):
         'timing/compilation_seconds', seconds, step
       )
 
-  def _train_distillation(self, batch_iter, num_steps, start_step):
-    distillation_step = (
+  def _distillation_step(self, train_state, batch):
+    step = (
       self._compiled_distillation_step or self._partitioned_distillation_step
     )
-    plain_step = self._compiled_train_step
-    self._compiled_train_step = lambda train_state, batch: distillation_step(
-      train_state, batch, self._teacher_params
+    return step(train_state, batch, self._teacher_params)
+
+  def _train_watched(self, step_fn, batch_iter, num_steps: int, start: int):
+    """Trains within one stage by t5x's loop, which saves what this returns.
+
+    Its result is therefore looked at before: a state that is not finite never
+    overwrites a checkpoint.
+    """
+    copy = None
+    if self._max_skipped_batches:
+      copy = watching.HostCopy(self.train_state)
+    unwatched = self._compiled_train_step
+    while True:
+      watch = watching.Watch(step_fn, start, self._total_steps, self._stop)
+      self._compiled_train_step = watch.step
+      try:
+        summary = super().train(self._counted(batch_iter), num_steps, start)
+        watch.check()
+      except watching.Stopped:
+        self._leave(watch, start)
+      except watching.NonFiniteError as e:
+        self._go_back(e, copy, len(watch.metrics), start)
+      else:
+        self._flush(summary)
+        return summary
+      finally:
+        self._compiled_train_step = unwatched
+
+  def _flush(self, summary):
+    """Puts on disk what a checkpoint of this step must not be ahead of."""
+    summary.result()
+    self.train_metrics_manager.summary_writer.flush()
+
+  def _leave(self, watch: watching.Watch, start: int):
+    """Publishes the newest state for t5x to save.
+
+    Raises:
+      stopping.Preempted: always, for t5x to act on.
+    """
+    watch.check()
+    self.train_state = watch.state
+    count = len(watch.metrics)
+    summary = self.train_metrics_manager.write_metrics_summary(
+      watch.merged(), start + count, count
     )
-    try:
-      return super().train(self._counted(batch_iter), num_steps, start_step)
-    finally:
-      self._compiled_train_step = plain_step
+    summary.result()
+    if start + count == self._kd_steps:
+      # The process that goes on no longer knows that there was distillation.
+      self._log_end_of_distillation()
+    self._flush(summary)
+    raise stopping.Preempted(
+      f'SIGTERM: stopped after step {start + count}. Start the same command '
+      'again to go on.'
+    )
+
+  def _go_back(self, error, copy: watching.HostCopy | None, count: int, start):
+    """Goes back to the state at `start`, `count` batches further on.
+
+    Raises:
+      watching.NonFiniteError: that would be too many batches passed over.
+    """
+    self._skipped_batches += count
+    if copy is None or self._skipped_batches > self._max_skipped_batches:
+      raise watching.NonFiniteError(
+        f'{error}. The last checkpoint in MODEL_DIR = {self._model_dir!r} is '
+        'from before that. Look at the batches and the learning rate '
+        '(PEAK_LEARNING_RATE, WARMUP_STEPS) there; to pass over such batches, '
+        f'set MAX_SKIPPED_BATCHES = {self._max_skipped_batches} to at least '
+        f'{self._skipped_batches} (STATS_PERIOD are passed over at a time).'
+      ) from error
+    logging.error(
+      '%s. Going back to step %d and passing over %d batches; %d in all.',
+      error,
+      start,
+      count,
+      self._skipped_batches,
+    )
+    self.train_state = copy.restore()
+    self.train_metrics_manager.write_scalar(
+      'salt/skipped_batches', self._skipped_batches, start
+    )
+    self._progress.update(-count)
 
   def _checked(self, batch_iter, step: int) -> Iterator[Batch]:
     """Before the first batch of this process: data position and teacher."""
@@ -392,70 +506,33 @@ class SaltTrainer(t5x_trainer.Trainer):
         unit='step',
         disable=None if jax.process_index() == 0 else True,
       )
-    for batch in batch_iter:
+    while True:
+      try:
+        batch = next(batch_iter)
+      except StopIteration:
+        raise ValueError(
+          'MIXTURE_OR_TASK_NAME: the data ended before TRAIN_STEPS = '
+          f'{self._total_steps}.'
+        ) from None
+      except tf.errors.OpError as e:
+        raise OSError(
+          f'MIXTURE_OR_TASK_NAME: the data cannot be read any further '
+          f'({e.message}). Restore the file; the run then goes on from its '
+          'last checkpoint with the same examples.'
+        ) from e
       self._progress.update()
       yield batch
 
   def close(self):
-    """Stops the progress bar and t5x's metric threads."""
+    """Ends the progress bar, t5x's metric threads, and the directory's lock."""
     if self._progress is not None:
       self._progress.close()
+    self._stop.close()
     super().close()
+    run_directory.release(self._model_dir)
 
 
 def _compile(lowered) -> tuple[Any, float]:
   """(a lowered step, compiled; the seconds it took)."""
   start = time.monotonic()
   return lowered.compile(), time.monotonic() - start
-
-
-def _kd_steps(
-  schedule: schedules.Schedule | None, total_steps: int
-) -> int | float:
-  """The schedule's n_KD; infinity for one without end."""
-  if schedule is None:
-    return 0
-  if schedule.kd_steps is None:
-    return math.inf
-  if schedule.kd_steps > total_steps:
-    raise ValueError(
-      f'{schedule.parameter} = {schedule.kd_steps} lies past the run, '
-      f'trainer.SaltTrainer.total_steps = {total_steps} (TRAIN_STEPS): end '
-      'distillation within the run, or use schedules.constant for RKD.'
-    )
-  return schedule.kd_steps
-
-
-def _check_distillation(
-  model: t5x_models.DecoderOnlyModel,
-  teacher_temperature: float,
-  top_k: int | None,
-):
-  if not (teacher_temperature > 0 and math.isfinite(teacher_temperature)):
-    raise ValueError(
-      f'trainer.SaltTrainer.teacher_temperature = {teacher_temperature}: ρ '
-      "is an exponent on the teacher's probabilities and must be positive "
-      '(below 1 flattens; the paper uses 0.25).'
-    )
-  vocab_size = model.output_vocabulary.vocab_size
-  if top_k is not None and not 1 <= top_k <= vocab_size:
-    raise ValueError(
-      f'trainer.SaltTrainer.top_k = {top_k} is not between 1 and the '
-      f'{vocab_size} tokens of the vocabulary; None distils all of it.'
-    )
-
-
-def _check_normalizer(
-  model: t5x_models.DecoderOnlyModel, num_microbatches: int | None
-):
-  factor = model.loss_normalizing_factor
-  if isinstance(factor, (int, float, type(None))):
-    return
-  if num_microbatches is not None and num_microbatches > 1:
-    raise ValueError(
-      f'models.SaltDecoderOnlyModel.loss_normalizing_factor = {factor!r} '
-      'with trainer.SaltTrainer.num_microbatches = '
-      f'{num_microbatches}: t5x divides inside each microbatch and adds the '
-      'gradients, so the loss would depend on the microbatches. Use None or '
-      'a constant (e.g. batch size times length), or one microbatch.'
-    )

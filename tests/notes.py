@@ -18,12 +18,20 @@
 import contextlib
 import gc
 import importlib
+import os
+import pathlib
+import pydoc_data.topics
 import sys
 
+import gin
 import pytest
 import seqio
 
 import runs
+from salt_t5x import jsonl, local_cache
+from salt_t5x import score as score_job
+
+SCORE = str(runs.TESTS / 'integration/notes_score.gin')
 
 
 @contextlib.contextmanager
@@ -43,3 +51,51 @@ def registered(folder):
     for name in list(registry.names()):
       if name.startswith('notes_'):
         registry.remove(name)
+
+
+def write_documentation(folder: pathlib.Path):
+  """Writes the raw shards: Python's own documentation."""
+  texts = sorted(pydoc_data.topics.topics.items())
+  os.makedirs(folder / 'train')
+  # One shard: Beam's workers would cut each of several by itself.
+  for name, part in [('train/00', texts[:24]), ('val', texts[24:36])]:
+    documents = [(text[:2000], key[0]) for key, text in part]
+    jsonl.write(str(folder / f'{name}.jsonl.zst'), documents)
+
+
+def cache(folder):
+  """Caches `notes_sequences`; its tasks are registered."""
+  local_cache.write(
+    seqio.TaskRegistry.get('notes_sequences'),
+    os.path.join(folder, 'cache'),
+    {'train': 3, 'validation': 1},
+    key=lambda e: e['id'],
+  )
+
+
+def train_teacher(model_dir, step):
+  """Trains the tiny teacher to twice `step`, with a checkpoint at `step`."""
+  runs.train(
+    model_dir,
+    [
+      'salt_t5x/gin/teachers/tiny.gin',
+      'salt_t5x/gin/runs/pretrain_teacher.gin',
+      'notes_data.gin',
+    ],
+    f'TRAIN_STEPS = {2 * step}',
+    f'CHECKPOINT_PERIOD = {step}',
+    f'EVAL_PERIOD = {step}',
+    'KEEP_PERIOD = None',
+  )
+
+
+def score(teacher, output, *bindings):
+  """Runs the scoring job in this process."""
+  gc.collect()
+  bindings = [
+    f'TEACHER_PATH = {str(teacher)!r}',
+    f'SCORES_DIR = {str(output)!r}',
+    *bindings,
+  ]
+  with runs.configured([SCORE], bindings):
+    gin.get_configurable(score_job.score)()

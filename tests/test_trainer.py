@@ -20,11 +20,12 @@ import math
 import os
 import threading
 
+from etils import epath
 import jax
 import numpy as np
 import pytest
 
-from salt_t5x import run_record, schedules
+from salt_t5x import checkpoints, run_record, schedules
 from salt_t5x import teacher as teacher_lib
 from salt_t5x import trainer as trainer_lib
 from t5x import trainer as t5x_trainer
@@ -306,23 +307,31 @@ def test_run_that_starts_later_keeps_its_place(tmp_path):
   )
 
   class Data:
+    def __init__(self):
+      self._batches = tiny.batches(2 * tiny.BATCH)
+
     def reset(self):
       raise AssertionError('reset')
 
-    def __iter__(self):
-      return tiny.batches(2 * tiny.BATCH)
+    def __next__(self):
+      return next(self._batches)
 
   trainer.train(Data(), 1, 2).result()
 
 
 def test_record(teacher_dir, tmp_path):
   tiny.make_trainer(summary_dir=str(tmp_path), **tiny.distilling(teacher_dir))
+  checkpoint = f'{teacher_dir}/checkpoint_60'
   assert run_record.read(str(tmp_path)) == run_record.RunRecord(
     vocabulary=run_record.fingerprint(tiny.vocabulary()),
     vocab_size=tiny.VOCAB_SIZE,
     kd_steps=5,
-    teacher=f'{teacher_dir}/checkpoint_60',
+    teacher=checkpoint,
+    teacher_identity=checkpoints.identity(epath.Path(checkpoint)),
+    schedule='step(0.667, 5)',
+    teacher_temperature=0.25,
   )
+  (tmp_path / 'checkpoint_0').mkdir()  # It has begun.
   with pytest.raises(ValueError, match='MODEL_DIR.*another vocabulary'):
     tiny.make_trainer(
       tiny.make_model(tiny.vocabulary(31)), summary_dir=str(tmp_path)
@@ -330,6 +339,7 @@ def test_record(teacher_dir, tmp_path):
 
 
 def test_resume_distils_from_the_teacher_it_began_with(teacher_dir, tmp_path):
+  (tmp_path / 'checkpoint_0').mkdir()
   run_record.write(
     str(tmp_path),
     run_record.RunRecord(

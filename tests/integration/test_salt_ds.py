@@ -15,10 +15,8 @@
 
 """SALT_DS from raw shards to a trained model: score, select, train."""
 
-import gc
 import importlib
 import os
-import pydoc_data.topics
 import socket
 import subprocess
 import sys
@@ -32,16 +30,15 @@ import seqio
 
 import reference
 import runs
-from salt_t5x import jsonl, local_cache, score_shards, selection
-from salt_t5x import score as score_job
+from salt_t5x import score_shards, selection
 from salt_t5x import teacher as teacher_lib
 from t5x import partitioning
 import tiny
 
 FOLDER = runs.TESTS / 'integration'
-SCORE, SALT_DS, BASELINE_EZ = (
-  str(FOLDER / f'notes_{name}.gin')
-  for name in ('score', 'salt_ds', 'baseline_ez')
+SCORE = notes_corpus.SCORE
+SALT_DS, BASELINE_EZ = (
+  str(FOLDER / f'notes_{name}.gin') for name in ('salt_ds', 'baseline_ez')
 )
 TEACHER_STEP = 20
 BATCH, KD_STEPS = 8, 3
@@ -53,20 +50,9 @@ TOLERANCE = 1e-5  # of scores, between shapes of batches and devices
 def notes(tmp_path_factory, chain):
   """The tasks' modules: Python's own documentation, cached."""
   folder = tmp_path_factory.mktemp('documentation')
-  (folder / 'train').mkdir()
-  texts = sorted(pydoc_data.topics.topics.items())
-  # One shard: Beam's workers would cut each of several by itself.
-  for name, part in [('train/00', texts[:24]), ('val', texts[24:36])]:
-    documents = [(text[:2000], key[0]) for key, text in part]
-    jsonl.write(str(folder / f'{name}.jsonl.zst'), documents)
+  notes_corpus.write_documentation(folder)
   with notes_corpus.registered(folder) as module:
-    task = seqio.TaskRegistry.get('notes_sequences')
-    local_cache.write(
-      task,
-      str(folder / 'cache'),
-      {'train': 3, 'validation': 1},
-      key=lambda e: e['id'],
-    )
+    notes_corpus.cache(folder)
     yield module
 
 
@@ -74,31 +60,13 @@ def notes(tmp_path_factory, chain):
 def teacher(notes, tmp_path_factory):
   """The model directory of a teacher, trained to twice TEACHER_STEP."""
   path = tmp_path_factory.mktemp('notes_teacher')
-  runs.train(
-    path,
-    [
-      'salt_t5x/gin/teachers/tiny.gin',
-      'salt_t5x/gin/runs/pretrain_teacher.gin',
-      'notes_data.gin',
-    ],
-    f'TRAIN_STEPS = {2 * TEACHER_STEP}',
-    f'CHECKPOINT_PERIOD = {TEACHER_STEP}',
-    f'EVAL_PERIOD = {TEACHER_STEP}',
-    'KEEP_PERIOD = None',
-  )
+  notes_corpus.train_teacher(path, TEACHER_STEP)
   return str(path)
 
 
 def score(teacher, output, *bindings):
   """Runs the job in this process; returns its records."""
-  gc.collect()
-  bindings = [
-    f'TEACHER_PATH = {teacher!r}',
-    f'SCORES_DIR = {str(output)!r}',
-    *bindings,
-  ]
-  with runs.configured([SCORE], bindings):
-    gin.get_configurable(score_job.score)()
+  notes_corpus.score(teacher, output, *bindings)
   return read(output)
 
 

@@ -27,6 +27,7 @@ import seqio
 import tensorflow as tf
 
 from t5x import _subset, gin_utils, models, partitioning, utils
+from t5x import trainer as trainer_lib
 
 __getattr__ = _subset.missing(__name__)
 
@@ -184,7 +185,13 @@ def train(
       stop = min(step + stride, total_steps)
       while step < stop:
         num_steps = min(stats_period or stride, stop - step)
-        trainer.train(train_iter, num_steps, start_step=step)
+        try:
+          trainer.train(train_iter, num_steps, start_step=step)
+        except trainer_lib.PreemptionError:
+          if period:
+            checkpoint_manager.save(trainer.train_state)
+            checkpoint_manager.wait_until_finished()
+          raise
         step += num_steps
       # Periods count from where this process began, as in t5x.
       done = step - first_step

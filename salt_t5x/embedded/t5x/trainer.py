@@ -38,6 +38,10 @@ PyTree = Any
 __getattr__ = _subset.missing(__name__)
 
 
+class PreemptionError(Exception):
+  """Training was interrupted: save the train state, and raise this on."""
+
+
 @jax.jit
 def merge_metrics(a: MetricsMap, b: MetricsMap) -> MetricsMap:
   """Merges two {name: metric} of the same names."""
