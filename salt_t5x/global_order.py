@@ -32,8 +32,10 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from typing import Any
 
+from absl import logging
 from google.protobuf import message
 import seqio
 import tensorflow as tf
@@ -43,6 +45,7 @@ from salt_t5x import json_records
 ENDLESS = tf.int64.max  # epochs
 _READ_AHEAD = 1 << 20  # bytes of each file
 _LEAST_RECORD = 16  # bytes; a TFRecord's length and checksums
+_SEARCH_SECONDS = 300  # for a damaged file
 
 
 class CachedSource(seqio.DataSource):
@@ -204,13 +207,20 @@ class CachedSource(seqio.DataSource):
       UnicodeDecodeError,  # of a message that quotes the record
     ) as e:
       raise ValueError(
-        f'The cache of {self.cached_task.name} is damaged: '
+        f'The cache {self.cached_task.cache_dir} is damaged: '
         f'{self._damage(split) or e}. Restore that file, or cache the task '
-        'anew in another folder.'
+        f'{self.cached_task.name} anew in another folder.'
       ) from e
 
   def _damage(self, split: str) -> str | None:
-    """Reads all files; tells the first that is damaged, and where."""
+    """Tells the first file that is damaged, and where, if it is soon found."""
+    logging.warning(
+      'The cache of %s is damaged. Looking for the file, for at most %d '
+      'seconds.',
+      self.cached_task.name,
+      _SEARCH_SECONDS,
+    )
+    end = time.monotonic() + _SEARCH_SECONDS
     parse = self.parser(split)
     for file in self.list_shards(split):
       index = 0
@@ -218,6 +228,8 @@ class CachedSource(seqio.DataSource):
         for record in tf.data.TFRecordDataset(file):
           parse(record)
           index += 1
+          if time.monotonic() > end:
+            return None
       except (tf.errors.OpError, UnicodeDecodeError) as e:
         return f'{file}, record {index} (from 0): {e}'
     return None

@@ -154,6 +154,13 @@ def test_records_of_something_else(cache, tmp_path):
   assert with_content(cache / FILES[2], content, read_cache) is None
 
 
+def test_the_search_for_a_damaged_file_has_an_end(cache, monkeypatch):
+  monkeypatch.setattr(global_order, '_SEARCH_SECONDS', -1)
+  path = cache / FILES[3]
+  content = path.read_bytes()[:-1]
+  assert with_content(path, content, read_cache) is None
+
+
 # --- Lines --------------------------------------------------------------------
 
 TEXTS = ['one', 'two\nlines', 'ü', '\0', ' spaced ']
