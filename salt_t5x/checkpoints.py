@@ -20,6 +20,7 @@ that is still training. Here directories are only read.
 
 from collections.abc import Iterator, Mapping
 import hashlib
+import json
 import os
 import re
 from typing import Any
@@ -140,6 +141,8 @@ def damage(checkpoint: epath.Path) -> str | None:
         return f'state/{file} has {length} bytes, of which {end} are indexed'
     # Not damaged, it names every array and its dtype.
     ocp.PyTreeCheckpointHandler(use_ocdbt=True).metadata(state)
+    for file in (state / 'array_metadatas').glob('*'):
+      json.loads(file.read_text())
   except (OSError, ValueError, KeyError, TypeError) as e:
     return f"the index of 'state' cannot be read ({e})"
   # The data iterator of each host; of its two files, one names the other.

@@ -149,12 +149,29 @@ class CachedSource(seqio.DataSource):
     )
 
   def records(self, split: str) -> tf.data.Dataset:
-    """The serialized examples of a split, once, in the global order."""
+    """The serialized examples of a split, once, in the global order.
+
+    A file that becomes shorter while it is read is an error, also where it then
+    ends with a whole record: the order would silently be another one.
+    """
     files = self.list_shards(split)
+    sizes = [tf.io.gfile.stat(file).length for file in files]
+
+    def read(file, size):
+      records = tf.data.TFRecordDataset(file, buffer_size=_READ_AHEAD)
+      # Fails if there is no last byte, which is not kept.
+      last_byte = tf.data.FixedLengthRecordDataset(
+        [file], record_bytes=1, header_bytes=tf.maximum(size - 1, 0)
+      )
+      return records.concatenate(last_byte.filter(lambda _: False))
+
     # All files at once: one after the other, each would be waited for in turn
     # where storage is remote. `deterministic` keeps the order.
-    return tf.data.Dataset.from_tensor_slices(files).interleave(
-      lambda file: tf.data.TFRecordDataset(file, buffer_size=_READ_AHEAD),
+    dataset = tf.data.Dataset.from_tensor_slices(
+      (files, tf.constant(sizes, tf.int64))
+    )
+    return dataset.interleave(
+      read,
       cycle_length=len(files),
       block_length=1,
       num_parallel_calls=tf.data.AUTOTUNE,

@@ -516,9 +516,11 @@ class SaltTrainer(t5x_trainer.Trainer):
         ) from None
       except tf.errors.OpError as e:
         raise OSError(
-          f'MIXTURE_OR_TASK_NAME: the data cannot be read any further '
-          f'({e.message}). Restore the file; the run then goes on from its '
-          'last checkpoint with the same examples.'
+          'MIXTURE_OR_TASK_NAME: the data cannot be read any further; a file '
+          'is gone, shorter than it was, or damaged, or its storage cannot be '
+          f'reached ({e.message}). Restore it and start the same command '
+          'again: the run goes on from its last checkpoint with the same '
+          'examples.'
         ) from e
       self._progress.update()
       yield batch

@@ -185,7 +185,7 @@ def test_data_that_cannot_be_read_end_the_run():
     raise tf.errors.DataLossError(None, None, 'x.tfrecord: truncated')
 
   trainer = tiny.make_trainer()
-  with pytest.raises(OSError, match='x.tfrecord.*Restore the file'):
+  with pytest.raises(OSError, match='x.tfrecord.*Restore it and start'):
     trainer.train(data(), 5, 0)
 
 

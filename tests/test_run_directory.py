@@ -1,0 +1,204 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A run's directory: damaged checkpoints, unfinished ones, and its lock."""
+
+import fcntl
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from etils import epath
+import jax
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from salt_t5x import checkpoints, run_directory
+import tiny
+
+
+@pytest.fixture(scope='module')
+def checkpoint(teacher_dir, tmp_path_factory):
+  """A checkpoint with a data iterator."""
+  folder = tmp_path_factory.mktemp('whole')
+  checkpoint = folder / 'checkpoint_60'
+  shutil.copytree(pathlib.Path(teacher_dir) / 'checkpoint_60', checkpoint)
+  return checkpoint
+
+
+@pytest.fixture(scope='module')
+def restore():
+  """Reads the parameters of a checkpoint."""
+  trainer = tiny.make_trainer(tiny.make_teacher_model())
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trainer.train_state.params
+  )
+  return lambda checkpoint: checkpoints.restore(
+    epath.Path(checkpoint),
+    shapes,
+    trainer._train_state_axes.params,
+    trainer._partitioner.mesh,
+    parameter='MODEL',
+  )
+
+
+def test_damage_to_any_file_is_found_or_does_no_harm(
+  checkpoint, restore, tmp_path
+):
+  assert checkpoints.damage(epath.Path(checkpoint)) is None
+  expected = restore(checkpoint)
+  files = [p.relative_to(checkpoint) for p in checkpoint.rglob('*')]
+  files = sorted(f for f in files if (checkpoint / f).is_file())
+  found = set()
+  for number, file in enumerate(files):
+    for kind in ('gone', 'empty', 'half'):
+      copy = tmp_path / f'{number}_{kind}' / 'checkpoint_60'
+      shutil.copytree(checkpoint, copy)
+      if kind == 'gone':
+        (copy / file).unlink()
+      else:
+        length = (copy / file).stat().st_size
+        os.truncate(copy / file, 0 if kind == 'empty' else length // 2)
+      damage = checkpoints.damage(epath.Path(copy))
+      if damage:
+        found.add(str(file))
+      else:
+        jax.tree.map(np.testing.assert_array_equal, restore(copy), expected)
+  assert {'state/manifest.ocdbt', 'state/_METADATA'} <= found
+  assert any(name.startswith('state/ocdbt.process_0/d/') for name in found)
+
+
+def test_damage_to_a_data_iterator_is_found(checkpoint, tmp_path):
+  folder = tmp_path / 'checkpoint_60'
+  shutil.copytree(checkpoint, folder)
+  (folder / 'dataset').mkdir(exist_ok=True)
+  iterator = iter(tf.data.Dataset.range(5))
+  prefix = folder / 'dataset/train_ds-000-of-001'
+  tf.train.Checkpoint(ds=iterator).write(str(prefix))
+  assert checkpoints.damage(epath.Path(folder)) is None
+  for name in (f'{prefix}.index', f'{prefix}.data-00000-of-00001'):
+    content = pathlib.Path(name).read_bytes()
+    for damaged in (None, b'', content[:-20]):
+      if damaged is None:
+        os.unlink(name)
+      else:
+        pathlib.Path(name).write_bytes(damaged)
+      assert 'dataset/train_ds' in checkpoints.damage(epath.Path(folder))
+    pathlib.Path(name).write_bytes(content)
+
+
+@pytest.fixture
+def model_dir(checkpoint, tmp_path):
+  """Checkpoints 30, 60 and 90, of which the last was not finished."""
+  folder = tmp_path / 'model'
+  for step in (30, 60):
+    shutil.copytree(checkpoint, folder / f'checkpoint_{step}')
+  (folder / 'checkpoint_90.orbax-checkpoint-tmp-1').mkdir()
+  yield folder
+  run_directory.release(str(folder))
+
+
+def cut(folder, step):
+  os.truncate(folder / f'checkpoint_{step}/state/manifest.ocdbt', 10)
+
+
+def test_a_whole_directory_is_left_as_it_is(model_dir, caplog):
+  before = sorted(os.listdir(model_dir))
+  run_directory.prepare(str(model_dir))
+  assert sorted({*os.listdir(model_dir)} - {'in_use'}) == before
+  assert 'checkpoint_90.orbax-checkpoint-tmp-1 was never finished' in (
+    caplog.text
+  )
+
+
+def test_a_damaged_checkpoint_is_set_aside(model_dir, caplog):
+  cut(model_dir, 60)
+  run_directory.prepare(str(model_dir))
+  assert list(checkpoints.finished(str(model_dir))) == [30]
+  assert (model_dir / 'damaged_checkpoint_60/state').is_dir()
+  assert 'checkpoint_60 is damaged' in caplog.text
+  # Another one of this step, later.
+  shutil.copytree(model_dir / 'checkpoint_30', model_dir / 'checkpoint_60')
+  cut(model_dir, 60)
+  run_directory.prepare(str(model_dir))
+  assert (model_dir / 'damaged_checkpoint_60.1/state').is_dir()
+
+
+def test_a_run_does_not_begin_anew_because_all_is_damaged(model_dir):
+  cut(model_dir, 30)
+  cut(model_dir, 60)
+  for _ in range(2):
+    with pytest.raises(ValueError, match='none of its checkpoints is whole'):
+      run_directory.prepare(str(model_dir))
+    assert sorted(checkpoints.finished(str(model_dir))) == [30, 60]
+
+
+def test_a_run_begins_anew_if_it_has_not_come_beyond_its_start(
+  checkpoint, tmp_path
+):
+  folder = tmp_path / 'model'
+  shutil.copytree(checkpoint, folder / 'checkpoint_0')
+  cut(folder, 0)
+  run_directory.prepare(str(folder))
+  assert not checkpoints.finished(str(folder))
+  run_directory.release(str(folder))
+
+
+_OTHER_PROCESS = """
+import fcntl, sys
+file = open(sys.argv[1], 'w')
+fcntl.flock(file, fcntl.LOCK_EX)
+file.write('process 7 on elsewhere')
+file.flush()
+print('locked', flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_directory_in_use_is_refused(tmp_path):
+  """With the owner's name, and until it ends."""
+  folder = tmp_path / 'model'
+  folder.mkdir()
+  with subprocess.Popen(
+    [sys.executable, '-c', _OTHER_PROCESS, folder / 'in_use'],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+  ) as other:
+    assert other.stdout.readline() == b'locked\n'
+    with pytest.raises(ValueError) as error:
+      run_directory.prepare(str(folder))
+    assert f'MODEL_DIR = {str(folder)!r} is in use' in str(error.value)
+    assert 'process 7 on elsewhere' in str(error.value)
+    other.kill()
+  # The lock of a process that is gone is nobody's.
+  run_directory.prepare(str(folder))
+  run_directory.prepare(str(folder))  # Its owner may.
+  assert f'process {os.getpid()} on' in (folder / 'in_use').read_text()
+  with (folder / 'in_use').open() as file, pytest.raises(BlockingIOError):
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  run_directory.release(str(folder))
+  with (folder / 'in_use').open() as file:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_identity_is_that_of_a_copy(checkpoint, tmp_path, teacher_dir):
+  copy = tmp_path / 'elsewhere'
+  shutil.copytree(checkpoint, copy)
+  identity = checkpoints.identity(epath.Path(checkpoint))
+  assert checkpoints.identity(epath.Path(copy)) == identity
+  other = epath.Path(teacher_dir) / 'checkpoint_30'
+  assert checkpoints.identity(other) != identity
