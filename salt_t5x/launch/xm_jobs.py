@@ -16,9 +16,11 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+import contextlib
 import dataclasses
 import os
 import re
+import signal
 import sys
 
 from absl import logging
@@ -147,9 +149,11 @@ class Local:
     return xm_local.Local()
 
   def stop(self, unit: xm.ExperimentUnit) -> None:
-    # XManager's own `stop` knows only of jobs elsewhere.
+    # XManager's own `stop` knows only of jobs elsewhere, and its `terminate`
+    # only of the shell that it has run the job; both are in one session.
     for handle in unit._local_execution_handles:
-      handle.terminate()
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(handle.process.pid, signal.SIGTERM)
 
   def clean_up(self, name: str) -> str:
     """How to end what may still run, as a text."""
@@ -279,5 +283,11 @@ async def run(
   Raises:
     JobError: a job failed. No other runs any more, unless the log says so.
   """
-  async with xm_local.create_experiment(title) as experiment:
-    await _Runner(experiment, where, env_vars, max_restarts, done).run(jobs)
+  try:
+    async with xm_local.create_experiment(title) as experiment:
+      await _Runner(experiment, where, env_vars, max_restarts, done).run(jobs)
+  except RuntimeError:
+    # When it is left, an experiment raises the errors of local jobs once more,
+    # of those that were started again, too.
+    if len(done) < len(jobs):
+      raise

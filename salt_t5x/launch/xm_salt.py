@@ -33,6 +33,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -211,6 +212,8 @@ def _show(
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Not understood: {argv[1:]}')
+  # As Ctrl-C does, it stops the jobs, too.
+  signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
   done = []
   try:
     checks.name('title', _TITLE.value)
