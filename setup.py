@@ -6,6 +6,7 @@ import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
 _EVALUATE = ['lm-eval==0.4.13', 'rouge-score==0.1.2']
+_LAUNCH = ['xmanager>=0.8.5']
 
 # `gin/` and `tasks/` are top-level folders of the repository and are installed
 # inside the package. `gin/` itself must hold no `__init__.py`: run from the
@@ -36,7 +37,10 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=_PACKAGES,
   package_dir=_PACKAGE_DIR,
-  package_data={'salt_t5x.few_shot': ['*.yaml']}
+  package_data={
+    'salt_t5x.few_shot': ['*.yaml'],
+    'salt_t5x.launch': ['*.sh'],
+  }
   | {f'salt_t5x.gin.{p}': ['*.gin'] for p in setuptools.find_packages('gin')},
   install_requires=[
     'absl-py',
@@ -73,12 +77,15 @@ setuptools.setup(
       'grain',
       'jaxtyping',
     ],
+    # salt_t5x/launch/xm_salt.py; the TPU VM launcher needs gcloud alone.
+    'launch': _LAUNCH,
     # Few-shot tasks and the metrics of generated text.
     'evaluate': _EVALUATE,
     # salt_t5x.estimate, and training on TPUs.
     'tpu': ['jax[tpu]>=0.10.2,<0.13'],
     'test': [
       *_EVALUATE,
+      *_LAUNCH,
       'apache-beam>=2.77',
       'google-crc32c',
       'hypothesis',

@@ -29,6 +29,7 @@ import stat
 import subprocess
 import sys
 
+import launch_docs
 import pytest
 
 from salt_t5x.launch import gce, tpu_run
@@ -156,6 +157,59 @@ def test_a_run_and_its_dry_run(cloud, capfd):
   shown, _ = capfd.readouterr()
   assert [*map(without_temporary, commands_shown(shown))] == recorded
   assert len(cloud.calls()) == count
+
+
+def documented(argv):
+  """A command as the docs have it: without where, and with names for paths."""
+  words = [
+    word
+    for word in argv
+    if not word.startswith(('--zone=', '--project=')) and word != '--quiet'
+  ]
+  return [
+    word if word.startswith('--') or ':' in word else os.path.basename(word)
+    for word in words
+  ]
+
+
+def follow_docs(example, *more):
+  """Runs an example of the docs, with flags of the launcher added."""
+  words = shlex.split(example)
+  assert words[:3] == ['python', '-m', 'salt_t5x.launch.gce']
+  words = words[3:]
+  index = words.index('--') if '--' in words else len(words)
+  return gce.main([*words[:index], *more, *words[index:]])
+
+
+@pytest.fixture
+def docs_files(cloud):
+  pathlib.Path('requirements.txt').touch()
+
+
+@pytest.mark.parametrize('example', launch_docs.examples('python -m salt_t5x'))
+def test_examples_of_the_docs(cloud, docs_files, capfd, example):
+  assert follow_docs(example, '--dry_run') == 0
+  assert commands_shown(capfd.readouterr().out)
+  assert not cloud.calls()
+
+
+def test_the_documented_sequence(cloud, docs_files, capfd):
+  example = launch_docs.examples('python -m salt_t5x.launch.gce run')[0]
+  assert follow_docs(example) == 0
+  recorded = [documented(['gcloud', *c['argv']]) for c in cloud.calls()]
+  expected = [shlex.split(line) for line in launch_docs.sequence()]
+  assert len(recorded) == len(expected)
+  for command, words in zip(recorded, expected, strict=True):
+    if words[-1].endswith(' ...'):
+      # The command line of the run is the example's own.
+      start = words[-1].removesuffix('...')
+      assert command[-1].startswith(start)
+      assert (
+        shlex.split(command[-1])[4:]
+        == shlex.split(example)[shlex.split(example).index('--') + 2 :]
+      )
+      command, words = command[:-1], words[:-1]
+    assert command == words
 
 
 def test_what_the_workers_got(cloud, capfd):

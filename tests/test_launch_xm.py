@@ -18,10 +18,12 @@ objects for Vertex AI, whose service alone is a stand-in."""
 import asyncio
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
 
+import launch_docs
 import pytest
 
 from salt_t5x import stopping
@@ -596,6 +598,38 @@ def test_the_command_on_this_machine(stand_in, home):
   assert 'All jobs have finished' in again.stdout
   log = (stand_in / 'log').read_text().splitlines()
   assert log == whole('teacher', 'student', 'student')
+
+
+@pytest.mark.parametrize('example', launch_docs.examples('xmanager launch'))
+def test_examples_of_the_docs(tmp_path, example):
+  (tmp_path / 'dist').mkdir()
+  (tmp_path / 'dist' / 'salt_t5x-0.1.0-py3-none-any.whl').touch()
+  (tmp_path / 'my_project').mkdir()
+  (tmp_path / 'salt_t5x').symlink_to(pathlib.Path(plan.__file__).parents[1])
+  programs = os.path.dirname(sys.executable)
+  shown = subprocess.run(
+    ['bash', '-c', f'{example} --dry_run'],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    env=os.environ
+    | {
+      'PATH': f'{programs}:{os.environ["PATH"]}',
+      'BASE_IMAGE': 'registry.example/python:3.11',
+      'IMAGE': 'registry.example/project/salt:1',
+      'HF_TOKEN': SECRET,
+    },
+    check=False,
+  )
+  assert shown.returncode == 0, shown.stderr
+  commands = [
+    line for line in shown.stdout.splitlines() if line.startswith('python -m ')
+  ]
+  assert commands
+  directories = re.findall(r'--gin.MODEL_DIR=(\S+)', shown.stdout)
+  assert len(set(directories)) == len(directories) > 0
+  assert SECRET not in shown.stdout + shown.stderr
+  assert ('HF_TOKEN' in shown.stdout) == ('HF_TOKEN' in example)
 
 
 @pytest.mark.parametrize(
