@@ -225,10 +225,17 @@ def check_architecture(
     parameter: the gin parameter of the model, for messages.
 
   Raises:
-    ValueError: names or shapes differ; the message lists the first ones.
+    ValueError: names or shapes differ, of which the message lists the first
+      ones; or the checkpoint is damaged.
   """
   handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-  metadata = handler.metadata(checkpoint / 'state').tree
+  try:
+    metadata = handler.metadata(checkpoint / 'state').tree
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise ValueError(
+      f'{parameter}: {checkpoint} is damaged: {damage(checkpoint) or e}. '
+      'Restore it, or name another checkpoint.'
+    ) from e
   flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
   found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
   expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
@@ -264,7 +271,7 @@ def restore(
     The parameters.
 
   Raises:
-    ValueError: the checkpoint is of another architecture.
+    ValueError: the checkpoint is of another architecture, or damaged.
   """
   check_architecture(checkpoint, shapes, parameter)
   restore_args = jax.tree.map(
@@ -278,14 +285,21 @@ def restore(
   )
   handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
   with ocp.Checkpointer(handler) as checkpointer:
-    return checkpointer.restore(
-      checkpoint / 'state',
-      args=ocp.args.PyTreeRestore(
-        item={'target': shapes},
-        restore_args={'target': restore_args},
-        partial_restore=True,
-      ),
-    )['target']
+    try:
+      return checkpointer.restore(
+        checkpoint / 'state',
+        args=ocp.args.PyTreeRestore(
+          item={'target': shapes},
+          restore_args={'target': restore_args},
+          partial_restore=True,
+        ),
+      )['target']
+    except Exception as e:
+      if (found := damage(checkpoint)) is None:
+        raise
+      raise ValueError(
+        f'{checkpoint} is damaged: {found}. Restore it, or name another one.'
+      ) from e
 
 
 def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]):

@@ -23,7 +23,11 @@ from t5x import models as t5x_models
 def kd_steps(
   schedule: schedules.Schedule | None, total_steps: int
 ) -> int | float:
-  """The schedule's n_KD; infinity for one without end."""
+  """The schedule's n_KD; infinity for one without end.
+
+  Raises:
+    ValueError: distillation would not end within the run.
+  """
   if schedule is None:
     return 0
   if schedule.kd_steps is None:
@@ -42,16 +46,23 @@ def distillation(
   teacher_temperature: float,
   top_k: int | None,
 ):
-  if not (teacher_temperature > 0 and math.isfinite(teacher_temperature)):
+  """Checks ρ and k.
+
+  Raises:
+    ValueError: one is out of range.
+  """
+  is_number = type(teacher_temperature) in (int, float)
+  if not (is_number and 0 < teacher_temperature < math.inf):
     raise ValueError(
-      f'trainer.SaltTrainer.teacher_temperature = {teacher_temperature}: ρ '
+      f'trainer.SaltTrainer.teacher_temperature = {teacher_temperature!r}: ρ '
       "is an exponent on the teacher's probabilities and must be positive "
       '(below 1 flattens; the paper uses 0.25).'
     )
   vocab_size = model.output_vocabulary.vocab_size
-  if top_k is not None and not 1 <= top_k <= vocab_size:
+  is_count = type(top_k) is int and 1 <= top_k <= vocab_size
+  if top_k is not None and not is_count:
     raise ValueError(
-      f'trainer.SaltTrainer.top_k = {top_k} is not between 1 and the '
+      f'trainer.SaltTrainer.top_k = {top_k!r} is not between 1 and the '
       f'{vocab_size} tokens of the vocabulary; None distils all of it.'
     )
 
@@ -59,6 +70,11 @@ def distillation(
 def normalizer(
   model: t5x_models.DecoderOnlyModel, num_microbatches: int | None
 ):
+  """Checks that the loss does not depend on the microbatches.
+
+  Raises:
+    ValueError: it would.
+  """
   factor = model.loss_normalizing_factor
   if isinstance(factor, (int, float, type(None))):
     return
@@ -73,7 +89,12 @@ def normalizer(
 
 
 def skipping(max_skipped_batches: int):
-  if not (isinstance(max_skipped_batches, int) and max_skipped_batches >= 0):
+  """Checks how many batches may be passed over.
+
+  Raises:
+    ValueError: it is no such number.
+  """
+  if type(max_skipped_batches) is not int or max_skipped_batches < 0:
     raise ValueError(
       f'trainer.SaltTrainer.max_skipped_batches = {max_skipped_batches!r} '
       '(MAX_SKIPPED_BATCHES) counts batches: set it to 0 to stop at the first '

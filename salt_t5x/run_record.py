@@ -23,17 +23,17 @@ else than it began with is stopped, unless that is what its user wants.
 from collections.abc import Mapping
 import dataclasses
 import hashlib
-import json
 import os
 import re
 from typing import Any
 
 from absl import logging
 from etils import epath
+from google.protobuf import message
 import seqio
 import tensorflow as tf
 
-from salt_t5x import checkpoints, whole_files
+from salt_t5x import checkpoints, json_records, whole_files
 
 _FILE = 'salt_t5x.json'
 
@@ -63,6 +63,12 @@ class RunRecord:
   teacher_temperature: float | None = None
   top_k: int | None = None
 
+  def __post_init__(self):
+    json_records.check_types(self)
+    for name in ('vocab_size', 'kd_steps', 'top_k'):
+      if (getattr(self, name) or 0) < 0:
+        raise ValueError(f'{name} = {getattr(self, name)} counts something')
+
 
 def fingerprint(vocabulary: seqio.Vocabulary) -> str:
   """Returns a string that tells vocabularies apart.
@@ -70,11 +76,27 @@ def fingerprint(vocabulary: seqio.Vocabulary) -> str:
   A SentencePiece vocabulary is known by its model's bytes and its extra ids,
   not by the file's name. Any other is known by its class and size alone, so
   two of them may differ unnoticed.
+
+  Raises:
+    ValueError: the file of a SentencePiece vocabulary cannot be read.
   """
   if isinstance(vocabulary, seqio.SentencePieceVocabulary):
-    digest = hashlib.sha256(vocabulary.sp_model).hexdigest()
+    digest = hashlib.sha256(_model_bytes(vocabulary)).hexdigest()
     return f'sentencepiece:{digest}:{vocabulary.extra_ids}'
   return f'{type(vocabulary).__name__}:{vocabulary.vocab_size}'
+
+
+def _model_bytes(vocabulary: seqio.SentencePieceVocabulary) -> bytes:
+  try:
+    return vocabulary.sp_model
+  # A missing file, an empty one, or another kind of file.
+  except (tf.errors.OpError, RuntimeError, message.DecodeError) as e:
+    raise ValueError(
+      'VOCABULARY (sentencepiece_model_file = '
+      f'{vocabulary.sentencepiece_model_file!r}) is no SentencePiece model '
+      f'({e}). Name the file that `python -m salt_t5x.vocabulary` or '
+      'SentencePiece wrote.'
+    ) from e
 
 
 def read(model_dir: str) -> RunRecord | None:
@@ -86,11 +108,9 @@ def read(model_dir: str) -> RunRecord | None:
   path = os.path.join(model_dir, _FILE)
   if not tf.io.gfile.exists(path):
     return None
-  with tf.io.gfile.GFile(path) as f:
-    text = f.read()
   try:
-    return RunRecord(**json.loads(text))
-  except (TypeError, ValueError) as e:
+    return json_records.read_record(path, RunRecord)
+  except ValueError as e:
     raise ValueError(
       f'{path} is damaged ({e}). Restore it, or delete it if the directory '
       'starts a new run.'
@@ -149,17 +169,17 @@ def refuse_changes(
     f'{name} = {now!r}, and was {before!r}'
     for name, (before, now) in changes.items()
   )
-  message = (
+  what = (
     f'MODEL_DIR = {model_dir!r} holds a run that began with another '
     f'configuration:\n  {listed}'
   )
   if not allowed:
     raise ValueError(
-      f'{message}\nResume it with what it began with, or choose another '
+      f'{what}\nResume it with what it began with, or choose another '
       'MODEL_DIR. To go on with what is new, set ALLOW_CHANGES_ON_RESUME = '
       'True.'
     )
-  logging.warning('%s\nIt goes on with what is new.', message)
+  logging.warning('%s\nIt goes on with what is new.', what)
 
 
 def begun(model_dir: str) -> bool:

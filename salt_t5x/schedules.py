@@ -47,16 +47,17 @@ class Schedule:
 
 
 def _check_weight(function: str, distillation_weight: float):
-  if not 0.0 <= distillation_weight <= 1.0:
+  is_number = type(distillation_weight) in (int, float)
+  if not (is_number and 0.0 <= distillation_weight <= 1.0):
     raise ValueError(
-      f'schedules.{function}.distillation_weight = {distillation_weight}: '
+      f'schedules.{function}.distillation_weight = {distillation_weight!r}: '
       'ω mixes two losses (eq. 4) and lies in [0, 1]; the paper uses 0.667.'
     )
 
 
 def _check_steps(function: str, **steps: int):
   for name, value in steps.items():
-    if not isinstance(value, int):
+    if type(value) is not int:
       raise ValueError(
         f'schedules.{function}.{name} = {value!r}: steps are whole numbers.'
       )

@@ -32,6 +32,7 @@ import tensorflow as tf
 from salt_t5x import (
   first_stage,
   global_order,
+  json_records,
   run_directory,
   run_record,
   whole_files,
@@ -101,14 +102,13 @@ def _compare(model_dir: str, data: dict[str, Any], allow_changes: bool) -> None:
   path = os.path.join(model_dir, _FILE)
   before = None
   if run_record.begun(model_dir) and tf.io.gfile.exists(path):
-    with tf.io.gfile.GFile(path) as f:
-      try:
-        before = json.load(f)
-      except ValueError as e:
-        raise ValueError(
-          f'{path} is damaged ({e}). Restore it, or delete it to go on '
-          'without comparing the data with what the run began with.'
-        ) from e
+    try:
+      before = json_records.read_object(path)
+    except ValueError as e:
+      raise ValueError(
+        f'{path} is damaged ({e}). Restore it, or delete it to go on without '
+        'comparing the data with what the run began with.'
+      ) from e
   # As JSON has it.
   data = json.loads(json.dumps(data))
   if before is not None:

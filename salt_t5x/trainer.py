@@ -189,7 +189,7 @@ class SaltTrainer(t5x_trainer.Trainer):
       teacher=os.fspath(self._teacher_checkpoint),
       teacher_identity=checkpoints.identity(self._teacher_checkpoint),
       schedule=self._schedule.description,
-      teacher_temperature=self._teacher_temperature,
+      teacher_temperature=float(self._teacher_temperature),
       top_k=self._top_k,
     )
 

@@ -38,6 +38,7 @@ from salt_t5x import (
   evaluation_results,
   json_records,
   prepare,
+  run_record,
   score_shards,
   selection,
 )
@@ -52,6 +53,15 @@ MANIFEST = score_shards.Manifest(
   top_k=10,
   examples=10,
   shard_size=4,
+)
+RECORD = run_record.RunRecord(
+  vocabulary='sentencepiece:1f:100',
+  vocab_size=300,
+  kd_steps=5,
+  teacher='/models/small/checkpoint_30',
+  teacher_identity='2e',
+  schedule='step(0.667, 5)',
+  teacher_temperature=0.25,
 )
 SELECTION = selection.Selection(
   kind='zero',
@@ -123,6 +133,9 @@ FORMATS = {
   ),
   'evaluation': Format(
     'A/m.json', {'options': OPTIONS, 'result': RESULT}, read_result, RESULT
+  ),
+  'run': Format(
+    'salt_t5x.json', dataclasses.asdict(RECORD), run_record.read, RECORD
   ),
   'mini-Pile': Format(
     'info.json',

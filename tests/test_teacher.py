@@ -22,6 +22,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import seqio
 
 from salt_t5x import run_record
 from salt_t5x import teacher as teacher_lib
@@ -188,3 +189,27 @@ def test_fingerprint_knows_the_vocabulary_not_its_file():
   a, b = tiny.vocabulary(), tiny.vocabulary(31)
   assert run_record.fingerprint(a) == run_record.fingerprint(tiny.vocabulary())
   assert run_record.fingerprint(a) != run_record.fingerprint(b)
+
+
+@pytest.mark.parametrize('content', [None, b'', b'no model'])
+def test_a_vocabulary_file_that_is_none_is_named(tmp_path, content):
+  path = tmp_path / 'vocabulary.model'
+  if content is not None:
+    path.write_bytes(content)
+  with pytest.raises(ValueError, match=f'VOCABULARY.*{path.name}.*no Sentence'):
+    run_record.fingerprint(seqio.SentencePieceVocabulary(str(path)))
+
+
+@pytest.mark.parametrize('file', ['_METADATA', 'manifest.ocdbt'])
+def test_a_damaged_teacher_is_named(teacher_dir, tmp_path, file):
+  shutil.copytree(teacher_dir, tmp_path / 'teacher')
+  path = tmp_path / 'teacher/checkpoint_60/state' / file
+  os.truncate(path, path.stat().st_size // 2)
+  teacher = tiny.distilling(str(tmp_path / 'teacher'))['teacher']
+  with pytest.raises(ValueError, match='checkpoint_60 is damaged'):
+    teacher_lib.load(
+      teacher,
+      teacher_lib.resolve(teacher, None),
+      next(tiny.batches()),
+      partitioning.PjitPartitioner(num_partitions=1),
+    )

@@ -33,6 +33,8 @@ def parse_gin_flags(
   gin_bindings: Sequence[str],
 ):
   """Parses files, then bindings; later ones win."""
+  if not gin_files and not gin_bindings:
+    raise ValueError('Name a configuration: --gin_file=FILE.')
   for path in gin_search_paths:
     gin.add_config_file_search_path(path)
   gin.parse_config_files_and_bindings(gin_files, gin_bindings)
