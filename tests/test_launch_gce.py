@@ -255,7 +255,7 @@ def test_secrets_are_nowhere(cloud, capfd, tmp_path):
   assert {call['stdin'] for call in cloud.calls()} == {nothing}
 
 
-@pytest.mark.parametrize('step', [CREATE, MKDIR, COPY, INSTALL, SECRETS, START])
+@pytest.mark.parametrize('step', [CREATE, COPY, INSTALL, SECRETS, START])
 def test_a_failed_step_leaves_nothing(cloud, capfd, step):
   cloud.plan(**{f'call_{step}': 'fails'})
   assert gce.main(flags()) == 1
@@ -266,6 +266,24 @@ def test_a_failed_step_leaves_nothing(cloud, capfd, step):
   _, error = capfd.readouterr()
   assert f'tpu-vm {ACTIONS[step]}' in error
   assert 'INTERNAL: this call was to fail' in error
+
+
+def test_a_vm_that_does_not_answer_yet(cloud):
+  cloud.plan(**{f'call_{MKDIR}': 'drops'})
+  assert gce.main(flags('run', '--max_restarts=0')) == 0
+  assert cloud.actions() == [
+    *ACTIONS[: MKDIR + 1],
+    'describe',
+    *ACTIONS[MKDIR:],
+  ]
+
+
+def test_a_vm_that_never_answers(cloud, monkeypatch):
+  monkeypatch.setattr(tpu_run, '_CONNECTIONS', 2)
+  cloud.plan(every_ssh='drops')
+  assert gce.main(flags()) == 1
+  assert cloud.actions().count('ssh') == 2
+  assert not cloud.vm.exists()
 
 
 @pytest.mark.parametrize('step', [CREATE, INSTALL])
@@ -434,7 +452,7 @@ def test_attach_after_a_preemption(cloud):
 def test_nothing_to_attach_to(cloud, capfd):
   assert gce.main(flags('attach')) == 1
   assert 'there is no such VM' in capfd.readouterr().err
-  cloud.plan(**{f'call_{1 + MKDIR}': 'fails'})
+  cloud.plan(**{f'call_{1 + COPY}': 'fails'})
   assert gce.main(flags('run', '--keep')) == 1
   capfd.readouterr()
   assert gce.main(flags('attach')) == 1

@@ -162,10 +162,7 @@ class TpuRun:
 
   def _install(self) -> None:
     run, vm, program = self._shell.run, self._vm, self._program
-    run(
-      vm.ssh('all', ['mkdir', '-p', '-m', '700', tpu_vm.FOLDER, tpu_vm.FILES]),
-      'Make a folder on every worker.',
-    )
+    self._make_folder()
     run(
       vm.copy(program.files, f'{tpu_vm.FILES}/'),
       'Copy what the run needs.',
@@ -174,6 +171,21 @@ class TpuRun:
     for path in (program.wheel, program.setup_script, program.requirements):
       words.append(os.path.basename(path or ''))
     run(vm.remote('all', 'install', *words), 'Install it.')
+
+  def _make_folder(self) -> None:
+    folders = [tpu_vm.FOLDER, tpu_vm.FILES]
+    for attempt in range(1, _CONNECTIONS + 1):
+      try:
+        self._shell.run(
+          self._vm.ssh('all', ['mkdir', '-p', '-m', '700', *folders]),
+          'Make a folder on every worker.',
+        )
+        break
+      except CommandError:
+        # A new VM is READY some time before it answers.
+        if attempt == _CONNECTIONS or not self._may_be_ready():
+          raise
+        self._pause()
 
   def _start(self) -> None:
     program = self._program
