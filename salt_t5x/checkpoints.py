@@ -38,6 +38,19 @@ import tensorstore
 PyTree = Any
 
 
+def multiples(period: int | None, total_steps: int) -> list[int]:
+  """The steps of a run at which it saves whatever t5x's periods.
+
+  t5x counts those from the step that a process begins with, so a run that was
+  preempted saves at other steps from then on.
+
+  Args:
+    period: steps from one to the next; None for none.
+    total_steps: of the run.
+  """
+  return list(range(period, total_steps + 1, period)) if period else []
+
+
 def finished(model_dir: str) -> dict[int, epath.Path]:
   """Lists {step: directory}, leaving out what is still being written."""
   names = ocp.path.step.standard_name_format(step_prefix='checkpoint')

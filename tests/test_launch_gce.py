@@ -99,7 +99,7 @@ def cloud(tmp_path, monkeypatch):
   gcloud.chmod(0o755)
   monkeypatch.setenv('PATH', f'{programs}:{os.environ["PATH"]}')
   monkeypatch.setenv('CLOUD', str(folder))
-  monkeypatch.setenv('HF_TOKEN', SECRET)
+  monkeypatch.setenv('DATA_TOKEN', SECRET)
   monkeypatch.setattr(tpu_run, '_PAUSE', 0)
   work = tmp_path / 'work'
   (work / 'my_project').mkdir(parents=True)
@@ -124,7 +124,7 @@ def flags(action='run', *more, command=COMMAND):
     '--wheel=dist/salt_t5x-0.1.0-py3-none-any.whl',
     *['--setup_script=setup.sh', '--requirements=more.txt'],
     *['--copy=my_project', '--env=SALT_T5X_PILE=gs://bucket/the pile'],
-    '--secret_env=HF_TOKEN',
+    '--secret_env=DATA_TOKEN',
     *more,
     *(['--', *command] if command else []),
   ]
@@ -223,7 +223,7 @@ def test_what_the_workers_got(cloud, capfd):
     assert started.startswith(f'{run}/venv/bin/python -m salt_t5x.train ')
     assert started.endswith("--gin.MODEL_DIR='gs://bucket/a folder'\n")
     environment = (home / 'environment').read_text()
-    assert f'HF_TOKEN={SECRET}\n' in environment
+    assert f'DATA_TOKEN={SECRET}\n' in environment
     assert 'SALT_T5X_PILE=gs://bucket/the pile\n' in environment
     assert 'FROM_SETUP=1\n' in environment
     assert f'PWD={run}/files\n' in environment
@@ -245,7 +245,7 @@ def test_secrets_are_nowhere(cloud, capfd, tmp_path):
     for call in cloud.calls()
     if 'secrets' in call.get('copied', {})
   ]
-  content = f'HF_TOKEN={shlex.quote(SECRET)}\n'
+  content = f'DATA_TOKEN={shlex.quote(SECRET)}\n'
   assert copied == ['0o600', hashlib.sha256(content.encode()).hexdigest()]
   # Neither here nor there is the file left.
   for path in tmp_path.rglob('*'):
@@ -502,7 +502,7 @@ def test_without_gcloud(cloud, capfd, monkeypatch):
       '--secret_env=NOT_SET: the environment variable',
     ),
     (['--secret_env=hf_abc-123'], 'name, not its value'),
-    (['--env=HF_TOKEN=1'], '--secret_env=HF_TOKEN: --env sets it, too'),
+    (['--env=DATA_TOKEN=1'], '--secret_env=DATA_TOKEN: --env sets it, too'),
     (['--env=A=' + SECRET], 'its value stands in the command line'),
   ],
 )

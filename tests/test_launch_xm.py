@@ -617,7 +617,7 @@ def test_examples_of_the_docs(tmp_path, example):
       'PATH': f'{programs}:{os.environ["PATH"]}',
       'BASE_IMAGE': 'registry.example/python:3.11',
       'IMAGE': 'registry.example/project/salt:1',
-      'HF_TOKEN': SECRET,
+      'DATA_TOKEN': SECRET,
     },
     check=False,
   )
@@ -629,7 +629,7 @@ def test_examples_of_the_docs(tmp_path, example):
   directories = re.findall(r'--gin.MODEL_DIR=(\S+)', shown.stdout)
   assert len(set(directories)) == len(directories) > 0
   assert SECRET not in shown.stdout + shown.stderr
-  assert ('HF_TOKEN' in shown.stdout) == ('HF_TOKEN' in example)
+  assert ('DATA_TOKEN' in shown.stdout) == ('DATA_TOKEN' in example)
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def train(
     runs._train()
 
 
-def _build(world: pathlib.Path):
+def build(world: pathlib.Path):
   """The corpus, the teacher, and its scores of the corpus."""
   os.makedirs(world / 'chain')
   tiny.write_task(str(world / 'chain'), 'chain')
@@ -191,7 +191,7 @@ def _build(world: pathlib.Path):
     notes.score(world / 'teacher', world / 'scores')
 
 
-def _select(world: pathlib.Path):
+def select(world: pathlib.Path):
   subprocess.run(
     [
       sys.executable,
@@ -331,8 +331,8 @@ def prepare(world: pathlib.Path) -> float:
     The seconds that this run takes.
   """
   log = world.parent / 'prepare.log'
-  call(log, _build, world)
-  call(log, _select, world)
+  call(log, build, world)
+  call(log, select, world)
   call(log, train, world, world / 'unbroken', None, 'EVAL_PERIOD = 1')
   # Now that everything lies in the compilation cache.
   start = time.monotonic()

@@ -185,6 +185,16 @@ def train(
       stop = min(step + stride, total_steps)
       while step < stop:
         num_steps = min(stats_period or stride, stop - step)
+        # Checkpoints that the period does not bring.
+        extra = [
+          c
+          for c in (save and save.checkpoint_steps) or ()
+          if step < c <= step + num_steps
+          and (c - first_step) % period
+          and c != total_steps
+        ]
+        if extra:
+          num_steps = min(extra) - step
         try:
           trainer.train(train_iter, num_steps, start_step=step)
         except trainer_lib.PreemptionError:
@@ -193,6 +203,9 @@ def train(
             checkpoint_manager.wait_until_finished()
           raise
         step += num_steps
+        if extra:
+          checkpoint_manager.save(trainer.train_state)
+          checkpoint_manager.wait_until_finished()
       # Periods count from where this process began, as in t5x.
       done = step - first_step
       last = step == total_steps

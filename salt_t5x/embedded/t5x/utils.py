@@ -46,6 +46,7 @@ class SaveCheckpointConfig:
 
   dtype: str | None = 'float32'
   period: int | None = None
+  checkpoint_steps: Sequence[int] | None = None
   keep: int | None = None
   save_dataset: bool = False
   checkpoint_manager_cls: Callable[..., Any] = (

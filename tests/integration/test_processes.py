@@ -1,0 +1,251 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Two processes on one machine train what one does, and stop together.
+
+Only where the real t5x is importable; the embedded engine has one process.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import kill_and_resume as faults
+import pytest
+
+import runs
+from salt_t5x import checkpoints, stopping
+
+pytestmark = pytest.mark.skipif(
+  not runs.REAL_T5X,
+  reason='the real t5x is not importable (see the README)',
+)
+
+# Notes the rows of each step that lie on this process's devices, by their place
+# in the global batch; then runs t5x's train binary.
+_SCRIPT = """
+import salt_t5x
+import hashlib, json, os, runpy, sys
+import jax, numpy as np
+from salt_t5x import trainer
+
+counted = trainer.SaltTrainer._counted
+def recorded(self, batch_iter):
+  step = int(self.train_state.step)
+  for batch in counted(self, batch_iter):
+    rows = {}
+    for name in sorted(batch):
+      for shard in batch[name].addressable_shards:
+        start = shard.index[0].start or 0
+        for i, row in enumerate(np.asarray(shard.data)):
+          rows.setdefault(start + i, {})[name] = row.tobytes()
+    names = {
+      i: hashlib.sha256(b''.join(row[k] for k in sorted(row))).hexdigest()[:12]
+      for i, row in rows.items()
+    }
+    with open(os.environ['CONSUMED'], 'a') as f:
+      f.write(json.dumps([step, names]) + '\\n')
+    step += 1
+    yield batch
+
+trainer.SaltTrainer._counted = recorded
+runpy.run_module('salt_t5x.train', run_name='__main__', alter_sys=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+  """The corpus of notes_task.py, cached; a teacher, its scores, a selection."""
+  folder = tmp_path_factory.mktemp('processes') / 'world'
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('SALT_T5X_TEST_CHAIN', str(folder / 'chain'))
+    faults.build(folder)
+    faults.select(folder)
+    yield folder
+
+
+class Run:
+  """A run in some processes."""
+
+  def __init__(self, world, model_dir, processes, devices, *flags):
+    """Starts it.
+
+    Args:
+      world: what it needs.
+      model_dir: of the run.
+      processes: how many.
+      devices: of each.
+      *flags: of the command.
+    """
+    self._model_dir = pathlib.Path(model_dir)
+    with socket.socket() as s:
+      s.bind(('127.0.0.1', 0))
+      port = s.getsockname()[1]
+    command = [
+      sys.executable,
+      '-c',
+      _SCRIPT,
+      f'--gin_file={faults.RECIPE}',
+      f'--gin_search_paths={runs.TESTS}/integration',
+      f'--gin.MODEL_DIR={str(model_dir)!r}',
+      f"--gin.TEACHER_PATH='{world}/teacher'",
+      f"--gin.SELECTION_PATH='{world}/selection.json'",
+      *flags,
+    ]
+    self._processes = []
+    for index in range(processes):
+      together = [
+        '--multiprocess_gpu',
+        f'--coordinator_address=127.0.0.1:{port}',
+        f'--process_count={processes}',
+        f'--process_index={index}',
+      ]
+      env = runs.environment(
+        pythonpath=[
+          runs.TESTS,
+          runs.TESTS / 'integration',
+          *runs.real_t5x_path(),
+        ],
+        SALT_T5X_TEST_NOTES=str(world),
+        CONSUMED=f'{model_dir}.{index}.jsonl',
+        XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
+      )
+      with open(f'{model_dir}.{index}.log', 'ab') as log:
+        self._processes.append(
+          subprocess.Popen(
+            command + (together if processes > 1 else []),
+            env=env,
+            stdout=log,
+            stderr=log,
+          )
+        )
+
+  def wait(self):
+    """Waits for all; returns their exit codes."""
+    return [p.wait(timeout=600) for p in self._processes]
+
+  def log(self):
+    return '\n'.join(
+      path.read_text(errors='replace')[-4000:]
+      for path in sorted(self._model_dir.parent.glob('*.log'))
+    )
+
+  def steps_begun(self):
+    path = pathlib.Path(f'{self._model_dir}.0.jsonl')
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+  def terminate(self, index):
+    self._processes[index].send_signal(signal.SIGTERM)
+
+
+def consumed(model_dir):
+  """{step: {place in the global batch: row}}, over all processes."""
+  model_dir = pathlib.Path(model_dir)
+  found = {}
+  for path in model_dir.parent.glob(f'{model_dir.name}.*.jsonl'):
+    for line in path.read_text().splitlines():
+      step, rows = json.loads(line)
+      for place, row in rows.items():
+        # Processes that share rows, and steps taken twice, agree.
+        assert found.setdefault(step, {}).setdefault(int(place), row) == row
+  return found
+
+
+@pytest.fixture(scope='module')
+def single(world, tmp_path_factory):
+  """The model directory of a run in one process."""
+  model_dir = tmp_path_factory.mktemp('single') / 'model'
+  run = Run(world, model_dir, 1, 1)
+  assert run.wait() == [0], run.log()
+  return model_dir
+
+
+def examples(model_dir):
+  """{step: the rows of its batch}; example i goes to host i mod n."""
+  return {k: sorted(v.values()) for k, v in consumed(model_dir).items()}
+
+
+def assert_same(model_dir, single):
+  assert examples(model_dir) == examples(single)
+  assert sorted(consumed(single)) == list(range(faults.STEPS))
+  assert set(map(len, consumed(single).values())) == {faults.BATCH}
+  for collection in ('train', 'training_eval/notes_ul2'):
+    mine, theirs = (runs.scalars(d, collection) for d in (model_dir, single))
+    assert mine.keys() == theirs.keys()
+    for name, points in theirs.items():
+      assert mine[name] == pytest.approx(points, rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+  'devices, partitions',
+  [
+    pytest.param(1, 1, id='each its share of the batch'),
+    pytest.param(2, 2, id='a sharded teacher, half of the batch each'),
+    pytest.param(1, 2, id='a teacher sharded over the processes'),
+  ],
+)
+def test_two_processes_train_like_one(
+  world, single, tmp_path, devices, partitions
+):
+  model_dir = tmp_path / 'model'
+  run = Run(
+    world,
+    model_dir,
+    2,
+    devices,
+    f'--gin.partitioning.PjitPartitioner.num_partitions={partitions}',
+  )
+  assert run.wait() == [0, 0], run.log()
+  assert_same(model_dir, single)
+
+
+def test_processes_stop_together_and_go_on(world, single, tmp_path):
+  """SIGTERM reaches one of them."""
+  model_dir = tmp_path / 'model'
+  run = Run(world, model_dir, 2, 1)
+  deadline = time.monotonic() + 300
+  while run.steps_begun() < 2 and time.monotonic() < deadline:
+    time.sleep(0.02)
+  run.terminate(1)
+  exits = run.wait()
+  assert exits == [stopping.EXIT_CODE] * 2, run.log()
+  step = max(checkpoints.finished(str(model_dir)))
+  assert 2 <= step < faults.STEPS
+  assert max(consumed(model_dir)) == step - 1
+  run = Run(world, model_dir, 2, 1)
+  assert run.wait() == [0, 0], run.log()
+  # Other steps are evaluated then; see the documentation.
+  shutil.rmtree(model_dir / 'training_eval')
+  shutil.copytree(single / 'training_eval', model_dir / 'training_eval')
+  assert_same(model_dir, single)
+
+
+def test_a_second_run_in_the_directory_is_refused_by_all(world, tmp_path):
+  model_dir = tmp_path / 'model'
+  first = Run(world, model_dir, 1, 1)
+  while not (model_dir / 'in_use').exists():
+    time.sleep(0.02)
+  second = Run(world, model_dir, 2, 1)
+  exits = second.wait()
+  assert 0 not in exits and stopping.EXIT_CODE not in exits
+  assert first.wait() == [0]
+  log = second.log()
+  assert 'is in use by another process' in log
+  assert os.listdir(model_dir)
