@@ -196,3 +196,40 @@ def test_equal_seeds_draw_equally_and_others_do_not(task):
     e['inputs'].tobytes() for e in read(task).as_numpy_iterator()
   ]
   assert corrupt(1) != corrupt(0)
+
+
+@pytest.mark.parametrize('how', ['gone', 'within a record', 'between records'])
+def test_a_file_that_changes_while_it_is_read_is_an_error(
+  how, tmp_path, monkeypatch
+):
+  """Not an order that is silently another one."""
+  monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+  cached = sequences_task('changing')
+  local_cache.write(
+    cached, str(tmp_path), {'train': 2, 'validation': 1}, key=lambda e: e['id']
+  )
+  before = list(seqio.get_global_cache_dirs())
+  seqio.set_global_cache_dirs([str(tmp_path)])
+  try:
+    source = seqio.TaskRegistry.get('changing_ul2').source
+    stream = source.stream('train', None).as_numpy_iterator()
+    for _ in range(COUNT):
+      next(stream)
+    [file] = tmp_path.rglob('*train.tfrecord-00001-of-00002')
+    if how == 'gone':
+      file.unlink()
+    else:
+      content = file.read_bytes()
+      records = [
+        len(r) + 16
+        for r in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+      ]
+      assert sum(records) == len(content)
+      end = sum(records[:-1]) - (5 if how == 'within a record' else 0)
+      file.write_bytes(content[:end])
+    with pytest.raises(tf.errors.OpError):
+      # The epoch after the next: some of that was read ahead.
+      for _ in range(2 * COUNT + 1):
+        next(stream)
+  finally:
+    seqio.set_global_cache_dirs(before)
