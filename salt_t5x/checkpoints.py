@@ -142,29 +142,83 @@ def damage(checkpoint: epath.Path) -> str | None:
 
   Returns:
     What is wrong; None if nothing was found.
+
+  Raises:
+    Exception: it could not be looked at (the storage does not answer, no
+      permission); whatever the file system raises.
   """
+  for look in (_damage_to_state, _damage_to_data_iterators):
+    try:
+      if found := look(checkpoint):
+        return found
+    except Exception as e:
+      if not _tells_of_damage(e):
+        raise
+      return f'what it holds cannot be read ({e})'
+  return None
+
+
+def _tells_of_damage(error: Exception) -> bool:
+  """Whether files are missing or cut, and not merely out of reach."""
+  if isinstance(error, tf.errors.OpError):
+    kinds = tf.errors
+    return isinstance(
+      error, kinds.NotFoundError | kinds.DataLossError | kinds.OutOfRangeError
+    ) or 'sstable' in str(
+      error
+    )  # An index that is cut off; its code is UNKNOWN.
+  if isinstance(error, OSError):
+    return isinstance(error, FileNotFoundError)
+  # TensorStore's errors are ValueErrors that begin with a status.
+  out_of_reach = (
+    r'(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|'
+    r'RESOURCE_EXHAUSTED|ABORTED|CANCELLED|UNKNOWN|INTERNAL)\b'
+  )
+  return isinstance(
+    error, ValueError | KeyError | TypeError | RuntimeError
+  ) and not re.match(out_of_reach, str(error))
+
+
+def _damage_to_state(checkpoint: epath.Path) -> str | None:
   state = checkpoint / 'state'
   if not state.is_dir():
     return "it has no 'state'"
-  try:
-    for file, end in _value_ends(state).items():
-      if not (state / file).exists():
-        return f'state/{file} is missing'
-      if (length := (state / file).stat().length) < end:
-        return f'state/{file} has {length} bytes, of which {end} are indexed'
-    # Not damaged, it names every array and its dtype.
-    ocp.PyTreeCheckpointHandler(use_ocdbt=True).metadata(state)
-    for file in (state / 'array_metadatas').glob('*'):
-      json.loads(file.read_text())
-  except (OSError, ValueError, KeyError, TypeError) as e:
-    return f"the index of 'state' cannot be read ({e})"
-  # The data iterator of each host; of its two files, one names the other.
+  ends = _value_ends(state) if _is_ocdbt(state) else {}
+  for file, end in ends.items():
+    if not (state / file).exists():
+      return f'state/{file} is missing'
+    if (length := (state / file).stat().length) < end:
+      return f'state/{file} has {length} bytes, of which {end} are indexed'
+  # Not damaged, it names every array and its dtype.
+  ocp.PyTreeCheckpointHandler(use_ocdbt=True).metadata(state)
+  for file in (state / 'array_metadatas').glob('*'):
+    json.loads(file.read_text())
+  return None
+
+
+def _damage_to_data_iterators(checkpoint: epath.Path) -> str | None:
+  dataset = checkpoint / 'dataset'
+  items = {}
+  if (checkpoint / '_CHECKPOINT_METADATA').exists():
+    text = (checkpoint / '_CHECKPOINT_METADATA').read_text()
+    items = json.loads(text).get('item_handlers') or {}
+  if not dataset.is_dir():
+    return "it has no 'dataset'" if 'dataset' in items else None
+  # One for each share of the input, in a folder for each of several processes.
+  # Of its two files, one names the other.
   iterators = {
     re.sub(r'\.index$|\.data-\d+-of-\d+$', '', os.fspath(path))
-    for pattern in ('*.index', '*.data-*')
-    for path in (checkpoint / 'dataset').glob(pattern)
+    for pattern in ('*.index', '*.data-*', '*/*.index', '*/*.data-*')
+    for path in dataset.glob(pattern)
   }
+  shares = [re.search(r'-(\d+)-of-(\d+)$', prefix) for prefix in iterators]
+  found = {(int(m[1]), int(m[2])) for m in shares if m}
+  for _, count in found:
+    for share in range(count):
+      if (share, count) not in found:
+        return f'the data iterator of share {share} of {count} is missing'
   for prefix in sorted(iterators):
+    name = prefix.removeprefix(f'{os.fspath(dataset)}/')
     try:
       dtypes = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
       tf.raw_ops.RestoreV2(
@@ -173,9 +227,17 @@ def damage(checkpoint: epath.Path) -> str | None:
         shape_and_slices=[''] * len(dtypes),
         dtypes=list(dtypes.values()),
       )
-    except (tf.errors.OpError, ValueError) as e:
-      return f'dataset/{os.path.basename(prefix)} cannot be read ({e})'
+    except Exception as e:
+      if not _tells_of_damage(e):
+        raise
+      return f'dataset/{name} cannot be read ({e})'
   return None
+
+
+def _is_ocdbt(state: epath.Path) -> bool:
+  """Whether all arrays lie in one store; older t5x wrote a folder for each."""
+  names = ('manifest.ocdbt', 'd', 'ocdbt.process_*')
+  return any(any(state.glob(name)) for name in names)
 
 
 def _value_ends(state: epath.Path) -> dict[str, int]:
@@ -208,10 +270,13 @@ def _locations(store, node: Mapping[str, Any]) -> Iterator[str]:
 def identity(checkpoint: epath.Path) -> str:
   """Tells one save from another, and finds a copy of it to be the same.
 
-  The store's manifest holds the time of the save and random names.
+  The store's manifest holds the time of the save and random names. Without one
+  (older t5x), saves of one model and step are not told apart.
   """
-  manifest = (checkpoint / 'state' / 'manifest.ocdbt').read_bytes()
-  return hashlib.sha256(manifest).hexdigest()[:16]
+  state = checkpoint / 'state'
+  file = 'manifest.ocdbt' if _is_ocdbt(state) else '_METADATA'
+  content = (state / file).read_bytes() if (state / file).exists() else b''
+  return hashlib.sha256(content).hexdigest()[:16]
 
 
 def step_of(checkpoint: epath.Path) -> int:

@@ -38,6 +38,10 @@ _LOCK = 'in_use'
 _locked = {}
 
 
+class _RefusedError(ValueError):
+  """With a message that says all."""
+
+
 def prepare(model_dir: str) -> None:
   """Takes the directory for this run, and sets damaged checkpoints aside.
 
@@ -47,14 +51,18 @@ def prepare(model_dir: str) -> None:
     model_dir: of a run; made if it is not there.
 
   Raises:
-    ValueError: another process trains there, or no checkpoint in it is whole.
+    ValueError: another process trains there, no checkpoint in it is whole, or
+      it cannot be read or written.
   """
   error = None
   if jax.process_index() == 0:
     try:
       _prepare(model_dir)
-    except ValueError as e:
+    except _RefusedError as e:
       error = e
+    except Exception as e:  # The other processes must hear of any.
+      error = ValueError(f'MODEL_DIR = {model_dir!r} cannot be used: {e}')
+      error.__cause__ = e
   if jax.process_count() > 1:
     failed = multihost_utils.broadcast_one_to_all(np.int32(error is not None))
     if failed and error is None:
@@ -81,7 +89,7 @@ def _prepare(model_dir: str) -> None:
   else:
     if max(damaged, default=0) > 0:
       listed = '\n  '.join(f'{path}: {why}' for path, why in damaged.values())
-      raise ValueError(
+      raise _RefusedError(
         f'MODEL_DIR = {model_dir!r}: none of its checkpoints is whole.\n  '
         f'{listed}\nRestore one of them, or begin again in another MODEL_DIR.'
       )
@@ -125,7 +133,7 @@ def _lock(model_dir: str) -> None:
     file.seek(0)
     owner = file.read().strip()
     file.close()
-    raise ValueError(
+    raise _RefusedError(
       f'MODEL_DIR = {model_dir!r} is in use by another process '
       f'({owner or "unknown"}), which would overwrite its checkpoints: stop '
       'that one first, or choose another MODEL_DIR.'

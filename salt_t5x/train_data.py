@@ -25,7 +25,6 @@ import json
 import os
 from typing import Any
 
-import jax
 import seqio
 import tensorflow as tf
 
@@ -40,6 +39,14 @@ from salt_t5x import (
 from t5x import utils
 
 _FILE = 'data.json'
+# What a saved data iterator is bound to.
+_SHAPES = {
+  'BATCH_SIZE',
+  'TASK_FEATURE_LENGTHS',
+  'USE_CACHED_TASKS',
+  'utils.DatasetConfig.pack',
+  'utils.DatasetConfig.shuffle',
+}
 
 # Of tf.data's ways to meet state outside a data set: fail.
 _FAIL = 2
@@ -82,7 +89,7 @@ def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
   """
   provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
   return {
-    'MIXTURE_OR_TASK_NAME': str(cfg.mixture_or_task_name),
+    'MIXTURE_OR_TASK_NAME': provider.name,
     'TASK_FEATURE_LENGTHS': dict(cfg.task_feature_lengths),
     'BATCH_SIZE': cfg.batch_size,
     'RANDOM_SEED': cfg.seed,
@@ -97,29 +104,37 @@ def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
   }
 
 
-def _compare(model_dir: str, data: dict[str, Any], allow_changes: bool) -> None:
-  """Compares a resumed run's data with what it began with, kept in a file."""
+def record(model_dir: str, cfg: utils.DatasetConfig) -> None:
+  """Notes a run's data in its directory, for those who resume it."""
+  whole_files.write_json(os.path.join(model_dir, _FILE), describe(cfg))
+
+
+def _compare(
+  model_dir: str, data: dict[str, Any], save_dataset: bool, allow_changes: bool
+) -> None:
+  """Compares a resumed run's data with what it began with."""
   path = os.path.join(model_dir, _FILE)
-  before = None
-  if run_record.begun(model_dir) and tf.io.gfile.exists(path):
-    try:
-      before = json_records.read_object(path)
-    except ValueError as e:
-      raise ValueError(
-        f'{path} is damaged ({e}). Restore it, or delete it to go on without '
-        'comparing the data with what the run began with.'
-      ) from e
-  # As JSON has it.
-  data = json.loads(json.dumps(data))
-  if before is not None:
-    changes = {
-      name: (before.get(name), value)
-      for name, value in data.items()
-      if before.get(name) != value
-    }
-    run_record.refuse_changes(model_dir, changes, allow_changes)
-  if data != before and jax.process_index() == 0:
-    whole_files.write_json(path, data)
+  if not (run_record.begun(model_dir) and tf.io.gfile.exists(path)):
+    return
+  try:
+    before = json_records.read_object(path)
+  except ValueError as e:
+    raise ValueError(
+      f'{path} is damaged ({e}). Restore it, or delete it to go on without '
+      'comparing the data with what the run began with.'
+    ) from e
+  changes = {
+    name: (before.get(name), value)
+    for name, value in json.loads(json.dumps(data)).items()  # As JSON has it.
+    if before.get(name) != value
+  }
+  run_record.refuse_changes(model_dir, changes, allow_changes)
+  if save_dataset and (changes.keys() & _SHAPES):
+    raise ValueError(
+      f'{", ".join(sorted(changes.keys() & _SHAPES))}: the data iterator that '
+      f'was saved in {model_dir} does not fit. Resume with what the run began '
+      'with, or begin a run in another MODEL_DIR.'
+    )
 
 
 def get_dataset(
@@ -159,7 +174,7 @@ def get_dataset(
   name = cfg.mixture_or_task_name
   if model_dir is not None:
     run_directory.prepare(model_dir)
-    _compare(model_dir, describe(cfg), allow_changes)
+    _compare(model_dir, describe(cfg), save_dataset, allow_changes)
   if selection is not None:
     # Where t5x and seqio take a name, they take what it names.
     task = selection.task(cfg)

@@ -46,10 +46,11 @@ from salt_t5x import (
   run_record,
   schedules,
   stopping,
+  train_data,
   watching,
 )
 from salt_t5x import teacher as teacher_lib
-from t5x import partitioning
+from t5x import partitioning, utils
 from t5x import train_state as train_state_lib
 from t5x import trainer as t5x_trainer
 
@@ -79,6 +80,7 @@ class SaltTrainer(t5x_trainer.Trainer):
     top_k: int | None = None,
     max_skipped_batches: int = 0,
     allow_changes: bool = False,
+    train_dataset_cfg: utils.DatasetConfig | None = None,
     weight_metrics_computer: Any = None,
   ):
     """Constructor; all that can be checked without the teacher is checked here.
@@ -103,6 +105,8 @@ class SaltTrainer(t5x_trainer.Trainer):
         until this many are passed over in all; 0 stops the run at once.
       allow_changes: whether a resumed run may distil in another way than it
         began.
+      train_dataset_cfg: the training data, for the model directory to remember
+        (`train_data.record`); None to record nothing.
       weight_metrics_computer: t5x's, for metrics of weights and updates.
 
     Raises:
@@ -151,8 +155,12 @@ class SaltTrainer(t5x_trainer.Trainer):
       if self._teacher_checkpoint is None:
         # Past n_KD a run does not know its teacher any more; its record does.
         mine = dataclasses.replace(record, kd_steps=mine.kd_steps)
-    if summary_dir and record != mine and jax.process_index() == 0:
-      run_record.write(summary_dir, mine)
+    # All is well; a start that was refused leaves nothing behind.
+    if summary_dir and jax.process_index() == 0:
+      if record != mine:
+        run_record.write(summary_dir, mine)
+      if train_dataset_cfg is not None:
+        train_data.record(summary_dir, train_dataset_cfg)
 
     super().__init__(
       model=model,
@@ -375,9 +383,13 @@ class SaltTrainer(t5x_trainer.Trainer):
         summary = super().train(self._counted(batch_iter), num_steps, start)
         watch.check()
       except watching.Stopped:
-        self._leave(watch, start)
+        try:
+          self._leave(watch, start)
+        except watching.NonFiniteError as e:
+          # Going on for one more step; the wish to stop remains.
+          self._go_back(e, copy, watch, start)
       except watching.NonFiniteError as e:
-        self._go_back(e, copy, len(watch.metrics), start)
+        self._go_back(e, copy, watch, start)
       else:
         self._flush(summary)
         return summary
@@ -397,27 +409,37 @@ class SaltTrainer(t5x_trainer.Trainer):
     """
     watch.check()
     self.train_state = watch.state
-    count = len(watch.metrics)
+    step = start + watch.count
     summary = self.train_metrics_manager.write_metrics_summary(
-      watch.merged(), start + count, count
+      watch.merged(), step, watch.count
     )
     summary.result()
-    if start + count == self._kd_steps:
+    if step == self._kd_steps:
       # The process that goes on no longer knows that there was distillation.
       self._log_end_of_distillation()
     self._flush(summary)
-    raise stopping.Preempted(
-      f'SIGTERM: stopped after step {start + count}. Start the same command '
+    message = (
+      f'SIGTERM: stopped after step {step}. If the run saves checkpoints '
+      '(CHECKPOINT_PERIOD), one of this step follows; start the same command '
       'again to go on.'
     )
+    # Of an exception that sets the exit code Python shows nothing.
+    logging.warning('%s', message)
+    raise stopping.Preempted(message)
 
-  def _go_back(self, error, copy: watching.HostCopy | None, count: int, start):
-    """Goes back to the state at `start`, `count` batches further on.
+  def _go_back(
+    self,
+    error: watching.NonFiniteError,
+    copy: watching.HostCopy | None,
+    watch: watching.Watch,
+    start: int,
+  ):
+    """Goes back to the state at `start`, past the batches that were drawn.
 
     Raises:
       watching.NonFiniteError: that would be too many batches passed over.
     """
-    self._skipped_batches += count
+    self._skipped_batches += watch.count
     if copy is None or self._skipped_batches > self._max_skipped_batches:
       raise watching.NonFiniteError(
         f'{error}. The last checkpoint in MODEL_DIR = {self._model_dir!r} is '
@@ -430,14 +452,15 @@ class SaltTrainer(t5x_trainer.Trainer):
       '%s. Going back to step %d and passing over %d batches; %d in all.',
       error,
       start,
-      count,
+      watch.count,
       self._skipped_batches,
     )
+    watch.delete_state()  # The devices may not have room for two.
     self.train_state = copy.restore()
     self.train_metrics_manager.write_scalar(
       'salt/skipped_batches', self._skipped_batches, start
     )
-    self._progress.update(-count)
+    self._progress.update(-watch.count)
 
   def _checked(self, batch_iter, step: int) -> Iterator[Batch]:
     """Before the first batch of this process: data position and teacher."""
@@ -451,7 +474,7 @@ class SaltTrainer(t5x_trainer.Trainer):
       batch_iter.reset()
     if not self._distils(step):
       return batch_iter
-    first = next(batch_iter)
+    first = self._next(batch_iter)
     self._load_teacher(first)
     self._check_teacher(first)
     return itertools.chain([first], batch_iter)
@@ -507,23 +530,31 @@ class SaltTrainer(t5x_trainer.Trainer):
         disable=None if jax.process_index() == 0 else True,
       )
     while True:
-      try:
-        batch = next(batch_iter)
-      except StopIteration:
-        raise ValueError(
-          'MIXTURE_OR_TASK_NAME: the data ended before TRAIN_STEPS = '
-          f'{self._total_steps}.'
-        ) from None
-      except tf.errors.OpError as e:
-        raise OSError(
-          'MIXTURE_OR_TASK_NAME: the data cannot be read any further; a file '
-          'is gone, shorter than it was, or damaged, or its storage cannot be '
-          f'reached ({e.message}). Restore it and start the same command '
-          'again: the run goes on from its last checkpoint with the same '
-          'examples.'
-        ) from e
+      batch = self._next(batch_iter)
       self._progress.update()
       yield batch
+
+  def _next(self, batch_iter: Iterator[Batch]) -> Batch:
+    """The next batch.
+
+    Raises:
+      ValueError: there is none.
+      OSError: it cannot be read.
+    """
+    try:
+      return next(batch_iter)
+    except StopIteration:
+      raise ValueError(
+        'MIXTURE_OR_TASK_NAME: the data ended before TRAIN_STEPS = '
+        f'{self._total_steps}.'
+      ) from None
+    except tf.errors.OpError as e:
+      raise OSError(
+        'MIXTURE_OR_TASK_NAME: the data cannot be read any further; a file is '
+        'gone, shorter than it was, or damaged, or its storage cannot be '
+        f'reached ({e.message}). Restore it and start the same command again: '
+        'the run goes on from its last checkpoint with the same examples.'
+      ) from e
 
   def close(self):
     """Ends the progress bar, t5x's metric threads, and the directory's lock."""

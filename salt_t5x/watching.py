@@ -19,6 +19,7 @@ nothing waits. It keeps the newest state, which t5x's loop publishes only at its
 end: what stops in between would otherwise be lost with the donated one.
 """
 
+import collections
 from collections.abc import Callable, Mapping
 import functools
 import math
@@ -36,6 +37,8 @@ PyTree = Any
 
 # Steps that the device may be ahead of the host's look at the loss.
 _LAG = 2
+# Steps whose metrics are kept apart before they are merged.
+_UNMERGED = 64
 # Next-token cross-entropies of student and teacher, while distillation lasts.
 _STUDENT, _TEACHER = 'salt/cross_entropy', 'salt/teacher_cross_entropy'
 
@@ -53,7 +56,7 @@ class Watch:
 
   Attributes:
     state: the train state after the last step that was taken; None before.
-    metrics: of each step.
+    count: the steps that were taken.
   """
 
   def __init__(
@@ -72,12 +75,13 @@ class Watch:
       stop: says whether to.
     """
     self.state = None
-    self.metrics = []
+    self.count = 0
+    self._unchecked = collections.deque()
+    self._unmerged = []
     self._step_fn = step_fn
     self._start_step = start_step
     self._total_steps = total_steps
     self._stop = stop
-    self._checked = 0
 
   def step(self, train_state: PyTree, batch: Mapping[str, Array]):
     """The watched step.
@@ -87,9 +91,13 @@ class Watch:
       Stopped: the run is to stop after this step.
     """
     self.state, metrics = self._step_fn(train_state, batch)
-    self.metrics.append(metrics)
-    self._check_losses(len(self.metrics) - _LAG)
-    done = self._start_step + len(self.metrics)
+    self.count += 1
+    self._unchecked.append(metrics)
+    self._unmerged.append(metrics)
+    if len(self._unmerged) == _UNMERGED:
+      self._unmerged = [self.merged()]
+    self._check_losses(_LAG)
+    done = self._start_step + self.count
     if self._stop.requested(done) and done < self._total_steps:
       raise Stopped
     return self.state, metrics
@@ -100,19 +108,19 @@ class Watch:
     Raises:
       NonFiniteError: one is not finite.
     """
-    self._check_losses(len(self.metrics))
+    self._check_losses(0)
     if self.state is not None and not _all_finite(self.state):
       raise NonFiniteError(
-        f'Step {self._start_step + len(self.metrics)}: parameters or optimizer '
+        f'Step {self._start_step + self.count}: parameters or optimizer '
         'statistics are NaN or infinite'
       )
 
-  def _check_losses(self, count: int) -> None:
-    while self._checked < count:
-      metrics = self.metrics[self._checked]
-      self._checked += 1
+  def _check_losses(self, lag: int) -> None:
+    """Looks at the losses of all steps but the last ones."""
+    while len(self._unchecked) > lag:
+      step = self._start_step + self.count - len(self._unchecked) + 1
+      metrics = self._unchecked.popleft()
       if not math.isfinite(metrics['loss'].total):
-        step = self._start_step + self._checked
         if _TEACHER in metrics and math.isfinite(metrics[_STUDENT].total):
           # The student and the batch are well.
           raise NonFiniteError(f"Step {step}: the teacher's output is NaN")
@@ -122,7 +130,13 @@ class Watch:
 
   def merged(self) -> Mapping:
     """The metrics of all steps together."""
-    return functools.reduce(t5x_trainer.merge_metrics, self.metrics)
+    return functools.reduce(t5x_trainer.merge_metrics, self._unmerged)
+
+  def delete_state(self) -> None:
+    """Frees the newest state's memory on the devices."""
+    for array in jax.tree.leaves(self.state):
+      if not array.is_deleted():
+        array.delete()
 
 
 @jax.jit

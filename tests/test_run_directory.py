@@ -101,6 +101,51 @@ def test_damage_to_a_data_iterator_is_found(checkpoint, tmp_path):
     pathlib.Path(name).write_bytes(content)
 
 
+def test_a_missing_share_of_the_data_is_found(checkpoint, tmp_path):
+  """Each of several processes saves its own, in a folder of its own."""
+  folder = tmp_path / 'checkpoint_60'
+  shutil.copytree(checkpoint, folder)
+  iterator = tf.train.Checkpoint(ds=iter(tf.data.Dataset.range(5)))
+  for share in range(2):
+    place = folder / f'dataset/process_{share}-of-2'
+    place.mkdir(parents=True)
+    iterator.write(str(place / f'train_ds-00{share}-of-002'))
+  assert checkpoints.damage(epath.Path(folder)) is None
+  [index] = (folder / 'dataset/process_0-of-2').glob('*.index')
+  os.truncate(index, 3)
+  assert 'process_0-of-2/train_ds-000' in checkpoints.damage(epath.Path(folder))
+  shutil.rmtree(folder / 'dataset/process_0-of-2')
+  assert 'share 0 of 2 is missing' in checkpoints.damage(epath.Path(folder))
+  (folder / '_CHECKPOINT_METADATA').write_text(
+    '{"item_handlers": {"dataset": "x"}}'
+  )
+  shutil.rmtree(folder / 'dataset')
+  assert "no 'dataset'" in checkpoints.damage(epath.Path(folder))
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    tf.errors.UnavailableError(None, None, '503'),
+    PermissionError('denied'),
+    ValueError('UNAVAILABLE: Error reading'),
+  ],
+)
+def test_storage_that_does_not_answer_is_no_damage(
+  model_dir, monkeypatch, error
+):
+  """A good checkpoint would be set aside for it."""
+
+  def fail(*args):
+    raise error
+
+  monkeypatch.setattr(checkpoints, '_value_ends', fail)
+  with pytest.raises(ValueError, match=r'MODEL_DIR = .* cannot be used') as e:
+    run_directory.prepare(str(model_dir))
+  assert e.value.__cause__ is error
+  assert sorted(checkpoints.finished(str(model_dir))) == [30, 60]
+
+
 @pytest.fixture
 def model_dir(checkpoint, tmp_path):
   """Checkpoints 30, 60 and 90, of which the last was not finished."""

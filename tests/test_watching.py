@@ -73,7 +73,7 @@ def test_a_teacher_that_turns_nan_is_named(teacher_dir):
   assert "Step 2: the teacher's output is NaN" in str(error.value)
 
 
-@pytest.mark.parametrize('bad', [2, 5, 7])
+@pytest.mark.parametrize('bad', [2, 5])
 def test_bad_batches_are_passed_over(teacher_dir, tmp_path, bad):
   """The run goes on from where t5x's loop began, with the data after."""
   options = tiny.distilling(teacher_dir, kd_steps=6)
@@ -157,6 +157,30 @@ def test_sigterm_publishes_the_state_after_the_step(teacher_dir, tmp_path, at):
   expected.close()
   trainer.close()
   assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_in_a_step_that_is_bad():
+  """One more step than it is asked for, from before the bad one."""
+  expected = tiny.make_trainer()
+  expected.train(tiny.batches(), 2, 0).result()
+  expected.train(tiny.batches(3 * tiny.BATCH), 1, 2).result()
+  expected.close()
+  trainer = tiny.make_trainer(max_skipped_batches=10)
+  data = tiny.batches()
+  trainer.train(data, 2, 0).result()
+
+  def bad_then_good():
+    batch = next(data)
+    batch['decoder_loss_weights'] = batch['decoder_loss_weights'] * math.nan
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield batch
+    yield from data
+
+  with pytest.raises(stopping.Preempted):
+    trainer.train(bad_then_good(), 5, 2)
+  assert int(trainer.train_state.step) == 3
+  tiny.assert_equal(trainer.train_state, expected.train_state)
+  trainer.close()
 
 
 def test_sigterm_in_the_last_step_lets_the_run_end():

@@ -257,10 +257,15 @@ def _run(
     if state == tpu_run.READY:
       run.take_up()
       run.run(is_running=True)
-    else:
+    elif state in tpu_run.GONE:
       tpu_run.delete(vm, shell)
       run.run()
-  except (CommandError, tpu_run.RunError) as e:
+    else:
+      raise tpu_run.RunError(
+        f'--name={args.name}: the VM is {state}. Say `attach` again when it is '
+        f'{tpu_run.READY}.'
+      )
+  except (CommandError, tpu_run.RunError, OSError) as e:
     print(f'Error: {e}', file=sys.stderr)
     return 1
   return 0

@@ -28,13 +28,14 @@ from salt_t5x.launch import checks, tpu_vm
 from salt_t5x.launch.shell import CommandError, Shell
 
 READY = 'READY'
+# States of a VM that does not come back by itself.
+GONE = ('PREEMPTED', 'STOPPED', 'TERMINATED')
 
 # What workers run.
 REMOTE = os.path.join(os.path.dirname(__file__), 'remote.sh')
 # What asks for the same command again: `salt_t5x.stopping.EXIT_CODE`; a worker
 # that was restarted leaves no exit code.
 _AGAIN = {str(os.EX_TEMPFAIL), 'lost'}
-# A VM that is being taken away may kill a run before its state says so.
 _KILLED = {str(128 + signal.SIGTERM), str(128 + signal.SIGKILL)}
 
 _PAUSE = 30  # seconds, before the cloud is asked again
@@ -285,7 +286,8 @@ class TpuRun:
         error = e
       if codes == {'0'}:
         return
-      if codes & _KILLED:
+      if error or codes & (_AGAIN | _KILLED):
+        # A VM that is being taken away does not say so at once.
         self._pause()
       state = self.state()
       has_vm = is_installed = state == READY

@@ -239,7 +239,8 @@ def test_processes_stop_together_and_go_on(world, single, tmp_path):
 def test_a_second_run_in_the_directory_is_refused_by_all(world, tmp_path):
   model_dir = tmp_path / 'model'
   first = Run(world, model_dir, 1, 1)
-  while not (model_dir / 'in_use').exists():
+  deadline = time.monotonic() + 300
+  while not (model_dir / 'in_use').exists() and time.monotonic() < deadline:
     time.sleep(0.02)
   second = Run(world, model_dir, 2, 1)
   exits = second.wait()

@@ -188,7 +188,7 @@ def train(
         # Checkpoints that the period does not bring.
         extra = [
           c
-          for c in (save and save.checkpoint_steps) or ()
+          for c in (period and save.checkpoint_steps) or ()
           if step < c <= step + num_steps
           and (c - first_step) % period
           and c != total_steps
