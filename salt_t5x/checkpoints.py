@@ -162,11 +162,13 @@ def _tells_of_damage(error: Exception) -> bool:
   """Whether files are missing or cut, and not merely out of reach."""
   if isinstance(error, tf.errors.OpError):
     kinds = tf.errors
-    return isinstance(
-      error, kinds.NotFoundError | kinds.DataLossError | kinds.OutOfRangeError
-    ) or 'sstable' in str(
-      error
-    )  # An index that is cut off; its code is UNKNOWN.
+    return (
+      isinstance(
+        error, kinds.NotFoundError | kinds.DataLossError | kinds.OutOfRangeError
+      )
+      # An index that is cut off; its code is UNKNOWN.
+      or 'sstable' in str(error)
+    )
   if isinstance(error, OSError):
     return isinstance(error, FileNotFoundError)
   # TensorStore's errors are ValueErrors that begin with a status.

@@ -177,9 +177,9 @@ REFUSED = {
     _build,
     'adafactor.Adafactor.global_norm_clip_threshold',
   ),
-  'utils.SaveCheckpointConfig.checkpoint_steps = [1]': (
+  'utils.SaveCheckpointConfig.keep_dataset_checkpoints = 1': (
     _build,
-    'utils.SaveCheckpointConfig.checkpoint_steps',
+    'utils.SaveCheckpointConfig.keep_dataset_checkpoints',
   ),
   'partitioning.PjitPartitioner.params_on_devices = True': (
     _build,
