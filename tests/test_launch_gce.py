@@ -414,13 +414,15 @@ def test_interrupted_and_attached(cloud, capfd, interrupt):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
+    # A session in the background, such as this one's may be, ignores SIGINT.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
   )
   for line in launcher.stdout:
     if 'python -m salt_t5x.train' in line and not line.startswith('gcloud'):
       break  # the log
   # As a terminal does; the run on the VM is in a session of its own.
   os.killpg(launcher.pid, interrupt)
-  _, error = launcher.communicate()
+  _, error = launcher.communicate(timeout=120)
   assert launcher.returncode == 130
   pid = int((cloud.vm / '0' / 'salt_t5x_run' / 'pid').read_text())
   os.kill(pid, 0)  # goes on

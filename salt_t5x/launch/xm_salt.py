@@ -213,6 +213,8 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Not understood: {argv[1:]}')
   # As Ctrl-C does, it stops the jobs, too.
+  # Where it runs in the background, SIGINT is ignored, and asyncio with it.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
   done = []
   try:
