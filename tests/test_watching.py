@@ -41,7 +41,7 @@ def poisoned(bad, **kwargs):
     yield batch
 
 
-@pytest.mark.parametrize('bad', [3, 4, 5, 9])
+@pytest.mark.parametrize('bad', [3, 5])
 def test_a_loss_that_is_nan_stops_the_run(teacher_dir, bad):
   """Within the call of `train` that meets it, so before t5x saves."""
   trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=5))
@@ -73,7 +73,7 @@ def test_a_teacher_that_turns_nan_is_named(teacher_dir):
   assert "Step 2: the teacher's output is NaN" in str(error.value)
 
 
-@pytest.mark.parametrize('bad', [2, 5])
+@pytest.mark.parametrize('bad', [5])
 def test_bad_batches_are_passed_over(teacher_dir, tmp_path, bad):
   """The run goes on from where t5x's loop began, with the data after."""
   options = tiny.distilling(teacher_dir, kd_steps=6)
@@ -138,7 +138,7 @@ def terminated(at):
     yield batch
 
 
-@pytest.mark.parametrize('at', [0, 3, 4, 5, 8])
+@pytest.mark.parametrize('at', [0, 4, 5])
 def test_sigterm_publishes_the_state_after_the_step(teacher_dir, tmp_path, at):
   before = signal.getsignal(signal.SIGTERM)
   options = tiny.distilling(teacher_dir, kd_steps=5)

@@ -26,6 +26,7 @@ All processes are forks of this one, which imports what takes long and touches
 neither JAX's devices nor TensorFlow's; so a trial takes seconds.
 """
 
+import argparse
 import collections
 import contextlib
 import dataclasses
@@ -51,7 +52,6 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
-from absl import app, flags
 import jax
 import notes
 import numpy as np
@@ -411,18 +411,19 @@ def _collect(running: dict[int, pathlib.Path], folder: pathlib.Path) -> dict:
   return result
 
 
-_TRIALS = flags.DEFINE_integer('trials', 100, 'Runs to break off.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the faults.')
-_WORKERS = flags.DEFINE_integer('workers', os.cpu_count(), 'Runs at a time.')
-_OUTPUT = flags.DEFINE_string('output', None, 'Where the tally goes, as JSON.')
-
-
-def main(argv):
-  del argv
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('--trials', type=int, default=100, help='Runs.')
+  parser.add_argument('--seed', type=int, default=0, help='Of the faults.')
+  parser.add_argument(
+    '--workers', type=int, default=os.cpu_count(), help='Runs at a time.'
+  )
+  parser.add_argument('--output', help='Where the tally goes, as JSON.')
+  args = parser.parse_args()
   folder = pathlib.Path(tempfile.mkdtemp(prefix='kill_and_resume'))
   jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
   start = time.monotonic()
-  results = run(_TRIALS.value, _SEED.value, _WORKERS.value, folder)
+  results = run(args.trials, args.seed, args.workers, folder)
   failed = [r for r in results if r['differences']]
   faults = collections.Counter(
     fault.split()[0] for r in results for fault in r['faults']
@@ -439,8 +440,8 @@ def main(argv):
     'seconds': round(time.monotonic() - start),
     'results': results,
   }
-  if _OUTPUT.value:
-    pathlib.Path(_OUTPUT.value).write_text(json.dumps(tally, indent=1) + '\n')
+  if args.output:
+    pathlib.Path(args.output).write_text(json.dumps(tally, indent=1) + '\n')
   print({k: v for k, v in tally.items() if k != 'results'})
   if failed:
     sys.exit(f'{len(failed)} of {len(results)} trials failed: see {folder}')
@@ -448,4 +449,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main()

@@ -179,7 +179,7 @@ def poisoned(bad):
   return mock.patch.object(watching.Watch, 'step', step)
 
 
-@pytest.mark.parametrize('bad', [1, KD_STEPS, 5, STEPS - 1])
+@pytest.mark.parametrize('bad', [KD_STEPS, STEPS - 1])
 def test_nan_never_reaches_a_checkpoint(unbroken, teacher_dir, tmp_path, bad):
   """A run that stopped for it goes on from the last good one."""
   model_dir = tmp_path / 'model'

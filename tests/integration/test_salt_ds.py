@@ -405,7 +405,7 @@ def test_salt_ds_trains_on_what_is_selected_and_resumes(
   # t5x logs step n under n + 1; the last 0 marks the end.
   assert [weights[step] for step in (1, 2)] == [pytest.approx(0.667)] * 2
 
-  for stopped in 1, 2, 3, 4:
+  for stopped in 2, 3:
     folder = tmp_path / f'stopped_{stopped}'
     runs.copy_up_to(stopped, tmp_path / 'a', folder)
     resumed = runs.train(folder, [SALT_DS], *bindings, identify=rows_of)
