@@ -182,6 +182,24 @@ def refuse_changes(
   logging.warning('%s\nIt goes on with what is new.', what)
 
 
+def compare(
+  model_dir: str, before: RunRecord, now: RunRecord, allow_changes: bool
+) -> None:
+  """Compares a resumed run with its record; see `changes`.
+
+  Raises:
+    ValueError: its vocabulary is another, or something else that may not
+      change.
+  """
+  if before.vocabulary != now.vocabulary:
+    raise ValueError(
+      f'MODEL_DIR = {model_dir!r} holds a run with another vocabulary '
+      f'({before.vocabulary}) than VOCABULARY ({now.vocabulary}): choose '
+      'another MODEL_DIR, or the vocabulary the run began with.'
+    )
+  refuse_changes(model_dir, changes(before, now), allow_changes)
+
+
 def begun(model_dir: str) -> bool:
   """Whether a directory holds a run that would be resumed."""
   return bool(tf.io.gfile.isdir(model_dir) and checkpoints.finished(model_dir))

@@ -34,20 +34,16 @@ from typing import Any
 
 from absl import logging
 import jax
-import tensorflow as tf
-import tqdm
 
 from salt_t5x import (
   checkpoints,
   chunked_losses,
   models,
   run_checks,
-  run_directory,
   run_record,
   schedules,
-  stopping,
   train_data,
-  watching,
+  watched_trainer,
 )
 from salt_t5x import teacher as teacher_lib
 from t5x import partitioning, utils
@@ -59,7 +55,7 @@ Batch = Mapping[str, Array]
 PyTree = Any
 
 
-class SaltTrainer(t5x_trainer.Trainer):
+class SaltTrainer(watched_trainer.WatchedTrainer):
   """Trains by eq. (4) while the schedule's ω is positive, then by eq. (1)."""
 
   def __init__(
@@ -117,7 +113,6 @@ class SaltTrainer(t5x_trainer.Trainer):
     """
     first_step = int(train_state.step)
     self._kd_steps = run_checks.kd_steps(schedule, total_steps)
-    self._total_steps = total_steps
     self._schedule = schedule
     self._teacher = teacher
     self._teacher_temperature = teacher_temperature
@@ -128,13 +123,8 @@ class SaltTrainer(t5x_trainer.Trainer):
     self._plain_step = None  # A future; see `_compile`.
     self._teacher_checkpoint = None
     self._data_is_checked = False
-    self._progress = None
-    self._model_dir = summary_dir
-    self._max_skipped_batches = max_skipped_batches
-    self._skipped_batches = 0
 
     run_checks.normalizer(model, num_microbatches)
-    run_checks.skipping(max_skipped_batches)
     if self._kd_steps > 0:
       run_checks.distillation(model, teacher_temperature, top_k)
     record = None
@@ -151,7 +141,7 @@ class SaltTrainer(t5x_trainer.Trainer):
       self._teacher_checkpoint = self._find_teacher(record, model)
     mine = self._record(model)
     if record:
-      self._compare(record, mine, allow_changes)
+      run_record.compare(summary_dir, record, mine, allow_changes)
       if self._teacher_checkpoint is None:
         # Past n_KD a run does not know its teacher any more; its record does.
         mine = dataclasses.replace(record, kd_steps=mine.kd_steps)
@@ -173,9 +163,9 @@ class SaltTrainer(t5x_trainer.Trainer):
       learning_rate_fn=learning_rate_fn,
       num_microbatches=num_microbatches,
       weight_metrics_computer=weight_metrics_computer,
+      total_steps=total_steps,
+      max_skipped_batches=max_skipped_batches,
     )
-
-    self._stop = stopping.Stop()
 
   def _find_teacher(self, record: run_record.RunRecord | None, model):
     known = (record.teacher, record.teacher_identity) if record else (None,)
@@ -199,23 +189,6 @@ class SaltTrainer(t5x_trainer.Trainer):
       schedule=self._schedule.description,
       teacher_temperature=float(self._teacher_temperature),
       top_k=self._top_k,
-    )
-
-  def _compare(
-    self,
-    before: run_record.RunRecord,
-    now: run_record.RunRecord,
-    allow_changes: bool,
-  ):
-    """Compares a resumed run with its record."""
-    if before.vocabulary != now.vocabulary:
-      raise ValueError(
-        f'MODEL_DIR = {self._model_dir!r} holds a run with another vocabulary '
-        f'({before.vocabulary}) than VOCABULARY ({now.vocabulary}): choose '
-        'another MODEL_DIR, or the vocabulary the run began with.'
-      )
-    run_record.refuse_changes(
-      self._model_dir, run_record.changes(before, now), allow_changes
     )
 
   def _distils(self, step: int) -> bool:
@@ -306,6 +279,11 @@ class SaltTrainer(t5x_trainer.Trainer):
     logging.info('Step %d: distillation ends, teacher freed.', self._kd_steps)
     self._log_end_of_distillation()
 
+  def _stopping_after(self, step: int):
+    if step == self._kd_steps:
+      # The process that goes on no longer knows that there was distillation.
+      self._log_end_of_distillation()
+
   def _log_end_of_distillation(self):
     self.train_metrics_manager.write_scalar(
       'salt/distillation_weight', 0.0, self._kd_steps
@@ -366,102 +344,6 @@ class SaltTrainer(t5x_trainer.Trainer):
     )
     return step(train_state, batch, self._teacher_params)
 
-  def _train_watched(self, step_fn, batch_iter, num_steps: int, start: int):
-    """Trains within one stage by t5x's loop, which saves what this returns.
-
-    Its result is therefore looked at before: a state that is not finite never
-    overwrites a checkpoint.
-    """
-    copy = None
-    if self._max_skipped_batches:
-      copy = watching.HostCopy(self.train_state)
-    unwatched = self._compiled_train_step
-    while True:
-      watch = watching.Watch(step_fn, start, self._total_steps, self._stop)
-      self._compiled_train_step = watch.step
-      try:
-        summary = super().train(self._counted(batch_iter), num_steps, start)
-        watch.check()
-      except watching.Stopped:
-        try:
-          self._leave(watch, start)
-        except watching.NonFiniteError as e:
-          # Going on for one more step; the wish to stop remains.
-          self._go_back(e, copy, watch, start)
-      except watching.NonFiniteError as e:
-        self._go_back(e, copy, watch, start)
-      else:
-        self._flush(summary)
-        return summary
-      finally:
-        self._compiled_train_step = unwatched
-
-  def _flush(self, summary):
-    """Puts on disk what a checkpoint of this step must not be ahead of."""
-    summary.result()
-    self.train_metrics_manager.summary_writer.flush()
-
-  def _leave(self, watch: watching.Watch, start: int):
-    """Publishes the newest state for t5x to save.
-
-    Raises:
-      stopping.Preempted: always, for t5x to act on.
-    """
-    watch.check()
-    self.train_state = watch.state
-    step = start + watch.count
-    summary = self.train_metrics_manager.write_metrics_summary(
-      watch.merged(), step, watch.count
-    )
-    summary.result()
-    if step == self._kd_steps:
-      # The process that goes on no longer knows that there was distillation.
-      self._log_end_of_distillation()
-    self._flush(summary)
-    message = (
-      f'SIGTERM: stopped after step {step}. If the run saves checkpoints '
-      '(CHECKPOINT_PERIOD), one of this step follows; start the same command '
-      'again to go on.'
-    )
-    # Of an exception that sets the exit code Python shows nothing.
-    logging.warning('%s', message)
-    raise stopping.Preempted(message)
-
-  def _go_back(
-    self,
-    error: watching.NonFiniteError,
-    copy: watching.HostCopy | None,
-    watch: watching.Watch,
-    start: int,
-  ):
-    """Goes back to the state at `start`, past the batches that were drawn.
-
-    Raises:
-      watching.NonFiniteError: that would be too many batches passed over.
-    """
-    self._skipped_batches += watch.count
-    if copy is None or self._skipped_batches > self._max_skipped_batches:
-      raise watching.NonFiniteError(
-        f'{error}. The last checkpoint in MODEL_DIR = {self._model_dir!r} is '
-        'from before that. Look at the batches and the learning rate '
-        '(PEAK_LEARNING_RATE, WARMUP_STEPS) there; to pass over such batches, '
-        f'set MAX_SKIPPED_BATCHES = {self._max_skipped_batches} to at least '
-        f'{self._skipped_batches} (STATS_PERIOD are passed over at a time).'
-      ) from error
-    logging.error(
-      '%s. Going back to step %d and passing over %d batches; %d in all.',
-      error,
-      start,
-      watch.count,
-      self._skipped_batches,
-    )
-    watch.delete_state()  # The devices may not have room for two.
-    self.train_state = copy.restore()
-    self.train_metrics_manager.write_scalar(
-      'salt/skipped_batches', self._skipped_batches, start
-    )
-    self._progress.update(-watch.count)
-
   def _checked(self, batch_iter, step: int) -> Iterator[Batch]:
     """Before the first batch of this process: data position and teacher."""
     if self._data_is_checked:
@@ -519,50 +401,6 @@ class SaltTrainer(t5x_trainer.Trainer):
       cross_entropy,
       math.log(vocab_size),
     )
-
-  def _counted(self, batch_iter: Iterator[Batch]) -> Iterator[Batch]:
-    """Advances a progress bar with the batches; on a terminal only."""
-    if self._progress is None:
-      self._progress = tqdm.tqdm(
-        total=self._total_steps,
-        initial=int(self.train_state.step),
-        unit='step',
-        disable=None if jax.process_index() == 0 else True,
-      )
-    while True:
-      batch = self._next(batch_iter)
-      self._progress.update()
-      yield batch
-
-  def _next(self, batch_iter: Iterator[Batch]) -> Batch:
-    """The next batch.
-
-    Raises:
-      ValueError: there is none.
-      OSError: it cannot be read.
-    """
-    try:
-      return next(batch_iter)
-    except StopIteration:
-      raise ValueError(
-        'MIXTURE_OR_TASK_NAME: the data ended before TRAIN_STEPS = '
-        f'{self._total_steps}.'
-      ) from None
-    except tf.errors.OpError as e:
-      raise OSError(
-        'MIXTURE_OR_TASK_NAME: the data cannot be read any further; a file is '
-        'gone, shorter than it was, or damaged, or its storage cannot be '
-        f'reached ({e.message}). Restore it and start the same command again: '
-        'the run goes on from its last checkpoint with the same examples.'
-      ) from e
-
-  def close(self):
-    """Ends the progress bar, t5x's metric threads, and the directory's lock."""
-    if self._progress is not None:
-      self._progress.close()
-    self._stop.close()
-    super().close()
-    run_directory.release(self._model_dir)
 
 
 def _compile(lowered) -> tuple[Any, float]:

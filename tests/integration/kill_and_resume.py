@@ -229,15 +229,26 @@ def _consumed(model_dir: pathlib.Path) -> dict[int, set[tuple]]:
   return found
 
 
-def differences(model_dir: pathlib.Path, unbroken: pathlib.Path) -> list[str]:
-  """How a run is not what it would have been."""
+def differences(
+  model_dir: pathlib.Path, unbroken: pathlib.Path, was_complete: bool = False
+) -> list[str]:
+  """How a run is not what it would have been.
+
+  Args:
+    model_dir: of the run.
+    unbroken: of the run that nothing happened to.
+    was_complete: whether it was killed with its last checkpoint saved. t5x does
+      not evaluate then any more.
+  """
   mine, theirs = _logged(model_dir), _logged(unbroken)
   # The unbroken run evaluates after every step; t5x counts the steps to the
   # next evaluation from the start of a process, so runs differ in when they do.
   theirs = {
     key: value
     for key, value in theirs.items()
-    if key in mine or not key[0].startswith('training_eval') or key[2] == STEPS
+    if key in mine
+    or not key[0].startswith('training_eval')
+    or (key[2] == STEPS and not was_complete)
   }
   found = []
   for name, a, b in [
@@ -274,8 +285,8 @@ def differences(model_dir: pathlib.Path, unbroken: pathlib.Path) -> list[str]:
   return found
 
 
-def _compare(model_dir: pathlib.Path, unbroken: pathlib.Path):
-  if found := differences(model_dir, unbroken):
+def _compare(model_dir: pathlib.Path, unbroken: pathlib.Path, *was_complete):
+  if found := differences(model_dir, unbroken, *was_complete):
     print('\n'.join(found))
     sys.exit(1)
 
@@ -351,6 +362,7 @@ def trial(world: pathlib.Path, model_dir: pathlib.Path, faults: list[Fault]):
   log = model_dir.with_suffix('.log')
   exits = []
   for fault in [*faults, None]:
+    was_complete = STEPS in checkpoints.finished(str(model_dir))
     exits.append(wait(fork(log, train, world, model_dir, fault)))
     saved = exits[-1] == stopping.EXIT_CODE
     killed = exits[-1] in (-signal.SIGKILL, -signal.SIGTERM)
@@ -359,7 +371,9 @@ def trial(world: pathlib.Path, model_dir: pathlib.Path, faults: list[Fault]):
   found = []
   if exits[-1]:
     found = [f'exit {exits[-1]}: {log.read_text()[-3000:]}']
-  elif code := wait(fork(log, _compare, model_dir, world / 'unbroken')):
+  elif code := wait(
+    fork(log, _compare, model_dir, world / 'unbroken', was_complete)
+  ):
     found = [f'compare: {code}: {log.read_text()[-3000:]}']
   return {
     'faults': [str(f) for f in faults],
