@@ -76,7 +76,7 @@ def assert_equal(found, expected, rtol=1e-5, atol=1e-5):
     np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
   inputs(),
   st.integers(1, 11),

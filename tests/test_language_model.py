@@ -182,7 +182,7 @@ def test_devices_change_nothing():
     'test_language_model.on_devices',
     # t5x gives all of a CPU's devices to the model axis.
     engine_name='embedded',
-    XLA_FLAGS='--xla_force_host_platform_device_count=8',
+    XLA_FLAGS='--xla_force_host_platform_device_count=4',
   )
   np.testing.assert_allclose(likelihoods, expected, rtol=1e-5, atol=1e-4)
   assert continuations == compiled.continuations([x for x, _ in pairs], 6)

@@ -403,7 +403,9 @@ def test_a_connection_that_always_breaks(cloud, monkeypatch):
 @pytest.mark.parametrize('interrupt', [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_and_attached(cloud, capfd, interrupt):
   (cloud.folder / 'wait').touch()
-  program = [sys.executable, '-m', 'salt_t5x.launch.gce', *flags()]
+  # A session in the background, as this one may be, ignores SIGINT.
+  program = ['env', '--default-signal=INT', sys.executable]
+  program += ['-m', 'salt_t5x.launch.gce', *flags()]
   environment = os.environ | {
     'PYTHONPATH': str(pathlib.Path(gce.__file__).parents[2])
   }
@@ -414,8 +416,6 @@ def test_interrupted_and_attached(cloud, capfd, interrupt):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
-    # A session in the background, such as this one's may be, ignores SIGINT.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
   )
   for line in launcher.stdout:
     if 'python -m salt_t5x.train' in line and not line.startswith('gcloud'):

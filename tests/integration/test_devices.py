@@ -87,7 +87,6 @@ def train_fully_sharded(teacher_dir, num_partitions):
 CASES = [
   ('embedded', 1, [1], [1]),
   ('embedded', 2, [1, 2], [1, 2]),
-  ('embedded', 4, [1, 2], [1, 2]),
   ('embedded', 8, [1, 2], [1, 2]),
 ]
 if runs.REAL_T5X:

@@ -339,7 +339,7 @@ def test_two_processes_score_as_one(notes, teacher, scores, tmp_path):
     assert code and 'top_k is 10 there and 5 here' in error, error[-5000:]
 
 
-@pytest.mark.parametrize('devices, partitions', [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize('devices, partitions', [(1, 1), (2, 2)])
 def test_devices_hardly_matter(
   notes, teacher, scores, tmp_path, devices, partitions
 ):
@@ -405,7 +405,7 @@ def test_salt_ds_trains_on_what_is_selected_and_resumes(
   # t5x logs step n under n + 1; the last 0 marks the end.
   assert [weights[step] for step in (1, 2)] == [pytest.approx(0.667)] * 2
 
-  for stopped in 2, 3:
+  for stopped in (3,):  # More in test_kill_and_resume.
     folder = tmp_path / f'stopped_{stopped}'
     runs.copy_up_to(stopped, tmp_path / 'a', folder)
     resumed = runs.train(folder, [SALT_DS], *bindings, identify=rows_of)
