@@ -18,7 +18,7 @@ That one removes temporary directories, among them the save in progress of a run
 that is still training. Here directories are only read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import hashlib
 import json
 import os
@@ -206,15 +206,8 @@ def _damage_to_data_iterators(checkpoint: epath.Path) -> str | None:
     items = json.loads(text).get('item_handlers') or {}
   if not dataset.is_dir():
     return "it has no 'dataset'" if 'dataset' in items else None
-  # One for each share of the input, in a folder for each of several processes.
-  # Of its two files, one names the other.
-  iterators = {
-    re.sub(r'\.index$|\.data-\d+-of-\d+$', '', os.fspath(path))
-    for pattern in ('*.index', '*.data-*', '*/*.index', '*/*.data-*')
-    for path in dataset.glob(pattern)
-  }
-  shares = [re.search(r'-(\d+)-of-(\d+)$', prefix) for prefix in iterators]
-  found = {(int(m[1]), int(m[2])) for m in shares if m}
+  iterators = _data_iterators(checkpoint)
+  found = _shares(iterators)
   for _, count in found:
     for share in range(count):
       if (share, count) not in found:
@@ -234,6 +227,30 @@ def _damage_to_data_iterators(checkpoint: epath.Path) -> str | None:
         raise
       return f'dataset/{name} cannot be read ({e})'
   return None
+
+
+def _data_iterators(checkpoint: epath.Path) -> set[str]:
+  """The prefixes of the files of saved data iterators.
+
+  One for each share of the input, in a folder for each of several processes. Of
+  its two files, one names the other.
+  """
+  return {
+    re.sub(r'\.index$|\.data-\d+-of-\d+$', '', os.fspath(path))
+    for pattern in ('*.index', '*.data-*', '*/*.index', '*/*.data-*')
+    for path in (checkpoint / 'dataset').glob(pattern)
+  }
+
+
+def _shares(iterators: Iterable[str]) -> set[tuple[int, int]]:
+  """The (share, number of shares) in the names of data iterators."""
+  shares = [re.search(r'-(\d+)-of-(\d+)$', prefix) for prefix in iterators]
+  return {(int(m[1]), int(m[2])) for m in shares if m}
+
+
+def data_shares(checkpoint: epath.Path) -> int | None:
+  """Among how many processes the data were shared; None if none were saved."""
+  return max((n for _, n in _shares(_data_iterators(checkpoint))), default=None)
 
 
 def _is_ocdbt(state: epath.Path) -> bool:

@@ -29,6 +29,7 @@ import seqio
 import tensorflow as tf
 
 from salt_t5x import (
+  checkpoints,
   first_stage,
   global_order,
   json_records,
@@ -137,6 +138,21 @@ def _compare(
     )
 
 
+def _check_shares(model_dir: str, num_shards: int) -> None:
+  """Looks for the data iterators of as many processes as there are."""
+  finished = checkpoints.finished(model_dir)
+  before = (
+    checkpoints.data_shares(finished[max(finished)]) if finished else None
+  )
+  if before not in (None, num_shards):
+    raise ValueError(
+      f'MODEL_DIR = {model_dir!r} was trained by processes that read '
+      f'{before} shares of the data, and would go on with {num_shards}, which '
+      'its saved data iterators do not fit. Resume it with as many processes '
+      'as before.'
+    )
+
+
 def get_dataset(
   cfg: utils.DatasetConfig,
   shard_id: int,
@@ -169,12 +185,15 @@ def get_dataset(
 
   Raises:
     ValueError: the iterator is to be saved, and cannot be; the selection or
-      the data do not belong to this run; or its directory is in use.
+      the data do not belong to this run, or not to as many processes; or its
+      directory is in use.
   """
   name = cfg.mixture_or_task_name
   if model_dir is not None:
     run_directory.prepare(model_dir)
     _compare(model_dir, describe(cfg), save_dataset, allow_changes)
+    if save_dataset:
+      _check_shares(model_dir, num_shards)
   if selection is not None:
     # Where t5x and seqio take a name, they take what it names.
     task = selection.task(cfg)

@@ -525,6 +525,7 @@ def test_refused(cloud, capfd, more, message):
   [
     ([], 'There is nothing to run'),
     (['x', '--gin.MODEL_DIR="/tmp/run"'], 'is deleted with it'),
+    (['x', '--gin_bindings=MODEL_DIR = "/tmp/run"'], 'is deleted with it'),
     (['x', "--gin.SCORES_DIR = 'scores'"], 'is deleted with it'),
     (['x', f'--gin.TOKEN={SECRET}'], 'its value stands in the command line'),
   ],

@@ -112,6 +112,19 @@ def test_a_cache_that_was_cut_is_other_data(cache, tmp_path):
   begin(model_dir, config())
 
 
+def test_data_of_other_processes_are_refused(cache, tmp_path):
+  del cache
+  model_dir = tmp_path / 'model'
+  begin(model_dir, config())
+  dataset = model_dir / 'checkpoint_3' / 'dataset'
+  for share in range(2):
+    (dataset / f'process_{share}').mkdir(parents=True)
+    name = f'train_ds-00{share}-of-002'
+    (dataset / f'process_{share}' / f'{name}.index').touch()
+  with pytest.raises(ValueError, match='read 2 shares .* go on with 1'):
+    begin(model_dir, config())
+
+
 def test_a_damaged_record_is_named(cache, tmp_path):
   del cache
   model_dir = tmp_path / 'model'

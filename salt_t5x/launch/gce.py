@@ -168,7 +168,9 @@ def _program(
     )
   for word in command:
     # What a VM's disk holds is deleted with the VM.
-    match = re.fullmatch(r'--gin\.(MODEL_DIR|SCORES_DIR) *= *(.*)', word)
+    match = re.fullmatch(
+      r'--(?:gin\.|gin_bindings=)(MODEL_DIR|SCORES_DIR)\s*=\s*(.*)', word
+    )
     if match and '://' not in match[2] and not args.keep:
       raise checks.FlagError(
         f'{word}: this folder is on the VM, and is deleted with it. Name one '

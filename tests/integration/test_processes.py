@@ -18,6 +18,7 @@ Only where the real t5x is importable; the embedded engine has one process.
 """
 
 import json
+import math
 import pathlib
 import shutil
 import signal
@@ -38,12 +39,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 # Notes the rows of each step that lie on this process's devices, by their place
-# in the global batch; then runs t5x's train binary.
+# in the global batch; makes the parameters of one step NaN, once, if told to;
+# then runs t5x's train binary.
 _SCRIPT = """
 import salt_t5x
 import hashlib, json, os, runpy, sys
 import jax, numpy as np
-from salt_t5x import trainer
+from salt_t5x import trainer, watching
 
 counted = trainer.SaltTrainer._counted
 def recorded(self, batch_iter):
@@ -65,6 +67,17 @@ def recorded(self, batch_iter):
     yield batch
 
 trainer.SaltTrainer._counted = recorded
+
+step_fn, bad = watching.Watch.step, [int(os.environ.get('BAD_STEP', -1))]
+def poisoned(self, train_state, batch):
+  if int(train_state.step) in bad:
+    bad.clear()
+    state = train_state.state_dict()
+    params = jax.tree.map(lambda x: x * np.nan, state['target'])
+    train_state = train_state.restore_state({**state, 'target': params})
+  return step_fn(self, train_state, batch)
+
+watching.Watch.step = poisoned
 runpy.run_module('salt_t5x.train', run_name='__main__', alter_sys=True)
 """
 
@@ -83,7 +96,7 @@ def world(tmp_path_factory):
 class Run:
   """A run in some processes."""
 
-  def __init__(self, world, model_dir, processes, devices, *flags):
+  def __init__(self, world, model_dir, processes, devices, *flags, bad_step=-1):
     """Starts it.
 
     Args:
@@ -92,6 +105,7 @@ class Run:
       processes: how many.
       devices: of each.
       *flags: of the command.
+      bad_step: the step whose parameters are NaN.
     """
     self._model_dir = pathlib.Path(model_dir)
     with socket.socket() as s:
@@ -124,6 +138,7 @@ class Run:
         ],
         SALT_T5X_TEST_NOTES=str(world),
         CONSUMED=f'{model_dir}.{index}.jsonl',
+        BAD_STEP=str(bad_step),
         XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
       )
       with open(f'{model_dir}.{index}.log', 'ab') as log:
@@ -234,6 +249,39 @@ def test_processes_stop_together_and_go_on(world, single, tmp_path):
   shutil.rmtree(model_dir / 'training_eval')
   shutil.copytree(single / 'training_eval', model_dir / 'training_eval')
   assert_same(model_dir, single)
+
+
+def test_processes_go_back_together_from_nan(world, single, tmp_path):
+  """The parameters are sharded over them."""
+  model_dir = tmp_path / 'model'
+  bad = 4
+  flags = [
+    '--gin.partitioning.PjitPartitioner.num_partitions=2',
+    # Steps are logged one by one, so one batch is passed over.
+    '--gin.MAX_SKIPPED_BATCHES=1',
+  ]
+  run = Run(world, model_dir, 2, 1, *flags, bad_step=bad)
+  assert run.wait() == [0, 0], run.log()
+  mine, theirs = (runs.scalars(d, 'train')['loss'] for d in (model_dir, single))
+  assert sorted(mine) == sorted(theirs)
+  for step, loss in theirs.items():
+    # t5x logs step n under n + 1.
+    assert math.isfinite(mine[step])
+    assert (mine[step] == pytest.approx(loss, rel=1e-5)) == (step <= bad), step
+  assert runs.scalars(model_dir, 'train')['salt/skipped_batches'] == {bad: 1}
+  run = Run(world, tmp_path / 'stops', 2, 1, flags[0], bad_step=bad)
+  assert 0 not in run.wait()
+  assert f'Step {bad + 1}: the loss is nan' in run.log()
+  assert max(checkpoints.finished(str(tmp_path / 'stops'))) == 3
+
+
+def test_other_numbers_of_processes_are_refused(world, single, tmp_path):
+  model_dir = tmp_path / 'model'
+  shutil.copytree(single, model_dir)
+  shutil.rmtree(model_dir / f'checkpoint_{faults.STEPS}')
+  run = Run(world, model_dir, 2, 1)
+  assert 0 not in run.wait()
+  assert 'read 1 shares of the data, and would go on with 2' in run.log()
 
 
 def test_a_second_run_in_the_directory_is_refused_by_all(world, tmp_path):
