@@ -15,9 +15,9 @@ $(VENV)/installed: setup.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-# Trains a teacher and four students on real text and compares them.
+# Trains a teacher and four students on real text and compares them; ends in $(WORK_DIR)/report.html.
 salt: install
-	$(VENV)/bin/python -m salt_t5x.compare --work_dir=$(WORK_DIR)
+	$(VENV)/bin/python -m salt_t5x.study --work_dir=$(WORK_DIR)
 
 # Measures them on held-out text and on real benchmarks.
 evaluate: RUNS = $(WORK_DIR)/seed_0

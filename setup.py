@@ -49,6 +49,7 @@ setuptools.setup(
     'flax>=0.12.8,<0.13',
     'gin-config>=0.5.0',
     'jax>=0.10.2,<0.13',
+    'markdown',
     'matplotlib',
     'numpy',
     'optax>=0.2.8',
@@ -58,6 +59,7 @@ setuptools.setup(
     # be installed together.
     'protobuf>=6,<7',
     'sentencepiece>=0.2.0,<0.2.3',
+    'scipy',
     'seqio>=0.0.20',
     'tensorboard',  # clu's metric writer imports it
     'tensorflow>=2.21,<2.22',

@@ -17,6 +17,7 @@
 
 from collections.abc import Sequence
 import math
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def read(
 def measure(
   model: language_model.LanguageModel,
   sequences: Sequence[tuple[str, Sequence[int]]],
-) -> dict[str, dict[str, float]]:
+) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
   """Judges every token of the sequences, given those before it.
 
   Args:
@@ -89,9 +90,11 @@ def measure(
     sequences: (domain, tokens) of each, at most T tokens.
 
   Returns:
-    {domain, or `ALL`: {'accuracy': share of tokens that are the likeliest,
+    ({domain, or `ALL`: {'accuracy': share of tokens that are the likeliest,
     'log_perplexity': nats a token, 'accuracy_error' and 'log_perplexity_error':
-    their standard errors over sequences (NaN for one), 'tokens': how many}}.
+    their standard errors over sequences (NaN for one), 'tokens': how many}},
+    [{'doc_id': number, 'domain', 'score': accuracy, 'confidence': the
+    sequence's log-likelihood, nats}]).
   """
   found = model.judge([([], x) for _, x in sequences], 'Held-out text')
   domains = [domain for domain, _ in sequences]
@@ -100,9 +103,18 @@ def measure(
     for domain in sorted(set(domains))
     if domain
   }
+  documents = [
+    {
+      'doc_id': i,
+      'domain': domain,
+      'score': judgement.hits / judgement.tokens,
+      'confidence': judgement.log_likelihood,
+    }
+    for i, (domain, judgement) in enumerate(zip(domains, found, strict=True))
+  ]
   return {
     name: _measure([found[i] for i in rows]) for name, rows in groups.items()
-  }
+  }, documents
 
 
 def _measure(

@@ -85,7 +85,7 @@ def of_held_out(
       'examples': len(sequences),
       'data': source.fingerprint(cfg.split),
     },
-    run=lambda model, _: (held_out.measure(model, sequences), []),
+    run=lambda model, _: held_out.measure(model, sequences),
   )
 
 

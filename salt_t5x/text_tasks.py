@@ -101,8 +101,60 @@ def register(
   cached = sequences_task(
     name, split_to_filepattern, vocabulary, sequence_length
   )
-  for task in (documents_task(name, split_to_filepattern), cached):
-    seqio.TaskRegistry.add_provider(task.name, task)
+  documents = documents_task(name, split_to_filepattern)
+  seqio.TaskRegistry.add_provider(documents.name, documents)
+  _register_views(name, cached, sequence_length, mode_tokens, seed)
+
+
+def cached_task(
+  name: str, vocabulary: seqio.Vocabulary, splits: Sequence[str]
+) -> seqio.Task:
+  """Makes `{name}_sequences` of sequences that lie in a cache alone."""
+
+  def read(split, shuffle_files, seed=None):
+    raise ValueError(f'{name}_sequences has nothing but its cache.')
+
+  return seqio.Task(
+    f'{name}_sequences',
+    source=seqio.FunctionDataSource(read, splits),
+    preprocessors=[seqio.CacheDatasetPlaceholder(required=True)],
+    output_features={
+      'targets': seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
+    },
+  )
+
+
+def register_cached(
+  name: str,
+  vocabulary: seqio.Vocabulary,
+  sequence_length: int,
+  splits: Sequence[str] = ('train', 'validation'),
+  mode_tokens: bool = False,
+  seed: int = 0,
+) -> None:
+  """`register` for sequences without documents, e.g. of `salt_t5x.sample`.
+
+  Args:
+    name: the tasks' common prefix.
+    vocabulary: with extra ids for UL2's sentinels.
+    sequence_length: T.
+    splits: of the cache.
+    mode_tokens: as in `preprocessors.ul2`.
+    seed: of all that UL2 draws.
+  """
+  cached = cached_task(name, vocabulary, splits)
+  _register_views(name, cached, sequence_length, mode_tokens, seed)
+
+
+def _register_views(
+  name: str,
+  cached: seqio.Task,
+  sequence_length: int,
+  mode_tokens: bool,
+  seed: int,
+) -> None:
+  """Registers `cached` and what reads its cache."""
+  seqio.TaskRegistry.add_provider(cached.name, cached)
   targets = cached.output_features['targets']
   rates = {'ul2': preprocessors.RATES} | {
     denoiser: [float(denoiser == other) for other in preprocessors.DENOISERS]

@@ -51,6 +51,7 @@ class WholeBatches:
         f'batch_size = {batch_size!r} (BATCH_SIZE) is not a multiple of the '
         f'{devices} devices that share a batch.'
       )
+    self._batch_size = batch_size
     self.spec = partitioner.data_partition_spec
     # A cache's worth of logits on CPUs; enough to be busy with on others.
     self.chunk = devices * (128 if jax.default_backend() == 'cpu' else 1024)
@@ -61,3 +62,8 @@ class WholeBatches:
     return jax.make_array_from_callback(
       array.shape, self._sharding, array.__getitem__
     )
+
+  def put_some(self, array: np.ndarray) -> jax.Array:
+    """`put` for at most B rows; the last one fills the batch up."""
+    spare = self._batch_size - len(array)
+    return self.put(np.concatenate([array, np.repeat(array[-1:], spare, 0)]))

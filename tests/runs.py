@@ -32,7 +32,7 @@ from unittest import mock
 
 import gin
 
-from salt_t5x import engine, report
+from salt_t5x import curves, engine
 from salt_t5x import trainer as trainer_lib
 from t5x import train as t5x_train
 import tiny
@@ -80,7 +80,7 @@ class Run(NamedTuple):
 
 def scalars(model_dir, collection='train'):
   """Reads a run's metrics back: {metric: {step: value}}, without timings."""
-  found = report.read_scalars(os.path.join(model_dir, collection))
+  found = curves.read_scalars(os.path.join(model_dir, collection))
   return {k: dict(v) for k, v in found.items() if not k.startswith('timing/')}
 
 

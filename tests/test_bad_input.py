@@ -33,9 +33,9 @@ import pytest
 
 from salt_t5x import (
   benchmark_data,
-  compare,
   difficulty,
   evaluation_results,
+  jobs,
   json_records,
   prepare,
   run_record,
@@ -85,6 +85,7 @@ OPTIONS = {'checkpoint': '/a', 'length': 8}
 RESULT = {'all': {'accuracy': 0.5, 'tokens': 7}}
 BUILD = {'package': {'name': 'p'}, 'tasks': {}}
 ARGUMENTS = {'sequence_length': 128, 'megabytes': 30.0}
+JOB = {'options': ['RANDOM_SEED=0'], 'gin_files': 'a1b2'}
 
 
 def read_result(folder):
@@ -93,11 +94,10 @@ def read_result(folder):
 
 
 def read_options(folder):
-  run = compare.Run('teacher', '0', folder, [])
-  os.makedirs(run.folder, exist_ok=True)
+  job = jobs.Job('teacher', folder, [], JOB)
   try:
-    return run.is_done()
-  except compare.RunError as e:
+    return job.is_done()
+  except jobs.JobError as e:
     raise ValueError(str(e)) from e
 
 
@@ -149,12 +149,7 @@ FORMATS = {
     lambda folder: benchmark_data._is_finished(folder, BUILD, []),
     True,
   ),
-  'comparison': Format(
-    'seed_0/teacher/options.json',
-    compare.Run('teacher', '0', '', [])._options,
-    read_options,
-    False,
-  ),
+  'job': Format('options.json', JOB, read_options, False),
 }
 
 

@@ -364,9 +364,9 @@ def test_metrics_reach_tensorboard(teacher_dir, tmp_path):
   )
   tiny.summaries(trainer, 3)
   trainer.close()
-  from salt_t5x import report  # pylint: disable=g-import-not-at-top
+  from salt_t5x import curves
 
-  scalars = report.read_scalars(os.path.join(tmp_path, 'train'))
+  scalars = curves.read_scalars(os.path.join(tmp_path, 'train'))
   assert [s for s, _ in scalars['loss']] == [1, 2, 3]
   weights = dict(scalars['salt/distillation_weight'])
   assert weights[2] == 0.0 and weights[1] == pytest.approx(0.667)

@@ -26,7 +26,7 @@ import pytest
 import tensorflow as tf
 
 import runs
-from salt_t5x import report, stopping, watching
+from salt_t5x import curves, stopping, watching
 from t5x import trainer as t5x_trainer
 import tiny
 
@@ -226,10 +226,10 @@ def test_events_that_were_half_written_are_left_out(tmp_path):
   for step in range(3):
     trainer.train(data, 1, step).result()
   trainer.close()
-  expected = report.read_scalars(str(tmp_path / 'train'))
+  expected = curves.read_scalars(str(tmp_path / 'train'))
   [path] = (tmp_path / 'train').glob('events.*')
   os.truncate(path, path.stat().st_size - 5)
-  found = report.read_scalars(str(tmp_path / 'train'))
+  found = curves.read_scalars(str(tmp_path / 'train'))
   missing = [
     (name, point)
     for name, points in expected.items()

@@ -60,7 +60,7 @@ import tensorflow as tf
 import tqdm
 
 import runs
-from salt_t5x import checkpoints, engine, report, stopping
+from salt_t5x import checkpoints, curves, engine, stopping
 from salt_t5x import trainer as trainer_lib
 import tiny
 
@@ -210,7 +210,7 @@ def _logged(model_dir: pathlib.Path) -> dict[tuple, set[float]]:
   """{(collection, metric, step): all values that were logged}."""
   found = collections.defaultdict(set)
   for path in sorted(model_dir.rglob('events.out.tfevents.*')):
-    for event in report.events(str(path)):
+    for event in curves.events(str(path)):
       for value in event.summary.value:
         is_scalar = value.metadata.plugin_data.plugin_name == 'scalars'
         if is_scalar and not value.tag.startswith('timing/'):

@@ -1,0 +1,217 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Completions drawn from a language model, and what they cost another one.
+
+`draw` continues sequences; `token_losses` gives the loss of each token by its
+parts, so that ℓ^ω of eq. (4) is known for every ω. Both are pure functions.
+
+A draw depends on the seed, the sequence, the prefix and the number of the
+completion alone: batches and devices do not matter.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from salt_t5x import losses, models, scoring
+from salt_t5x.analysis import divergences
+from t5x import models as t5x_models
+
+Array = jax.Array
+PyTree = Any
+
+
+def only_tokens(logits: Array, vocab_size: int) -> Array:
+  """Takes padding (0) and rows that are no tokens out of a distribution."""
+  rows = jnp.arange(logits.shape[-1])
+  return jnp.where((rows > 0) & (rows < vocab_size), logits, -jnp.inf)
+
+
+def draw(
+  model: t5x_models.DecoderOnlyModel,
+  params: PyTree,
+  tokens: Array,
+  lengths: Array,
+  names: Array,
+  *,
+  seed: int,
+) -> Array:
+  """Continues x_1 ... x_s to T tokens, each drawn from P(·|x_<t).
+
+  End-of-sequence tokens are tokens like others: what follows them begins
+  another document, as in the training data.
+
+  Args:
+    model: draws; its module follows t5x's decoding contract (`decode` with the
+      collection `cache`), which reads causally.
+    params: its parameters.
+    tokens: [B, T] int; what lies behind the prefix has no effect.
+    lengths: [B] int, s from 0 to T.
+    names: [B, n] int, what tells a draw from others.
+    seed: of all draws.
+
+  Returns:
+    [B, T] int32, the completed sequences.
+  """
+  vocab_size = model.output_vocabulary.vocab_size
+  length = tokens.shape[1]
+
+  def apply(cache, inputs):
+    return model.module.apply(
+      {'params': params, **cache},
+      inputs,
+      inputs,
+      enable_dropout=False,
+      decode=True,
+      max_decode_length=length,
+      mutable=['cache'],
+    )
+
+  keys = jnp.broadcast_to(jax.random.key(seed), tokens.shape[:1])
+  for i in range(names.shape[1]):
+    keys = jax.vmap(jax.random.fold_in)(keys, names[:, i])
+
+  def step(carry, position):
+    cache, previous = carry
+    logits, cache = apply(cache, previous[:, None])
+    drawn = jax.vmap(jax.random.categorical)(
+      jax.vmap(jax.random.fold_in, (0, None))(keys, position),
+      only_tokens(logits[:, 0].astype(jnp.float32), vocab_size),
+    )
+    given = jax.lax.dynamic_index_in_dim(tokens, position, 1, keepdims=False)
+    token = jnp.where(position < lengths, given, drawn).astype(jnp.int32)
+    return (cache, token), token
+
+  # The first call makes an empty cache.
+  _, cache = apply({}, jnp.zeros(tokens.shape, jnp.int32))
+  start = cache, jnp.zeros(tokens.shape[:1], jnp.int32)
+  _, drawn = jax.lax.scan(step, start, jnp.arange(length))
+  return jnp.swapaxes(drawn, 0, 1)
+
+
+def _by_position(function, batch: int, chunk: int, *arrays: Array):
+  """Maps over positions, `chunk` tokens at a time: [B, T, ...] to [T, ...]."""
+  arrays = [jnp.swapaxes(x, 0, 1) for x in arrays]
+  positions = min(max(chunk // batch, 1), arrays[0].shape[0])
+  return jax.lax.map(lambda x: function(*x), arrays, batch_size=positions)
+
+
+def _hidden_and_embedding(model, params, tokens):
+  # Without a prefix, which some models would read in both directions.
+  hidden, embedding = models.hidden_and_embedding(
+    model, params, scoring.features_of(tokens)
+  )
+  if embedding is not None:
+    embedding = embedding.astype(hidden.dtype)  # Once, not in every chunk.
+  return hidden, embedding
+
+
+def _logits(hidden: Array, embedding: Array | None) -> Array:
+  return losses.logits(hidden[None], embedding)[0]  # [B, D] to [B, V]
+
+
+def token_losses(
+  student: tuple[t5x_models.DecoderOnlyModel, PyTree],
+  teacher: tuple[t5x_models.DecoderOnlyModel, PyTree],
+  tokens: Array,
+  *,
+  teacher_temperature: float,
+  chunk: int,
+) -> tuple[Array, Array]:
+  """The parts of ℓ^ω: ℓ^ω = (1 - ω) · the first + ω · the second, eq. (4).
+
+  Args:
+    student: θ, (model, parameters).
+    teacher: ζ.
+    tokens: [B, T] int, without padding.
+    teacher_temperature: ρ.
+    chunk: tokens whose logits exist at once.
+
+  Returns:
+    ([B, T] of eq. (1), [B, T] of eq. (3)), nats, float32. A sequence's loss is
+    the mean over its tokens.
+  """
+  vocab_size = student[0].output_vocabulary.vocab_size
+  ours, our_embedding = _hidden_and_embedding(*student, tokens)
+  theirs, their_embedding = _hidden_and_embedding(*teacher, tokens)
+
+  def at_position(ours, theirs, targets):
+    sums = lambda ours, theirs, targets: losses.distillation_loss(
+      ours[None, None],
+      our_embedding,
+      theirs[None, None],
+      their_embedding,
+      targets[None, None],
+      distillation_weight=0.0,
+      teacher_temperature=teacher_temperature,
+      vocab_size=vocab_size,
+    )
+    found = jax.vmap(sums)(ours, theirs, targets)
+    return found.cross_entropy, found.distillation.cross_entropy
+
+  parts = _by_position(
+    at_position, tokens.shape[0], chunk, ours, theirs, tokens
+  )
+  return tuple(jnp.swapaxes(x, 0, 1) for x in parts)
+
+
+def token_divergences(
+  student: tuple[t5x_models.DecoderOnlyModel, PyTree],
+  teacher: tuple[t5x_models.DecoderOnlyModel, PyTree],
+  oracle: tuple[t5x_models.DecoderOnlyModel, PyTree],
+  tokens: Array,
+  *,
+  teacher_temperature: float,
+  chunk: int,
+) -> dict[str, Array]:
+  """What `divergences` says of each token of real text.
+
+  Args:
+    student: θ, (model, parameters).
+    teacher: ζ.
+    oracle: stands for D.
+    tokens: [B, T] int, without padding.
+    teacher_temperature: ρ.
+    chunk: tokens whose logits exist at once.
+
+  Returns:
+    {'total_variation', 'log_likelihood_variance', 'largest_loss' (of all v at
+    that place, nats): [B, T] float32}.
+  """
+  vocab_size = student[0].output_vocabulary.vocab_size
+  hidden, embeddings = zip(
+    *(_hidden_and_embedding(*x, tokens) for x in (student, teacher, oracle)),
+    strict=True,
+  )
+
+  def at_position(*hidden):
+    student, teacher, oracle = (
+      _logits(x, e)[:, :vocab_size]
+      for x, e in zip(hidden, embeddings, strict=True)
+    )
+    oracle = only_tokens(oracle, vocab_size)  # What `draw` draws from.
+    return {
+      'total_variation': divergences.total_variation(
+        teacher, oracle, teacher_temperature
+      ),
+      'log_likelihood_variance': divergences.log_likelihood_variance(
+        student, oracle
+      ),
+      'largest_loss': -jnp.min(jax.nn.log_softmax(student), axis=-1),
+    }
+
+  found = _by_position(at_position, tokens.shape[0], chunk, *hidden)
+  return {name: jnp.swapaxes(x, 0, 1) for name, x in found.items()}

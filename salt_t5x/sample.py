@@ -1,0 +1,238 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Sequence-level distillation (eq. 14): `python -m salt_t5x.sample`.
+
+Draws sequences from the teacher and writes them as a cache. Next-token
+prediction on them is eq. (14) with its sum over sequences replaced by a sample:
+the loss is the mean of -log P_θ(x̃) over x̃ drawn from P_ζ. With prompts, the
+beginning of each sequence is real text and the teacher writes the rest.
+
+`salt_t5x.tasks.samples` has the tasks over the cache: train a student on
+`samples_ul2` or `samples_causal` with `runs/baseline.gin`. A job that was
+stopped goes on when it is started again.
+"""
+
+from collections.abc import Mapping
+import os
+
+import gin
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+import seqio
+import tensorflow as tf
+import tqdm
+
+from salt_t5x import (
+  held_out,
+  job,
+  json_records,
+  local_cache,
+  scoring,
+  text_tasks,
+  whole_files,
+)
+from salt_t5x import teacher as teacher_lib
+from salt_t5x.analysis import draws
+from t5x import partitioning
+
+NAME = 'samples'
+_SPLITS = ('train', 'validation')
+
+
+def sample(
+  teacher: teacher_lib.Teacher,
+  partitioner: partitioning.BasePartitioner,
+  output_dir: str,
+  task_feature_lengths: Mapping[str, int],
+  batch_size: int,
+  examples: int,
+  held_out_examples: int = 256,
+  prompt_task: str | None = None,
+  prompt_length: int = 0,
+  seed: int = 0,
+) -> str:
+  """Draws sequences and caches them.
+
+  Args:
+    teacher: draws.
+    partitioner: shards it and the batch.
+    output_dir: gets `cache`, `vocabulary.model` and `info.json`.
+    task_feature_lengths: {'targets': T}.
+    batch_size: sequences that are drawn together.
+    examples: of the training split; n_KD · B to distil for n_KD steps.
+    held_out_examples: of the validation split.
+    prompt_task: a task over a cache of sequences, whose beginnings are kept;
+      None draws sequences from their first token on.
+    prompt_length: how many tokens of each.
+    seed: of the draws.
+
+  Returns:
+    What was done, in a sentence.
+
+  Raises:
+    ValueError: the teacher, the lengths or the prompts do not fit, or the
+      folder holds other samples.
+  """
+  length = job.check_lengths(task_feature_lengths)['targets']
+  counts = dict(zip(_SPLITS, (examples, held_out_examples), strict=True))
+  for name, count in counts.items():
+    if type(count) is not int or count < 1:
+      raise ValueError(
+        f'sample.sample: {count!r} sequences of the {name} split (EXAMPLES, '
+        'HELD_OUT_EXAMPLES): at least 1.'
+      )
+  if not 0 <= prompt_length < length or bool(prompt_length) != bool(
+    prompt_task
+  ):
+    raise ValueError(
+      f'sample.sample.prompt_length (PROMPT_LENGTH) = {prompt_length} and '
+      f'prompt_task (PROMPT_TASK) = {prompt_task!r}: set both, with a length '
+      f'below T = {length}, or 0 and None.'
+    )
+  vocabulary = teacher.model.output_vocabulary
+  if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    raise ValueError(f'VOCABULARY is {vocabulary}: SentencePiece is needed.')
+  checkpoint = teacher_lib.resolve(teacher, recorded=None)
+  teacher_lib.check_vocabulary(teacher.path, vocabulary)
+  info = {
+    'teacher': os.fspath(checkpoint),
+    'dtype': teacher.dtype,
+    'sequence_length': length,
+    'extra_ids': vocabulary.extra_ids,
+    'examples': counts,
+    'prompt_task': prompt_task,
+    'prompt_length': prompt_length,
+    'batch_size': batch_size,
+    'seed': seed,
+  }
+  parameter = f'sample.sample.output_dir (OUTPUT_DIR) = {output_dir!r}'
+  whole_files.make_folder(output_dir, parameter)
+  _begin(output_dir, info, parameter)
+  features = jax.eval_shape(
+    scoring.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
+  )
+  params, axes = teacher_lib.load(teacher, checkpoint, features, partitioner)
+  drawer = draws.Drawer(
+    teacher.model, params, axes, partitioner, batch_size, seed
+  )
+  drawn = {}
+  with tqdm.tqdm(
+    total=sum(map(drawer.batches, counts.values())),
+    unit='batch',
+    disable=None if jax.process_index() == 0 else True,
+  ) as progress:
+    for number, (split, count) in enumerate(counts.items()):
+      tokens = np.zeros((count, length), np.int32)
+      if prompt_task:
+        tokens[:, :prompt_length] = _prompts(
+          prompt_task, split, count, prompt_length
+        )
+      rows = np.arange(count)
+      drawn[split] = drawer.draw(
+        tokens,
+        np.full(count, prompt_length),
+        np.stack([np.full(count, number), rows], axis=1),
+        os.path.join(output_dir, 'drawn', split),
+        progress,
+      )
+  if jax.process_index() == 0:
+    _write(output_dir, drawn, vocabulary)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('sampled')
+  return (
+    f'{counts["train"]} and {counts["validation"]} sequences of {length} '
+    f'tokens, drawn from {checkpoint}, are in {output_dir}.\n'
+    f'Next: SALT_T5X_SAMPLES={output_dir}, import salt_t5x.tasks.samples in a '
+    "gin file, and train with MIXTURE_OR_TASK_NAME = 'samples_ul2'."
+  )
+
+
+def _begin(output_dir: str, info: Mapping, parameter: str) -> None:
+  """Notes what is drawn; refuses a folder with something else."""
+  path = os.path.join(output_dir, 'info.json')
+  if tf.io.gfile.exists(path):
+    there = json_records.read_object(path)
+    if differences := [k for k, v in info.items() if there.get(k) != v]:
+      raise ValueError(
+        f'{parameter} holds other samples ({", ".join(differences)} differ): '
+        'choose another folder.'
+      )
+  elif jax.process_index() == 0:
+    whole_files.write_json(path, info)
+
+
+def _prompts(task: str, split: str, count: int, length: int) -> np.ndarray:
+  """[count, length]: beginnings of sequences, from the first on, in turn."""
+  whole = [
+    tokens[:length]
+    for _, tokens in held_out.read(task, split, None)
+    if len(tokens) >= length
+  ]
+  if not whole:
+    raise ValueError(
+      f'sample.sample.prompt_length (PROMPT_LENGTH) = {length}: no sequence of '
+      f'{task} ({split}) is as long.'
+    )
+  return np.take(np.stack(whole), np.arange(count), axis=0, mode='wrap')
+
+
+def _write(
+  output_dir: str,
+  drawn: Mapping[str, np.ndarray],
+  vocabulary: seqio.SentencePieceVocabulary,
+) -> None:
+  """Writes the cache of `samples_sequences`."""
+
+  def read(split, shuffle_files, seed=None):
+    del shuffle_files, seed
+    count = len(drawn[split])
+    return tf.data.Dataset.from_tensor_slices(
+      {
+        'targets': drawn[split],
+        'id': np.arange(count, dtype=np.int64),
+        'domain': np.full(count, NAME.encode()),
+      }
+    )
+
+  # Not `vocabulary.sp_model`, to which the extra ids are added.
+  with tf.io.gfile.GFile(vocabulary.sentencepiece_model_file, 'rb') as f:
+    model = f.read()
+  whole_files.write_whole(os.path.join(output_dir, 'vocabulary.model'), model)
+  task = text_tasks.cached_task(NAME, vocabulary, list(drawn))
+  source = seqio.FunctionDataSource(read, list(drawn))
+  local_cache.write(
+    seqio.Task(
+      task.name,
+      source=source,
+      preprocessors=[seqio.CacheDatasetPlaceholder()],
+      output_features=task.output_features,
+    ),
+    os.path.join(output_dir, 'cache'),
+    {'train': 4, 'validation': 1},
+    key=lambda example: example['id'],
+  )
+
+
+def main() -> None:
+  done = gin.get_configurable(sample)()
+  if jax.process_index() == 0:
+    print(done)
+
+
+if __name__ == '__main__':
+  from salt_t5x import sample as module
+
+  job.start(module.main)

@@ -1,0 +1,327 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From the curves of a study's runs to its table, its plot and its JSON.
+
+Means and standard errors are over seeds. Variants with the same seed begin with
+the same weights and read the same data, so that differences from the reference
+are taken seed by seed.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import io
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')  # Files only; there may be no screen.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from salt_t5x import curves as curves_lib
+from salt_t5x import difficulty, errors_of_means, studies
+
+# {variant: for each seed, curves of 'accuracy' and 'log_perplexity'}
+OfVariants = Mapping[str, Sequence[curves_lib.Curves]]
+
+# Those that have a colour of their own in all figures.
+_COLORS = {
+  'SLM': 'tab:gray',
+  'BASELINE': 'tab:blue',
+  'RKD': 'tab:green',
+  'SALT': 'tab:red',
+  'SALT_DS': 'tab:orange',
+  'BASELINE_EZ': 'tab:purple',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Values:
+  """A number for each seed."""
+
+  of_seeds: Sequence[float]
+
+  def text(self, digits: int) -> str:
+    return errors_of_means.with_error(
+      float(np.mean(self.of_seeds)),
+      errors_of_means.standard_error(self.of_seeds),
+      digits,
+    )
+
+
+def summarize(
+  study: studies.Study,
+  of_variants: OfVariants,
+  steps: Sequence[int],
+  costs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+  """Reduces held-out curves to the numbers of a table.
+
+  Args:
+    study: whose variants they are.
+    of_variants: {label: curves of each seed}, in the table's order.
+    steps: of the columns; a variant whose run is shorter shows its last.
+    costs: what `costs.measure` found, for the reference and others.
+
+  Returns:
+    A JSON-able dict. 'rows' has, for each variant and step, accuracy in percent
+    and log-perplexity in nats, lists over the seeds. 'passes' has, for each
+    variant, the share of the reference's steps after which it stays at or below
+    the reference's final log-perplexity, or null, for each seed.
+  """
+  reference = of_variants[study.reference]
+  last = reference[0]['log_perplexity'][-1][0]
+  rows, passes = [], {}
+  for label, of_seeds in of_variants.items():
+    length = of_seeds[0]['log_perplexity'][-1][0]
+    # A teacher's run has other steps, and only its end counts.
+    for step in steps if length == last else [length]:
+      at = lambda tag, step=step, of_seeds=of_seeds: [
+        dict(curves[tag])[step] for curves in of_seeds
+      ]
+      rows.append(
+        {
+          'variant': label,
+          'step': step,
+          'accuracy': [100 * a for a in at('accuracy')],
+          'log_perplexity': at('log_perplexity'),
+        }
+      )
+    if label != study.reference and length == last:
+      passes[label] = [
+        _share(mine, theirs, last)
+        for mine, theirs in zip(of_seeds, reference, strict=True)
+      ]
+  return {
+    'title': study.title,
+    'about': study.about,
+    'reference': study.reference,
+    'seeds': len(reference),
+    'total_steps': last,
+    'rows': rows,
+    'passes': passes,
+    'costs': costs,
+  }
+
+
+def _share(mine, theirs, last: int) -> float | None:
+  limit = theirs['log_perplexity'][-1][1]
+  step = curves_lib.first_step_below(mine['log_perplexity'], limit)
+  return None if step is None else step / last
+
+
+def markdown(results: Mapping[str, Any], best_of: bool = False) -> str:
+  """Formats what `summarize` returns as a table and sentences."""
+  reference, last = results['reference'], results['total_steps']
+  at = {(r['variant'], r['step']): r for r in results['rows']}
+  lines = [
+    f'| model | step | accuracy, % | log-perplexity | less than {reference} |',
+    '|---|---|---|---|---|',
+  ]
+  for row in results['rows']:
+    theirs = at.get((reference, row['step']))
+    difference = ''
+    if theirs is not None and row['variant'] != reference:
+      gains = np.subtract(theirs['log_perplexity'], row['log_perplexity'])
+      difference = _Values(gains.tolist()).text(3)
+    lines.append(
+      f'| {row["variant"]} | {row["step"]} '
+      f'| {_Values(row["accuracy"]).text(2)} '
+      f'| {_Values(row["log_perplexity"]).text(3)} | {difference} |'
+    )
+  lines.append('')
+  if results['seeds'] > 1:
+    lines.append(
+      f'Mean ± standard error over {results["seeds"]} seeds; differences are '
+      f'taken seed by seed.'
+    )
+  else:
+    lines.append('One seed; what others would give is not known.')
+  if best_of:
+    final = [r for r in results['rows'] if r['step'] == last]
+    best = min(final, key=lambda r: np.mean(r['log_perplexity']))
+    lines.append(f'The least final log-perplexity has {best["variant"]}.')
+  lines += ['', *_passes(results), '']
+  if results['costs']:
+    lines += ['', *_costs(results)]
+  return '\n'.join(lines) + '\n'
+
+
+def _passes(results: Mapping[str, Any]) -> list[str]:
+  reference, lines = results['reference'], []
+  for label, shares in results['passes'].items():
+    found = [100 * x for x in shares if x is not None]
+    if found:
+      some = (
+        ''
+        if len(found) == len(shares)
+        else (f' with {len(found)} of {len(shares)} seeds')
+      )
+      lines.append(
+        f"- {label} reaches {reference}'s final log-perplexity after "
+        f'{_Values(found).text(0)}% of the steps{some}.'
+      )
+    else:
+      lines.append(
+        f"- {label} does not reach {reference}'s final log-perplexity."
+      )
+  return lines
+
+
+def _costs(results: Mapping[str, Any]) -> list[str]:
+  costs, lines = results['costs'], []
+  lines.append(
+    f'A KD step takes {_Values(costs["ratio"]).text(2)} plain steps, and a '
+    f"step of the teacher's training {_Values(costs['teacher_step']).text(2)} "
+    '(medians of the runs themselves). Time to reach '
+    f"{results['reference']}'s final log-perplexity, as a share of its own, "
+    'App. J:\n'
+  )
+  lines += [
+    '| model | time saved | with the whole training of the teacher | shared by '
+    f'{costs["students"]} students |',
+    '|---|---|---|---|',
+  ]
+  for label, savings in costs['savings'].items():
+    cells = [
+      _Values([100 * x for x in savings[k]]).text(0) + '%'
+      if savings[k]
+      else 'not reached'
+      for k in ('alone', 'with_teacher', 'shared')
+    ]
+    lines.append(f'| {label} | {" | ".join(cells)} |')
+  return lines
+
+
+def buckets(
+  of_seeds: Sequence[difficulty.Task], reference: str
+) -> dict[str, Any]:
+  """What each model has on easy, medium and hard text (Table 5).
+
+  Args:
+    of_seeds: held-out text by the teacher of each seed; see `difficulty`.
+    reference: the models that others are compared with begin with this.
+
+  Returns:
+    {'count': sequences in each bucket, 'accuracy': {model: {bucket: percent of
+    each seed}}, 'gain': the same, less the reference's of the same stage, where
+    there is one}.
+  """
+
+  def collect(means_of):
+    return {
+      model: {
+        bucket: [100 * means_of(task)[model][bucket].mean for task in of_seeds]
+        for bucket in (*difficulty.BUCKETS, difficulty.ALL)
+      }
+      for model in means_of(of_seeds[0])
+    }
+
+  first = next(iter(of_seeds[0].means.values()))
+  return {
+    'reference': reference,
+    'count': {bucket: mean.count for bucket, mean in first.items()},
+    'accuracy': collect(lambda task: task.means),
+    'gain': collect(lambda task: task.differences),
+  }
+
+
+def buckets_markdown(found: Mapping[str, Any]) -> str:
+  """Formats what `buckets` returns."""
+  names = list(found['count'])
+  heads = [f'{x} ({found["count"][x]})' for x in names]
+  lines = [
+    f'| model | {" | ".join(heads)} |',
+    '|---|' + '---|' * len(names),
+  ]
+  for model, of_model in found['accuracy'].items():
+    gains = found['gain'].get(model)
+    cells = []
+    for x in names:
+      text = _Values(of_model[x]).text(2)
+      if gains:
+        text += f' ({np.mean(gains[x]):+.2f})'
+      cells.append(text)
+    lines.append(f'| {model} | {" | ".join(cells)} |')
+  lines += [
+    '',
+    'Next-token accuracy in percent on held-out sequences, in tertiles by the '
+    f"teacher's; in brackets, against {found['reference']} of the same step.",
+  ]
+  return '\n'.join(lines) + '\n'
+
+
+def plot(
+  study: studies.Study, of_variants: OfVariants, steps: Sequence[int]
+) -> bytes:
+  """Draws held-out accuracy and log-perplexity, and where they end, as SVG.
+
+  Lines are means over seeds, bands the least and largest of them.
+  """
+  count = len(of_variants)
+  figure, axes = plt.subplots(
+    1, 3, figsize=(15, max(4.2, 0.3 * count + 1)), layout='constrained'
+  )
+  palette = iter(plt.colormaps['tab20'].colors * (1 + count // 20))
+  colors = {
+    label: _COLORS[label] if label in _COLORS else next(palette)
+    for label in of_variants
+  }
+  last = of_variants[study.reference][0]['log_perplexity'][-1][0]
+  for axis, tag in zip(axes[:2], ('accuracy', 'log_perplexity'), strict=True):
+    for label, of_seeds in of_variants.items():
+      x = [step for step, _ in of_seeds[0][tag]]
+      y = np.array([[value for _, value in c[tag]] for c in of_seeds])
+      style = '-' if x[-1] == last else '--'
+      axis.plot(x, y.mean(0), style, color=colors[label], label=label)
+      axis.fill_between(
+        x, y.min(0), y.max(0), color=colors[label], alpha=0.2, linewidth=0
+      )
+    for step in steps:
+      if step != last:
+        axis.axvline(step, color='black', linewidth=0.8, linestyle=':')
+    axis.set(xlabel='step', title=f'held-out {tag.replace("_", "-")}')
+    axis.grid(alpha=0.3)
+  final = {
+    label: [c['log_perplexity'][-1][1] for c in of_seeds]
+    for label, of_seeds in of_variants.items()
+  }
+  # The first evaluations would flatten what matters.
+  least = min(min(x) for x in final.values())
+  axes[1].set_ylim(least - 0.1, least + 1.4)
+  if count <= 8:
+    axes[0].legend(fontsize='small')
+  for row, (label, values) in enumerate(final.items()):
+    axes[2].errorbar(
+      np.mean(values),
+      row,
+      xerr=errors_of_means.standard_error(values) if len(values) > 1 else None,
+      marker='o',
+      capsize=3,
+      color=colors[label],
+    )
+  axes[2].axvline(
+    np.mean(final[study.reference]), color='black', linewidth=0.8, linestyle=':'
+  )
+  axes[2].set_yticks(range(count), list(final), fontsize='small')
+  axes[2].invert_yaxis()
+  axes[2].set(title='final log-perplexity (mean ± standard error)')
+  axes[2].grid(alpha=0.3, axis='x')
+  file = io.BytesIO()
+  with plt.rc_context({'svg.hashsalt': 'salt', 'svg.fonttype': 'path'}):
+    figure.savefig(file, format='svg', metadata={'Date': None})
+  plt.close(figure)
+  return file.getvalue()

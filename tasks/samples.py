@@ -1,0 +1,51 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The seqio tasks of sequences that a teacher wrote: `salt_t5x.sample`.
+
+The environment variable SALT_T5X_SAMPLES names that job's folder when this
+module is imported; nothing but its info.json is read before a task is used.
+
+`samples_sequences`, `samples_ul2`, `samples_causal` and the other views are
+those of `salt_t5x.text_tasks`.
+"""
+
+import os
+
+import seqio
+
+from salt_t5x import json_records, text_tasks
+
+DATA_DIR = os.environ.get('SALT_T5X_SAMPLES', os.path.join('data', 'samples'))
+
+
+def _info() -> dict:
+  path = os.path.join(DATA_DIR, 'info.json')
+  if not os.path.exists(path):
+    raise ValueError(
+      f'SALT_T5X_SAMPLES={DATA_DIR} has no info.json: name a folder of '
+      '`python -m salt_t5x.sample`.'
+    )
+  return json_records.read_object(path)
+
+
+def vocabulary() -> seqio.SentencePieceVocabulary:
+  """The teacher's vocabulary; in gin, `@samples.vocabulary()`."""
+  return seqio.SentencePieceVocabulary(
+    os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=_info()['extra_ids']
+  )
+
+
+seqio.add_global_cache_dirs([os.path.join(DATA_DIR, 'cache')])
+text_tasks.register_cached('samples', vocabulary(), _info()['sequence_length'])

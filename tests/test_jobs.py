@@ -1,0 +1,153 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Jobs: what waits for what, what is done, and how failures end."""
+
+import json
+import os
+
+import pytest
+
+from salt_t5x import jobs
+
+# {job: what it needs}, as `make salt` has them.
+NEEDS = {
+  'teacher': (),
+  'baseline': (),
+  'scores': ('teacher',),
+  'rkd': ('teacher',),
+  'selection': ('scores',),
+  'salt_ds': ('teacher', 'selection'),
+  'salt': ('teacher',),
+}
+
+
+class FakeJob:
+  """Finishes when polled twice; remembers who ran beside it."""
+
+  log: list = []
+
+  def __init__(self, name, needs=()):
+    self.name, self.needs, self.polls = name, needs, 0
+    self.progress = None
+
+  def is_done(self):
+    return False
+
+  def start(self, position):
+    self.progress = type('Bar', (), {'pos': -position})()
+    self.log.append(('start', self.name, position))
+
+  def poll(self):
+    self.polls += 1
+    if self.polls == 2:
+      self.log.append(('end', self.name))
+    return self.polls == 2
+
+  def stop(self):
+    self.log.append(('stop', self.name))
+
+
+@pytest.fixture
+def log(monkeypatch):
+  monkeypatch.setattr(jobs.time, 'sleep', lambda _: None)
+  FakeJob.log = []
+  return FakeJob.log
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_each_job_comes_after_what_it_needs(log, workers):
+  made = {}
+  for name, needs in NEEDS.items():
+    made[name] = FakeJob(name, [made[x] for x in needs])
+  jobs.run_all(list(made.values()), workers)
+  index = {entry[:2]: i for i, entry in enumerate(log)}
+  for name, needs in NEEDS.items():
+    for needed in needs:
+      assert index['end', needed] < index['start', name]
+  assert {e[1] for e in log if e[0] == 'end'} == set(NEEDS)
+  if workers == 2:
+    assert index['start', 'baseline'] < index['end', 'teacher']
+  positions = [e[2] for e in log if e[0] == 'start']
+  assert max(positions) == workers - 1
+
+
+def test_what_is_done_is_not_done_again(log):
+  class Done(FakeJob):
+    def is_done(self):
+      return True
+
+  done = Done('teacher')
+  jobs.run_all([done, FakeJob('salt', [done])], 1)
+  assert {e[1] for e in log} == {'salt'}
+
+
+def test_failure_stops_the_others(log):
+  class Failing(FakeJob):
+    def poll(self):
+      raise jobs.JobError('no')
+
+  with pytest.raises(jobs.JobError):
+    jobs.run_all([FakeJob('baseline'), Failing('teacher')], 2)
+  assert ('stop', 'teacher') in log
+
+
+def test_a_finished_job_with_other_options_is_refused(tmp_path):
+  job = lambda steps: jobs.Job(
+    'baseline', str(tmp_path), [], [f'TRAIN_STEPS={steps}']
+  )
+  assert not job(5).is_done()
+  (tmp_path / 'options.json').write_text(json.dumps(['TRAIN_STEPS=5']))
+  assert not job(5).is_done()  # Begun, but not finished.
+  (tmp_path / 'done').touch()
+  assert job(5).is_done()
+  with pytest.raises(jobs.JobError, match=r'was begun with.*--work_dir'):
+    job(6).is_done()
+
+
+def test_a_job_runs_and_is_done(tmp_path):
+  leftover = tmp_path / 'left.json'
+  leftover.touch()
+  job = jobs.Job(
+    'version',
+    str(tmp_path),
+    ['platform', '--terse'],
+    {'a': 1},
+    leftovers='left.*',
+  )
+  job.start(0)
+  job._process.wait()
+  assert job.poll() and job.is_done()
+  assert not leftover.exists()
+  assert os.path.getsize(tmp_path / 'log.txt') > 5
+  assert json.loads((tmp_path / 'options.json').read_text()) == {'a': 1}
+
+
+def test_a_failed_job_shows_its_log(tmp_path):
+  job = jobs.Job('baseline', str(tmp_path), ['no_such_module'], None)
+  job.start(0)
+  job._process.wait()
+  with pytest.raises(jobs.JobError, match='no_such_module'):
+    job.poll()
+  assert not job.is_done()
+
+
+def test_progress_is_read_from_logs(tmp_path):
+  (tmp_path / 'config.gin').write_text('A = 900\nTRAIN_STEPS = %A\nx.y = 3\n')
+  log = '[25] collection=train a=1\nx\n[50] collection=train a=1\n'
+  folder = str(tmp_path)
+  assert jobs._training_progress(folder, log) == (50, 900)
+  assert jobs._training_progress(folder + '/no', '') == (0, None)
+  log = 'Shard 0: 64 of 256 sequences in all\nShard 1: 128 of 256 sequences'
+  assert jobs._scoring_progress(folder, log) == (128, 256)

@@ -1,0 +1,440 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Studies: from gin files to jobs, tables and pictures."""
+
+import ast
+import re
+
+from absl import flags
+import numpy as np
+import pytest
+
+import runs
+from salt_t5x import costs, difficulty, studies, study, study_report
+
+GIN = runs.ROOT / 'gin'
+STUDIES = sorted(p.stem for p in GIN.glob('studies/*.gin'))
+
+
+def setting(*bindings, file=None):
+  return studies.Setting(bindings, file)
+
+
+def jobs_of(variants, *bindings, seed='0'):
+  """({label: job}, all jobs by name)."""
+  made = studies.JobsOfSeed('/w', seed, setting(*bindings))
+  found = {v.label: made.of(v) for v in studies.expand(variants)}
+  return found, {job.name: job for job in made.all}
+
+
+# --- The package's studies ---------------------------------------------------
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_every_study_makes_jobs(name):
+  [(found, of_name)] = studies.read([name])
+  assert found == name and of_name.title and 'Table' in of_name.about
+  labels, jobs = jobs_of(of_name.variants)
+  assert len(labels) >= 3
+  folders = [job.folder for job in jobs.values()]
+  assert len(set(folders)) == len(folders)
+  for job in jobs.values():
+    assert all(need in jobs.values() for need in job.needs)
+    [file] = [f for f in job._command if f.startswith('--gin_file=')] or [None]
+    if file:
+      assert (GIN / file.split('/gin/')[1]).is_file()
+  # What is reported was evaluated.
+  period = setting().number('EVAL_PERIOD')
+  for step in of_name.report_at:
+    assert setting().step(step) % period == 0
+
+
+def test_all_of_them_are_run_by_name():
+  assert sorted(study._ALL) == STUDIES
+
+
+def test_main_is_what_make_salt_runs():
+  [(_, main)] = studies.read(['main'])
+  labels, jobs = jobs_of(main.variants)
+  assert list(labels) == [
+    'SLM', 'BASELINE', 'RKD', 'SALT', 'SALT_DS', 'BASELINE_EZ'
+  ]  # fmt: skip
+  assert labels['SLM'] in labels['SALT'].needs
+  assert {name.split(' ')[0] for name in jobs} == {
+    'teacher', 'baseline', 'rkd', 'salt', 'salt_ds', 'scores', 'selection',
+    'baseline_ez,on=selection_kind=easy_share=0.4',
+    'selection,kind=easy,share=0.4',
+  }  # fmt: skip
+
+
+def test_studies_share_what_is_the_same_run():
+  """n_KD = 30% is what SALT does anyway."""
+  made = studies.JobsOfSeed('/w', '0', setting())
+  found = {}
+  for _, of_name in studies.read(['main', 'n_kd', 'transitions']):
+    for variant in studies.expand(of_name.variants):
+      found.setdefault(variant.label, set()).add(made.of(variant))
+  assert all(len(jobs) == 1 for jobs in found.values())
+  assert found['SALT'] == found['SALT, n_KD = 30%']
+  assert found['SALT'] != found['SALT, n_KD = 20%']
+
+
+# --- From variants to jobs ---------------------------------------------------
+
+
+def test_a_grid_is_a_run_for_each_combination():
+  labels, _ = jobs_of(
+    {
+      'BASELINE': {'recipe': 'baseline'},
+      'RKD': {
+        'recipe': 'rkd',
+        'DISTILLATION_WEIGHT': [0.5, 1.0],
+        'TEACHER_TEMPERATURE': [0.25, 2.0],
+        'TRAIN_STEPS': '40%',
+      },
+    }
+  )
+  assert list(labels)[1:3] == [
+    'RKD, ω = 0.5, ρ = 0.25',
+    'RKD, ω = 0.5, ρ = 2.0',
+  ]
+  command = labels['RKD, ω = 1.0, ρ = 0.25']._command
+  for flag in (
+    '--gin.DISTILLATION_WEIGHT = 1.0',
+    '--gin.TEACHER_TEMPERATURE = 0.25',
+    '--gin.TRAIN_STEPS = 400',
+  ):
+    assert flag in command
+
+
+def test_percentages_are_of_the_students_steps():
+  variants = {
+    'BASELINE': {'recipe': 'baseline'},
+    'SALT': {
+      'recipe': 'salt', 'KD_STEPS': '20%', 'teacher': {'TRAIN_STEPS': '300%'}
+    },
+  }  # fmt: skip
+  labels, _ = jobs_of(variants, 'TRAIN_STEPS=50')
+  [teacher] = labels['SALT'].needs
+  assert '--gin.KD_STEPS = 10' in labels['SALT']._command
+  assert '--gin.TRAIN_STEPS = 150' in teacher._command
+  # What comes later wins.
+  assert teacher._command.index(
+    '--gin.TRAIN_STEPS=50'
+  ) < teacher._command.index('--gin.TRAIN_STEPS = 150')
+  assert f"--gin.TEACHER_PATH='{teacher.folder}'" in labels['SALT']._command
+
+
+def test_a_setting_is_for_all_runs():
+  gpu = setting(file='gpu')
+  made = studies.JobsOfSeed('/w', '0', gpu)
+  [(_, main)] = studies.read(['main'])
+  for variant in studies.expand(main.variants):
+    made.of(variant)
+  for job in made.all:
+    if job._command[0] != 'salt_t5x.select':
+      assert job._command[2] == '--gin_file=salt_t5x/gin/settings/gpu.gin'
+  assert gpu.number('KD_STEPS') > setting().number('KD_STEPS') == 300
+  assert gpu.number('TRAIN_STEPS', 'teacher') > gpu.number('TRAIN_STEPS')
+  assert setting('FIRST_STAGE=7').number('KD_STEPS') == 7
+  assert gpu.step('50%') == gpu.number('TRAIN_STEPS') / 2
+  # What is reported is evaluated there, too.
+  for _, of_name in studies.read(STUDIES):
+    for step in of_name.report_at:
+      assert gpu.step(step) % gpu.number('EVAL_PERIOD') == 0
+  # Scores reach as far as a first stage needs.
+  for x in gpu, setting():
+    needed = (x.number('SCORING_STEP') + x.number('KD_STEPS')) * x.number(
+      'BATCH_SIZE'
+    )
+    assert x.number('SCORED_EXAMPLES', 'scores') > needed
+    assert x.number('SCORING_STEP') % x.number('CHECKPOINT_PERIOD') == 0
+
+
+def test_another_teacher_is_another_run():
+  variants = {
+    'BASELINE': {'recipe': 'baseline'},
+    'a': {'recipe': 'salt'},
+    'b': {
+      'recipe': 'salt',
+      'models': {'TEACHER_SIZE': '@size_x/C()'},
+    },
+    'c': {'recipe': 'salt', 'teacher': {'TRAIN_STEPS': '300%'}},
+  }
+  labels, _ = jobs_of(variants)
+  teachers = {labels[x].needs[0].folder for x in 'abc'}
+  assert len(teachers) == 3 and len({labels[x].folder for x in 'abc'}) == 3
+  # The student's run has the teacher's network, too.
+  flag = '--gin.TEACHER_SIZE = @size_x/C()'
+  assert flag in labels['b']._command and flag in labels['b'].needs[0]._command
+
+
+@pytest.mark.parametrize(
+  'bindings, expected',
+  [([], 300), (['KD_STEPS=200', 'TRAIN_STEPS = 9'], 200)],
+)
+def test_the_selection_is_for_the_first_stage(bindings, expected):
+  _, jobs = jobs_of(
+    {'BASELINE': {'recipe': 'baseline'}, 'DS': {'recipe': 'salt_ds'}}, *bindings
+  )
+  assert jobs['selection [0]']._command[-2:] == [
+    f'--kd_steps={expected}',
+    '--batch_size=4',
+  ]
+
+
+def test_a_variants_first_stage_has_a_selection_of_its_own():
+  _, jobs = jobs_of(
+    {
+      'BASELINE': {'recipe': 'baseline'},
+      'DS': {'recipe': 'salt_ds', 'KD_STEPS': ['20%', '30%']},
+    }
+  )
+  selections = [j for name, j in jobs.items() if name.startswith('selection')]
+  assert {j._command[-2] for j in selections} == {
+    '--kd_steps=200', '--kd_steps=300'
+  }  # fmt: skip
+
+
+def test_scoring_gets_no_parameters_of_training():
+  _, jobs = jobs_of(
+    {'BASELINE': {'recipe': 'baseline'}, 'DS': {'recipe': 'salt_ds'}},
+    'trainer.SaltTrainer.top_k=5',
+    'TOP_K = 5',
+  )
+  command = jobs['scores [0]']._command
+  assert command[-2:] == ['--gin.RANDOM_SEED=0', '--gin.TOP_K = 5']
+  assert '--gin.trainer.SaltTrainer.top_k=5' in jobs['salt_ds [0]']._command
+
+
+@pytest.mark.parametrize(
+  'variants, message',
+  [
+    ({'BASELINE': {'recipe': 'nothing'}}, "recipe = 'nothing' is none of"),
+    ({'BASELINE': {}}, 'recipe = None'),
+    ({'SALT': {'recipe': 'salt'}}, "reference = 'BASELINE' is none of"),
+    (
+      {'BASELINE': {'recipe': 'salt', 'teacher': 'x'}},
+      "teacher = 'x' is no dict",
+    ),
+    (
+      {'BASELINE': {'recipe': 'rkd', 'A': [1, 1]}},
+      'are not all different',
+    ),
+  ],
+)
+def test_studies_that_cannot_be(variants, message):
+  with pytest.raises(studies.StudyError, match=re.escape(message)):
+    studies.Study(title='t', about='a', variants=variants)
+
+
+def test_buckets_need_a_teacher():
+  with pytest.raises(studies.StudyError, match="no variant is 'SLM'"):
+    studies.Study(
+      title='t',
+      about='a',
+      variants={'BASELINE': {'recipe': 'baseline'}},
+      buckets_at=('100%',),
+    )
+
+
+def test_what_is_not_there_is_named(tmp_path):
+  with pytest.raises(studies.StudyError, match='--setting=tinny'):
+    studies.Setting(setting='tinny')
+  with pytest.raises(studies.StudyError, match='no_such'):
+    list(studies.read(['no_such']))
+  mine = tmp_path / 'mine.gin'
+  mine.write_text('studies.Study.title = "x"')
+  with pytest.raises(studies.StudyError, match='mine.gin'):
+    list(studies.read([str(mine)]))
+  with pytest.raises(studies.StudyError, match='KD_STEPS=x'):
+    setting('KD_STEPS=x').number('KD_STEPS')
+
+
+# --- Tables ------------------------------------------------------------------
+
+
+def curves(accuracy, log_perplexity, steps=(100, 200, 300)):
+  return {
+    'accuracy': list(zip(steps, accuracy, strict=True)),
+    'log_perplexity': list(zip(steps, log_perplexity, strict=True)),
+  }
+
+
+SEED = {
+  'SLM': curves([0.2, 0.3], [3.8, 3.6], (200, 400)),
+  'BASELINE': curves([0.1, 0.2, 0.25], [5.0, 4.5, 4.0]),
+  'RKD': curves([0.2, 0.2, 0.2], [4.6, 4.5, 4.4]),
+  'SALT': curves([0.2, 0.25, 0.35], [4.6, 3.9, 3.7]),
+}
+OTHER = SEED | {
+  'BASELINE': curves([0.1, 0.2, 0.25], [5.0, 4.5, 4.1]),
+  'SALT': curves([0.3, 0.25, 0.25], [4.4, 4.2, 3.8]),
+}
+STUDY = studies.Study(
+  title='A title',
+  about='About.',
+  variants={
+    'SLM': {'recipe': 'teacher'},
+    'BASELINE': {'recipe': 'baseline'},
+    'RKD': {'recipe': 'rkd'},
+    'SALT': {'recipe': 'salt'},
+  },
+)
+
+
+def of(*seeds):
+  return {label: [seed[label] for seed in seeds] for label in SEED}
+
+
+def test_summary_is_table_1():
+  results = study_report.summarize(STUDY, of(SEED), [100, 300])
+  rows = {(r['variant'], r['step']): r for r in results['rows']}
+  assert rows['SALT', 100]['accuracy'] == [20.0]
+  assert rows['BASELINE', 300]['log_perplexity'] == [4.0]
+  assert ('SLM', 400) in rows and ('SLM', 100) not in rows
+  assert results['passes'] == {'RKD': [None], 'SALT': [200 / 300]}
+  text = study_report.markdown(results)
+  assert '| SALT | 300 | 35.00 | 3.700 | 0.300 |' in text
+  assert "SALT reaches BASELINE's final log-perplexity after 67% of" in text
+  assert "RKD does not reach BASELINE's final log-perplexity" in text
+  assert 'One seed' in text
+
+
+def test_errors_are_of_means_and_differences_of_pairs():
+  results = study_report.summarize(STUDY, of(SEED, OTHER), [300])
+  text = study_report.markdown(results, best_of=True)
+  # Means 3.7 and 3.8, both 0.3 below BASELINE's.
+  assert '| SALT | 300 | 30.00 ± 5.00 | 3.750 ± 0.050 | 0.300 ± 0.000 |' in text
+  assert 'over 2 seeds' in text
+  assert 'The least final log-perplexity has SALT.' in text
+
+
+def test_some_seeds_do_not_pass():
+  worse = SEED | {'SALT': curves([0, 0, 0], [9.0, 9.0, 9.0])}
+  results = study_report.summarize(STUDY, of(SEED, worse), [300])
+  assert results['passes']['SALT'] == [200 / 300, None]
+  assert '67% of the steps with 1 of 2 seeds' in study_report.markdown(results)
+
+
+def test_buckets_are_means_over_seeds():
+  def task(shift):
+    scores = {
+      'SLM': np.array([0.9, 0.5, 0.1]),
+      'BASELINE @5': np.array([0.5, 0.4, 0.3]),
+      'SALT @5': np.array([0.6, 0.4, 0.2 + shift]),
+    }
+    return difficulty.measure(
+      'held_out', scores, 'SLM', np.zeros(3), 'BASELINE'
+    )
+
+  found = study_report.buckets([task(0.0), task(0.02)], 'BASELINE')
+  assert found['count'] == {'easy': 1, 'medium': 1, 'hard': 1, 'all': 3}
+  assert found['gain']['SALT @5']['hard'] == pytest.approx([-10, -8])
+  text = study_report.buckets_markdown(found)
+  assert '| model | easy (1) | medium (1) | hard (1) | all (3) |' in text
+  assert '| SALT @5 | 60.00 ± 0.00 (+10.00) | 40.00 ± 0.00 (+0.00) |' in text
+  assert '21.00 ± 1.00 (-9.00)' in text
+
+
+def test_held_out_text_is_judged_at_the_stages():
+  [(_, main)] = studies.read(['main'])
+  made = studies.JobsOfSeed('/w', '0', setting('trainer.SaltTrainer.top_k=5'))
+  trained = {v.label: made.of(v) for v in studies.expand(main.variants)}
+  job = made.evaluation('main_held_out', trained, [300, 1000])
+  assert set(job.needs) == set(trained.values()) and job in made.all
+  [checkpoints] = [x for x in job._command if 'CHECKPOINTS' in x]
+  checkpoints = ast.literal_eval(checkpoints.split('=', 1)[1])
+  assert checkpoints['SALT @300'] == '/w/seed_0/salt/checkpoint_300'
+  assert len(checkpoints) == 10 and not any('SLM' in x for x in checkpoints)
+  assert not any('top_k' in x for x in job._command)
+
+
+def test_plots_are_the_same_twice():
+  picture = study_report.plot(STUDY, of(SEED, OTHER), [100, 300])
+  assert picture.startswith(b'<?xml') and len(picture) > 10_000
+  assert study_report.plot(STUDY, of(SEED, OTHER), [100, 300]) == picture
+
+
+# --- Costs -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  'kd_steps, ratio, expected',
+  [(36_000, 1.27, 0.25), (36_000, 1.12, 0.28), (14_000, 1.07, 0.29)],
+)
+def test_savings_are_those_of_table_20(kd_steps, ratio, expected):
+  found = costs.saving(146_000, 208_000, kd_steps, ratio)
+  assert found == pytest.approx(expected, abs=0.005)
+
+
+def test_savings_end_inside_the_first_stage_or_pay_for_the_teacher():
+  assert costs.saving(50, 100, 80, 1.5) == pytest.approx(0.25)
+  assert costs.saving(50, 100, 0, 1.5, teacher_time=70) == pytest.approx(-0.2)
+
+
+def test_step_times_are_medians_of_each_stage():
+  rates = [(25, 0.1), (50, 2.0), (75, 4.0), (100, 4.0), (125, 9.0), (150, 5.0)]
+  found = costs.step_times({'timing/steps_per_second': rates}, kd_steps=100)
+  assert found == (0.25, 0.2)
+  nothing = costs.step_times({}, 100)
+  assert nothing[0] != nothing[0]
+
+
+def test_costs_are_in_the_table():
+  found = costs.measure(
+    passes={'SALT': [0.7, None], 'RKD': [0.5, 0.5]},
+    kd_steps={'SALT': 30},
+    times=[(1.2, 1.0), (1.4, 1.0)],
+    teacher_steps=100,
+    teacher_step_times=[0.5, 0.5],
+    total_steps=100,
+    students=5,
+  )
+  assert found['ratio'] == pytest.approx([1.2, 1.4])
+  savings = found['savings']['SALT']
+  assert savings['alone'] == pytest.approx([1 - (40 + 36) / 100])
+  assert savings['with_teacher'] == pytest.approx([0.24 - 0.5])
+  assert savings['shared'] == pytest.approx([0.24 - 0.1])
+  results = study_report.summarize(STUDY, of(SEED), [300]) | {'costs': found}
+  text = study_report.markdown(results)
+  assert '| SALT | 24% | -26% | 14% |' in text
+  assert 'A KD step takes 1.30 ± 0.10 plain steps' in text
+
+
+# --- The command -------------------------------------------------------------
+
+
+@pytest.mark.parametrize('seeds', [[], ['x'], ['1', '01'], ['-1']])
+def test_seeds_that_cannot_be(seeds):
+  with pytest.raises(study.app.UsageError, match='different whole numbers'):
+    study._check_seeds(seeds)
+
+
+def test_wrong_flags_are_found_before_anything_runs(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    study.prepare, 'build', lambda *a, **k: pytest.fail('too late')
+  )
+  for flag, message in (
+    ('--study=none', 'none.gin'),
+    ('--setting=none', 'settings/none.gin'),
+    ('--gin=KD_STEPS=many', 'KD_STEPS=many'),
+  ):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(['study', f'--work_dir={tmp_path}', flag])
+    with pytest.raises(study.app.UsageError, match=message):
+      study.main([])
+    for name in ('study', 'setting', 'gin'):
+      flags.FLAGS[name].unparse()
