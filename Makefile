@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORK_DIR ?= runs/salt
 
-.PHONY: install salt evaluate test lint format
+.PHONY: install salt reproduce evaluate test lint format
 
 install: $(VENV)/installed
 
@@ -18,6 +18,13 @@ $(VENV)/installed: setup.py
 # Trains a teacher and four students on real text and compares them; ends in $(WORK_DIR)/report.html.
 salt: install
 	$(VENV)/bin/python -m salt_t5x.study --work_dir=$(WORK_DIR)
+
+# Reruns the paper's comparisons in small, with three seeds, and writes docs/results/.
+# On a GPU machine: make reproduce FLAGS='--setting=gpu --workers=1'
+reproduce: FLAGS =
+reproduce: install
+	$(VENV)/bin/python -m salt_t5x.study --study=all --seeds=0,1,2 \
+	  --work_dir=runs/reproduce --output_dir=docs/results $(FLAGS)
 
 # Measures them on held-out text and on real benchmarks.
 evaluate: RUNS = $(WORK_DIR)/seed_0

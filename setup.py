@@ -91,6 +91,8 @@ setuptools.setup(
       'apache-beam>=2.77',
       'google-crc32c',
       'hypothesis',
+      # The report, in a Chromium of tests/chromium.py.
+      'playwright',
       'pytest',
       'pytest-xdist',
       'ruff',

@@ -114,6 +114,7 @@ def analyze(
   teacher_temperature: float,
   sequences: int,
   num_completions: int = 64,
+  completions_dir: str | None = None,
   prefixes: Sequence[int] = (1, 5, 10, 30, 100, 300, 640),
   lengths: Sequence[int] | None = None,
   training_sequences: int | None = None,
@@ -127,7 +128,7 @@ def analyze(
     teacher: ζ.
     oracle: stands for the data's distribution D.
     partitioner: shards parameters and batches.
-    output_dir: where results and completions go.
+    output_dir: where results go.
     held_out_task: a task over a cache of sequences, none of which any of the
       models was trained on.
     split: of it.
@@ -137,6 +138,8 @@ def analyze(
     teacher_temperature: ρ.
     sequences: how many x, from the first whole one of the split.
     num_completions: n_com, of each prefix of each x.
+    completions_dir: where completions are kept, for other students of the same
+      oracle, too; None for a folder in `output_dir`.
     prefixes: the t of ξ_t; those above T are left out.
     lengths: sequence lengths T' <= T of the tables' rows; None for T, T/2, T/4
       and T/8. A shorter sequence is the beginning of a longer one.
@@ -184,7 +187,13 @@ def analyze(
   )
   parts = {}
   for s, drawn in _completions(
-    drawer, x, prefixes, num_completions, seed, output_dir, found['oracle']
+    drawer,
+    x,
+    prefixes,
+    num_completions,
+    seed,
+    completions_dir or os.path.join(output_dir, 'completions'),
+    found['oracle'],
   ):
     parts[s] = run.losses(drawn, lengths)
   tokens = run.divergences(x)
@@ -350,7 +359,7 @@ def _completions(
   prefixes: Sequence[int],
   num_completions: int,
   seed: int,
-  output_dir: str,
+  completions_dir: str,
   oracle: epath.Path,
 ) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (s, [n · n_com, T] int32 completions of x_1 ... x_s)."""
@@ -363,7 +372,7 @@ def _completions(
     drawer.batch_size,
   ]
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-  folder = os.path.join(output_dir, 'completions', digest)
+  folder = os.path.join(completions_dir, digest)
   tokens = np.repeat(x, num_completions, axis=0)
   rows = np.arange(len(tokens))
   lengths = deviations.prefix_lengths(prefixes)

@@ -43,6 +43,7 @@ _NEEDS = {
 }
 # The teacher's name in tables, as in the paper.
 SLM = 'SLM'
+ORACLE = 'ORACLE'
 # How labels call what a grid varies.
 _SYMBOLS = {
   'DISTILLATION_WEIGHT': 'ω',
@@ -71,6 +72,8 @@ class Study:
     report_at: the steps of the tables: names of macros, or percentages.
     buckets_at: the steps at which held-out text is split into what is easy,
       medium and hard for the teacher, the variant 'SLM' (section 5.4).
+    theory: whether to estimate the theory's quantities for the reference as the
+      student, 'SLM' as its teacher and the variant 'ORACLE' (App. C and D).
     reference: the variant that others are compared with.
     best_of: whether the least final log-perplexity is to be pointed out.
   """
@@ -80,6 +83,7 @@ class Study:
   variants: Mapping[str, Mapping[str, Any]]
   report_at: Sequence[str] = ('100%',)
   buckets_at: Sequence[str] = ()
+  theory: bool = False
   reference: str = 'BASELINE'
   best_of: bool = False
 
@@ -89,6 +93,11 @@ class Study:
       raise StudyError(
         f'studies.Study.reference = {self.reference!r} is none of the variants '
         f'{labels}.'
+      )
+    if self.theory and not {SLM, ORACLE} <= set(labels):
+      raise StudyError(
+        f'studies.Study.theory: among the variants must be {SLM!r} and '
+        f'{ORACLE!r}, not only {labels}.'
       )
     if self.buckets_at and SLM not in labels:
       raise StudyError(
@@ -331,6 +340,32 @@ class JobsOfSeed:
       ['SUITE = ()'],
       {'TEACHER_PATH': teacher.folder, 'CHECKPOINTS': checkpoints},
       [teacher, *students.values()],
+    )
+
+  def theory(
+    self, name: str, trained: Mapping[str, jobs.Job], reference: str
+  ) -> jobs.Job:
+    """The job that estimates the theory's quantities.
+
+    Args:
+      name: of the job.
+      trained: {label: job}, among them the student (`reference`), `SLM` and
+        `ORACLE`.
+      reference: the student's label.
+    """
+    student, teacher, oracle = (trained[x] for x in (reference, SLM, ORACLE))
+    return self._job(
+      name,
+      'salt_t5x.analyze',
+      'analyze',
+      'OUTPUT_DIR',
+      [],
+      {
+        'STUDENT_PATH': student.folder,
+        'TEACHER_PATH': teacher.folder,
+        'ORACLE_PATH': oracle.folder,
+      },
+      [student, teacher, oracle],
     )
 
   def _teacher(self, variant: Variant, models: Sequence[str]) -> jobs.Job:

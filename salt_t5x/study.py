@@ -35,15 +35,20 @@ from salt_t5x import (
   curves,
   difficulty,
   jobs,
+  json_records,
   prepare,
   studies,
   study_report,
   web_page,
   whole_files,
 )
+from salt_t5x.analysis import theory_report
 
 _WORK_DIR = flags.DEFINE_string(
-  'work_dir', 'runs/salt', 'Where data, runs and results are kept.'
+  'work_dir', 'runs/salt', 'Where data and runs are kept.'
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir', None, 'Where results go; by default --work_dir.'
 )
 _STUDY = flags.DEFINE_list(
   'study',
@@ -84,6 +89,7 @@ VIEWS = {
 _ALL = (
   'main', 'weight_and_temperature', 'n_kd', 'transitions', 'teacher_size',
   'longer_teacher',
+  'theory',
 )  # fmt: skip
 
 
@@ -152,10 +158,11 @@ def _report(
   setting: studies.Setting,
   jobs_of: Mapping[str, Sequence[jobs.Job]],
   evaluations: Sequence[jobs.Job],
-  work_dir: str,
+  theories: Sequence[jobs.Job],
+  output_dir: str,
 ) -> str:
   """Writes a study's folder; returns its text, in Markdown."""
-  folder = os.path.join(work_dir, name)
+  folder = os.path.join(output_dir, name)
   steps = sorted({setting.step(x) for x in study.report_at})
   results, texts = {}, []
   for view, title in VIEWS.items():
@@ -182,6 +189,12 @@ def _report(
       '### Easy, medium and hard text (Table 5)\n\n'
       f'{study_report.buckets_markdown(found)}'
     )
+  if theories:
+    results['theory'] = [
+      json_records.read_object(os.path.join(job.folder, 'theory.json'))
+      for job in theories
+    ]
+    texts.append(_theory(results['theory'], theories[0], folder))
   whole_files.write_json(os.path.join(folder, 'results.json'), results)
   text = '\n'.join(
     [f'## {study.title}\n', f'{study.about}\n', texts[0],
@@ -191,6 +204,18 @@ def _report(
     text += _selected(label, selection, folder)
   whole_files.write_whole(os.path.join(folder, 'results.md'), text.encode())
   return text
+
+
+def _theory(
+  of_seeds: Sequence[Mapping[str, Any]], first: jobs.Job, folder: str
+) -> str:
+  """The theory's numbers over seeds, and the figures of the first."""
+  with open(os.path.join(first.folder, 'theory.png'), 'rb') as f:
+    whole_files.write_whole(os.path.join(folder, 'theory.png'), f.read())
+  return (
+    f"### The theory's numbers\n\n{theory_report.of_seeds(of_seeds)}\n"
+    '![Figures](theory.png)\n'
+  )
 
 
 def _selections(
@@ -221,6 +246,7 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f'Not understood: {argv[1:]}')
   _check_seeds(_SEEDS.value)
   work_dir = os.path.abspath(_WORK_DIR.value)
+  output_dir = os.path.abspath(_OUTPUT_DIR.value or _WORK_DIR.value)
   names = _ALL if _STUDY.value == ['all'] else _STUDY.value
   # What is wrong is told now, not after the teacher's training.
   try:
@@ -232,6 +258,7 @@ def main(argv: Sequence[str]) -> None:
       for name, study in of_name.items()
     }
     evaluations = {name: [] for name in of_name}
+    theories = {name: [] for name in of_name}
     of_seeds = {}
     for seed in _SEEDS.value:
       of_seed = of_seeds[seed] = studies.JobsOfSeed(work_dir, seed, setting)
@@ -242,6 +269,10 @@ def main(argv: Sequence[str]) -> None:
         }
         for label, job in trained.items():
           of_studies[name][label].append(job)
+        if study.theory:
+          theories[name].append(
+            of_seed.theory(f'{name}_numbers', trained, study.reference)
+          )
         steps = [setting.step(x) for x in study.buckets_at]
         if steps:
           evaluations[name].append(
@@ -270,26 +301,32 @@ def main(argv: Sequence[str]) -> None:
     sys.exit(f'\n{e}')
   texts = {
     name: _report(
-      name, study, setting, of_studies[name], evaluations[name], work_dir
+      name,
+      study,
+      setting,
+      of_studies[name],
+      evaluations[name],
+      theories[name],
+      output_dir,
     )
     for name, study in of_name.items()
   }
-  page = os.path.join(work_dir, 'report.html')
+  page = os.path.join(output_dir, 'report.html')
   web_page.write(
     page,
     title='SALT in small'
     if len(texts) > 1
     else next(iter(of_name.values())).title,
     sections=[
-      *((text, os.path.join(work_dir, name)) for name, text in texts.items()),
-      (_configuration(setting, info, of_seeds), work_dir),
+      *((text, os.path.join(output_dir, name)) for name, text in texts.items()),
+      (_configuration(setting, info, of_seeds), output_dir),
     ],
   )
   for text in texts.values():
     print(f'\n{text}')
   print(
     f'All of it: {page}\n'
-    f'Numbers:   {work_dir}/*/results.json\n'
+    f'Numbers:   {output_dir}/*/results.json\n'
     f'More:      tensorboard --logdir {work_dir}\n'
     'Next:      change the recipe with --gin (gin/recipes/tiny_salt.gin says '
     'what), see gin/studies/ for more comparisons, or read "From your own t5x '

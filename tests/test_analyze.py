@@ -22,7 +22,7 @@ import pytest
 import seqio
 
 from salt_t5x import analyze, local_cache
-from salt_t5x.analysis import deviations
+from salt_t5x.analysis import deviations, theory_report
 from salt_t5x.analysis import draws as draws_lib
 from t5x import partitioning
 import tiny
@@ -135,6 +135,17 @@ def test_tables_and_files(first):
   assert '| 64 |' in text and 'Theorem B.7' in text and '– |' in text
   assert (folder / 'theory.md').read_text().startswith('# The theory')
   assert (folder / 'theory.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_seeds_are_averaged(first):
+  found = read(first[0])
+  other = json.loads(json.dumps(found))
+  other['total_variation'] += 0.2
+  assert theory_report.of_seeds([found]) in first[1]
+  text = theory_report.of_seeds([found, other])
+  mean = found['total_variation'] + 0.1
+  assert f'D_TV(P_ζ^ρ, D): {mean:.4f} ± 0.1000 (mean over' in text
+  assert 'errors over 2 seeds' in text and '± 0.0000 |' in text
 
 
 def completions_in(folder):

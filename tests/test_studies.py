@@ -362,6 +362,23 @@ def test_held_out_text_is_judged_at_the_stages():
   assert not any('top_k' in x for x in job._command)
 
 
+def test_the_theory_has_its_models():
+  [(_, theory)] = studies.read(['theory'])
+  made = studies.JobsOfSeed('/w', '0', setting())
+  trained = {v.label: made.of(v) for v in studies.expand(theory.variants)}
+  job = made.theory('numbers', trained, theory.reference)
+  assert "--gin.STUDENT_PATH='/w/seed_0/baseline'" in job._command
+  assert "--gin.ORACLE_PATH='/w/seed_0/oracle'" in job._command
+  assert set(job.needs) == set(trained.values())
+  with pytest.raises(studies.StudyError, match="must be 'SLM' and 'ORACLE'"):
+    studies.Study(
+      title='t',
+      about='a',
+      variants={'BASELINE': {'recipe': 'baseline'}},
+      theory=True,
+    )
+
+
 def test_plots_are_the_same_twice():
   picture = study_report.plot(STUDY, of(SEED, OTHER), [100, 300])
   assert picture.startswith(b'<?xml') and len(picture) > 10_000

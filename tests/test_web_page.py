@@ -14,11 +14,16 @@
 
 """The page of results: whole, and without anything from outside."""
 
+import io
 import re
 
+import chromium
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import test_studies
 
-from salt_t5x import web_page
+from salt_t5x import study_report, web_page
 
 
 @pytest.fixture
@@ -47,3 +52,54 @@ def test_texts_are_no_html(page):
 def test_a_missing_picture_is_an_error(tmp_path):
   with pytest.raises(FileNotFoundError, match='no.png'):
     web_page.page('x', [('![p](no.png)', str(tmp_path))])
+
+
+def test_it_opens_in_a_browser_without_a_network(tmp_path):
+  """As a reader opens it: from disk, on a screen and on paper."""
+  found = chromium.find()
+  if isinstance(found, str):
+    pytest.skip(found)
+  picture = study_report.plot(
+    test_studies.STUDY, test_studies.of(test_studies.SEED), [100, 300]
+  )
+  (tmp_path / 'curves.svg').write_bytes(picture)
+  results = study_report.summarize(
+    test_studies.STUDY, test_studies.of(test_studies.SEED), [100, 300]
+  )
+  text = f'## Results\n\n{study_report.markdown(results)}\n![C](curves.svg)'
+  path = tmp_path / 'report.html'
+  web_page.write(str(path), 'A page', [(text, str(tmp_path))] * 2)
+  path = path.rename(tmp_path / 'moved.html')
+  (tmp_path / 'curves.svg').unlink()
+  complaints, requests = [], []
+  with chromium.browser(found) as browser:
+    context = browser.new_context(
+      offline=True, viewport={'width': 1000, 'height': 700}
+    )
+    page = context.new_page()
+    page.on('console', lambda message: complaints.append(message.text))
+    page.on('pageerror', lambda error: complaints.append(str(error)))
+    page.on('request', lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert page.title() == 'A page'
+    assert page.evaluate(
+      '[...document.images].map(i => i.complete && i.naturalWidth > 300)'
+    ) == [True, True]
+    assert page.locator('table').count() == 2
+    # Nothing sticks out of the window.
+    assert page.evaluate(
+      'document.documentElement.scrollWidth <= window.innerWidth'
+    )
+    page.click('nav a >> nth=1')
+    assert page.evaluate('window.scrollY') > 100
+    screen = page.screenshot(path=str(tmp_path / 'screen.png'), full_page=True)
+    paper = page.pdf(format='A4')
+    context.close()
+  assert complaints == []
+  assert [x for x in requests if not x.startswith('data:')] == [path.as_uri()]
+  image = plt.imread(io.BytesIO(screen))
+  # It has text and coloured curves, on white.
+  gray = np.ptp(image[..., :3], axis=-1) < 0.05
+  assert 0.5 < np.mean(image[..., :3].min(-1) > 0.95) < 0.995
+  assert np.mean(~gray) > 0.0005
+  assert paper.startswith(b'%PDF') and len(paper) > 10_000

@@ -33,6 +33,7 @@ from salt_t5x.analysis import bounds, deviations, divergences
 # {T': (losses of eq. (1), of eq. (3)), [n, n_com] each, nats per token}
 Parts = Mapping[int, tuple[np.ndarray, np.ndarray]]
 
+_TITLE = '# The theory, from these models\n'
 _OMEGAS = tuple(i / 10 for i in range(11))
 
 _NOTES = """
@@ -228,7 +229,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
   """Formats what `summarize` returns."""
   omega = summary['distillation_weight']
   lines = [
-    '# The theory, from these models\n',
+    _TITLE,
     *(f'- {role}: {path}' for role, path in summary['models'].items()),
     f'- {summary["sequences"]} sequences of {summary["held_out"]}, '
     f'{summary["num_completions"]} completions each; ω = {omega}, '
@@ -276,6 +277,37 @@ def markdown(summary: Mapping[str, Any]) -> str:
       f'{summary["delta"]}.'
     )
   return '\n'.join(lines) + '\n' + _NOTES
+
+
+def of_seeds(summaries: Sequence[Mapping[str, Any]]) -> str:
+  """Formats what `summarize` returned for several seeds, as means of them.
+
+  Errors are over seeds rather than over sequences. Lines that name one seed's
+  checkpoints are the first one's.
+  """
+
+  def merge(values):
+    first = values[0]
+    if isinstance(first, Mapping):
+      merged = {k: merge([v[k] for v in values]) for k in first}
+      return merged | {
+        f'{k}_error': errors_of_means.standard_error([v[k] for v in values])
+        for k in first
+        if f'{k}_error' in first
+      }
+    if isinstance(first, list):
+      return [merge(list(x)) for x in zip(*values, strict=True)]
+    if isinstance(first, float) and all(v is not None for v in values):
+      return float(np.mean(values))
+    return first
+
+  if len(summaries) == 1:
+    return markdown(summaries[0]).removeprefix(_TITLE)
+  text = markdown(merge(list(summaries))).removeprefix(_TITLE)
+  return text.replace(
+    'standard errors over sequences',
+    f'standard errors over {len(summaries)} seeds, the first of which is named',
+  )
 
 
 def _plot(results: Results, summary: Mapping[str, Any]) -> bytes:
