@@ -40,3 +40,8 @@ def with_error(
   if error is None or math.isnan(error):
     return text
   return f'{text} ± {scale * error:.{digits}f}'
+
+
+def over(values: Sequence[float], digits: int) -> str:
+  """The mean of some values ± its standard error, e.g. over seeds."""
+  return with_error(float(np.mean(values)), standard_error(values), digits)

@@ -14,8 +14,8 @@
 
 """A study: runs that differ in one thing, compared.
 
-A gin file in `gin/studies/` names the variants; `jobs_of` makes of them the
-processes that `jobs.run_all` runs. Studies that want the same run share it.
+A gin file in `gin/studies/` names the variants; `study_jobs` makes of them the
+processes that are run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ from typing import Any
 
 import gin
 
-from salt_t5x import engine, jobs
+from salt_t5x import engine
 
 _GIN = 'salt_t5x/gin'
-# What a recipe's run needs before it.
-_NEEDS = {
+# {recipe: what its run needs before it}
+NEEDS = {
   'teacher': (),
   'oracle': (),
   'baseline': (),
@@ -72,6 +72,8 @@ class Study:
     report_at: the steps of the tables: names of macros, or percentages.
     buckets_at: the steps at which held-out text is split into what is easy,
       medium and hard for the teacher, the variant 'SLM' (section 5.4).
+    benchmarks_at: the steps at which students, and SLM, are measured on the
+      paper's few-shot tasks (App. F), as far as the package registry has them.
     theory: whether to estimate the theory's quantities for the reference as the
       student, 'SLM' as its teacher and the variant 'ORACLE' (App. C and D).
     reference: the variant that others are compared with.
@@ -83,6 +85,7 @@ class Study:
   variants: Mapping[str, Mapping[str, Any]]
   report_at: Sequence[str] = ('100%',)
   buckets_at: Sequence[str] = ()
+  benchmarks_at: Sequence[str] = ()
   theory: bool = False
   reference: str = 'BASELINE'
   best_of: bool = False
@@ -99,11 +102,12 @@ class Study:
         f'studies.Study.theory: among the variants must be {SLM!r} and '
         f'{ORACLE!r}, not only {labels}.'
       )
-    if self.buckets_at and SLM not in labels:
-      raise StudyError(
-        f'studies.Study.buckets_at = {self.buckets_at!r}, but no variant is '
-        f'{SLM!r}, the teacher who says what is easy.'
-      )
+    for name in ('buckets_at', 'benchmarks_at'):
+      if getattr(self, name) and SLM not in labels:
+        raise StudyError(
+          f'studies.Study.{name} = {getattr(self, name)!r}, but no variant is '
+          f'{SLM!r}, the teacher.'
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +141,10 @@ def expand(variants: Mapping[str, Mapping[str, Any]]) -> list[Variant]:
   for label, options in variants.items():
     options = dict(options)
     recipe = options.pop('recipe', None)
-    if recipe not in _NEEDS:
+    if recipe not in NEEDS:
       raise StudyError(
         f'studies.Study.variants[{label!r}]: recipe = {recipe!r} is none of '
-        f'{sorted(_NEEDS)}.'
+        f'{sorted(NEEDS)}.'
       )
     parts = {k: options.pop(k, {}) for k in ('models', 'teacher', 'selection')}
     for name, part in parts.items():
@@ -260,208 +264,6 @@ class Setting:
         return False
 
     return [b for b in self.format(bindings) if not has(b)]
-
-
-def _folder_name(recipe: str, *bindings: str) -> str:
-  """'salt', or 'salt,KD_STEPS=90': readable, and fit for a path."""
-  words = [re.sub(r'[^\w.=-]+', '_', x.replace(' ', '')) for x in bindings]
-  return ','.join([recipe, *words])
-
-
-class JobsOfSeed:
-  """Makes the jobs of one seed; runs that are wanted twice are one."""
-
-  def __init__(self, work_dir: str, seed: str, setting: Setting):
-    """Constructor.
-
-    Args:
-      work_dir: holds 'data', and gets a folder for the seed.
-      seed: RANDOM_SEED of initialisation; the data order is fixed.
-      setting: what all runs are given.
-    """
-    self._folder = os.path.join(work_dir, f'seed_{seed}')
-    self._environment = {
-      'SALT_T5X_DATA': os.path.abspath(os.path.join(work_dir, 'data')),
-      # Most runs compile the same programs.
-      'JAX_COMPILATION_CACHE_DIR': os.path.abspath(
-        os.path.join(work_dir, 'compiled')
-      ),
-    }
-    self._seed, self._setting = seed, setting
-    self._jobs: dict[str, jobs.Job] = {}
-
-  @property
-  def all(self) -> list[jobs.Job]:
-    """In the order of waiting: what most others need comes first."""
-    return sorted(self._jobs.values(), key=_depth)
-
-  def of(self, variant: Variant) -> jobs.Job:
-    """The job that trains a variant; those that it needs are made, too."""
-    setting, needs = self._setting, _NEEDS[variant.recipe]
-    models = setting.format(variant.models)
-    bindings = models + setting.changes(variant.recipe, variant.bindings)
-    paths, before, suffix = {}, [], []
-    if 'teacher' in needs:
-      teacher = self._teacher(variant, models)
-      paths['TEACHER_PATH'] = teacher.folder
-      before.append(teacher)
-      if variant.teacher:
-        suffix.append(f'by={os.path.basename(teacher.folder)}')
-    if 'selection' in needs:
-      selection = self._selection(variant, models, bindings)
-      paths['SELECTION_PATH'] = os.path.join(selection.folder, 'selection.json')
-      before.append(selection)
-      if variant.selection:
-        suffix.append(f'on={os.path.basename(selection.folder)}')
-    return self._train(variant.recipe, bindings, paths, before, suffix)
-
-  def evaluation(
-    self, name: str, students: Mapping[str, jobs.Job], steps: Sequence[int]
-  ) -> jobs.Job:
-    """The job that judges held-out text by checkpoints of students.
-
-    Args:
-      name: of the job.
-      students: {label: job}, among them `SLM`, of which the end is judged.
-      steps: of the checkpoints; they are called 'label @step'.
-    """
-    students = dict(students)
-    teacher = students.pop(SLM)
-    checkpoints = {
-      f'{label} @{step}': os.path.join(job.folder, f'checkpoint_{step}')
-      for step in steps
-      for label, job in students.items()
-    }
-    return self._job(
-      name,
-      'salt_t5x.evaluate',
-      'evaluate',
-      'OUTPUT_DIR',
-      ['SUITE = ()'],
-      {'TEACHER_PATH': teacher.folder, 'CHECKPOINTS': checkpoints},
-      [teacher, *students.values()],
-    )
-
-  def theory(
-    self, name: str, trained: Mapping[str, jobs.Job], reference: str
-  ) -> jobs.Job:
-    """The job that estimates the theory's quantities.
-
-    Args:
-      name: of the job.
-      trained: {label: job}, among them the student (`reference`), `SLM` and
-        `ORACLE`.
-      reference: the student's label.
-    """
-    student, teacher, oracle = (trained[x] for x in (reference, SLM, ORACLE))
-    return self._job(
-      name,
-      'salt_t5x.analyze',
-      'analyze',
-      'OUTPUT_DIR',
-      [],
-      {
-        'STUDENT_PATH': student.folder,
-        'TEACHER_PATH': teacher.folder,
-        'ORACLE_PATH': oracle.folder,
-      },
-      [student, teacher, oracle],
-    )
-
-  def _teacher(self, variant: Variant, models: Sequence[str]) -> jobs.Job:
-    options = dict(variant.teacher)
-    recipe = options.pop('recipe', 'teacher')
-    bindings = [*models, *self._setting.changes(recipe, options)]
-    return self._train(recipe, bindings, {}, [], [])
-
-  def _train(self, recipe, bindings, paths, before, suffix) -> jobs.Job:
-    name = _folder_name(recipe, *bindings, *suffix)
-    return self._job(
-      name, 'salt_t5x.train', recipe, 'MODEL_DIR', bindings, paths, before
-    )
-
-  def _job(
-    self, name, module, recipe, output, bindings, paths, before, **options
-  ) -> jobs.Job:
-    folder = os.path.join(self._folder, name)
-    bindings = [
-      f'RANDOM_SEED={self._seed}', *self._setting.bindings, *bindings
-    ]  # fmt: skip
-    if module != 'salt_t5x.train':
-      # Parameters of training mean nothing to others; macros they may share.
-      bindings = [b for b in bindings if re.match(r'(\w+|size_\w+/.*) *=', b)]
-    paths = {output: folder, **paths}
-    command = [
-      module,
-      *(f'--gin_file={path}' for path in self._setting.files(recipe)),
-      *(f'--gin.{k}={v!r}' for k, v in paths.items()),
-      *(f'--gin.{b}' for b in bindings),
-    ]
-    return self._add(name, folder, command, bindings, before)
-
-  def _add(
-    self, name, folder, command, options, before, leftovers=None
-  ) -> jobs.Job:
-    if name not in self._jobs:
-      self._jobs[name] = jobs.Job(
-        f'{name} [{self._seed}]',
-        folder,
-        command,
-        # The gin files count, too.
-        {'options': options, 'gin_files': engine.gin_fingerprint()},
-        before,
-        self._environment,
-        leftovers,
-      )
-    return self._jobs[name]
-
-  def _selection(
-    self, variant: Variant, models: Sequence[str], bindings: Sequence[str]
-  ) -> jobs.Job:
-    teacher = self._teacher(variant, models)
-    name = _folder_name('scores', *models)
-    scores = self._job(
-      name,
-      'salt_t5x.score',
-      'scores',
-      'SCORES_DIR',
-      models,
-      {'TEACHER_PATH': teacher.folder},
-      [teacher],
-    )
-    own = Setting([*self._setting.bindings, *bindings], self._setting.file)
-    flags = {
-      'kd_steps': own.number('KD_STEPS', variant.recipe),
-      'batch_size': own.number('BATCH_SIZE', variant.recipe),
-      **variant.selection,
-    }
-    name = _folder_name(
-      'selection',
-      *models,
-      *(f'{k}={v}' for k, v in variant.selection.items()),
-      *(
-        [f'kd_steps={flags["kd_steps"]}'] if 'KD_STEPS' in str(bindings) else []
-      ),
-    )
-    folder = os.path.join(self._folder, name)
-    flags = [f'--{k}={v}' for k, v in flags.items()]
-    return self._add(
-      name,
-      folder,
-      [
-        'salt_t5x.select',
-        f'--scores={scores.folder}',
-        f'--output={os.path.join(folder, "selection.json")}',
-        *flags,
-      ],
-      flags,
-      [scores],
-      leftovers='selection.*',
-    )
-
-
-def _depth(job: jobs.Job) -> int:
-  return 1 + max(map(_depth, job.needs), default=0)
 
 
 def read(paths: Sequence[str]) -> Iterator[tuple[str, Study]]:

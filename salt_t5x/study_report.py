@@ -20,7 +20,6 @@ are taken seed by seed.
 """
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import io
 from typing import Any
 
@@ -32,7 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from salt_t5x import curves as curves_lib
-from salt_t5x import difficulty, errors_of_means, studies
+from salt_t5x import errors_of_means, studies
 
 # {variant: for each seed, curves of 'accuracy' and 'log_perplexity'}
 OfVariants = Mapping[str, Sequence[curves_lib.Curves]]
@@ -46,20 +45,6 @@ _COLORS = {
   'SALT_DS': 'tab:orange',
   'BASELINE_EZ': 'tab:purple',
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Values:
-  """A number for each seed."""
-
-  of_seeds: Sequence[float]
-
-  def text(self, digits: int) -> str:
-    return errors_of_means.with_error(
-      float(np.mean(self.of_seeds)),
-      errors_of_means.standard_error(self.of_seeds),
-      digits,
-    )
 
 
 def summarize(
@@ -136,11 +121,11 @@ def markdown(results: Mapping[str, Any], best_of: bool = False) -> str:
     difference = ''
     if theirs is not None and row['variant'] != reference:
       gains = np.subtract(theirs['log_perplexity'], row['log_perplexity'])
-      difference = _Values(gains.tolist()).text(3)
+      difference = errors_of_means.over(gains.tolist(), 3)
     lines.append(
       f'| {row["variant"]} | {row["step"]} '
-      f'| {_Values(row["accuracy"]).text(2)} '
-      f'| {_Values(row["log_perplexity"]).text(3)} | {difference} |'
+      f'| {errors_of_means.over(row["accuracy"], 2)} '
+      f'| {errors_of_means.over(row["log_perplexity"], 3)} | {difference} |'
     )
   lines.append('')
   if results['seeds'] > 1:
@@ -172,7 +157,7 @@ def _passes(results: Mapping[str, Any]) -> list[str]:
       )
       lines.append(
         f"- {label} reaches {reference}'s final log-perplexity after "
-        f'{_Values(found).text(0)}% of the steps{some}.'
+        f'{errors_of_means.over(found, 0)}% of the steps{some}.'
       )
     else:
       lines.append(
@@ -183,10 +168,11 @@ def _passes(results: Mapping[str, Any]) -> list[str]:
 
 def _costs(results: Mapping[str, Any]) -> list[str]:
   costs, lines = results['costs'], []
+  ratio = errors_of_means.over(costs['ratio'], 2)
+  teacher_step = errors_of_means.over(costs['teacher_step'], 2)
   lines.append(
-    f'A KD step takes {_Values(costs["ratio"]).text(2)} plain steps, and a '
-    f"step of the teacher's training {_Values(costs['teacher_step']).text(2)} "
-    '(medians of the runs themselves). Time to reach '
+    f"A KD step takes {ratio} plain steps, and a step of the teacher's "
+    f'training {teacher_step} (medians of the runs themselves). Time to reach '
     f"{results['reference']}'s final log-perplexity, as a share of its own, "
     'App. J:\n'
   )
@@ -197,71 +183,13 @@ def _costs(results: Mapping[str, Any]) -> list[str]:
   ]
   for label, savings in costs['savings'].items():
     cells = [
-      _Values([100 * x for x in savings[k]]).text(0) + '%'
+      errors_of_means.over([100 * x for x in savings[k]], 0) + '%'
       if savings[k]
       else 'not reached'
       for k in ('alone', 'with_teacher', 'shared')
     ]
     lines.append(f'| {label} | {" | ".join(cells)} |')
   return lines
-
-
-def buckets(
-  of_seeds: Sequence[difficulty.Task], reference: str
-) -> dict[str, Any]:
-  """What each model has on easy, medium and hard text (Table 5).
-
-  Args:
-    of_seeds: held-out text by the teacher of each seed; see `difficulty`.
-    reference: the models that others are compared with begin with this.
-
-  Returns:
-    {'count': sequences in each bucket, 'accuracy': {model: {bucket: percent of
-    each seed}}, 'gain': the same, less the reference's of the same stage, where
-    there is one}.
-  """
-
-  def collect(means_of):
-    return {
-      model: {
-        bucket: [100 * means_of(task)[model][bucket].mean for task in of_seeds]
-        for bucket in (*difficulty.BUCKETS, difficulty.ALL)
-      }
-      for model in means_of(of_seeds[0])
-    }
-
-  first = next(iter(of_seeds[0].means.values()))
-  return {
-    'reference': reference,
-    'count': {bucket: mean.count for bucket, mean in first.items()},
-    'accuracy': collect(lambda task: task.means),
-    'gain': collect(lambda task: task.differences),
-  }
-
-
-def buckets_markdown(found: Mapping[str, Any]) -> str:
-  """Formats what `buckets` returns."""
-  names = list(found['count'])
-  heads = [f'{x} ({found["count"][x]})' for x in names]
-  lines = [
-    f'| model | {" | ".join(heads)} |',
-    '|---|' + '---|' * len(names),
-  ]
-  for model, of_model in found['accuracy'].items():
-    gains = found['gain'].get(model)
-    cells = []
-    for x in names:
-      text = _Values(of_model[x]).text(2)
-      if gains:
-        text += f' ({np.mean(gains[x]):+.2f})'
-      cells.append(text)
-    lines.append(f'| {model} | {" | ".join(cells)} |')
-  lines += [
-    '',
-    'Next-token accuracy in percent on held-out sequences, in tertiles by the '
-    f"teacher's; in brackets, against {found['reference']} of the same step.",
-  ]
-  return '\n'.join(lines) + '\n'
 
 
 def plot(

@@ -22,7 +22,15 @@ import numpy as np
 import pytest
 
 import runs
-from salt_t5x import costs, difficulty, studies, study, study_report
+from salt_t5x import (
+  costs,
+  difficulty,
+  studies,
+  study,
+  study_evaluations,
+  study_jobs,
+  study_report,
+)
 
 GIN = runs.ROOT / 'gin'
 STUDIES = sorted(p.stem for p in GIN.glob('studies/*.gin'))
@@ -34,7 +42,7 @@ def setting(*bindings, file=None):
 
 def jobs_of(variants, *bindings, seed='0'):
   """({label: job}, all jobs by name)."""
-  made = studies.JobsOfSeed('/w', seed, setting(*bindings))
+  made = study_jobs.JobsOfSeed('/w', seed, setting(*bindings))
   found = {v.label: made.of(v) for v in studies.expand(variants)}
   return found, {job.name: job for job in made.all}
 
@@ -81,7 +89,7 @@ def test_main_is_what_make_salt_runs():
 
 def test_studies_share_what_is_the_same_run():
   """n_KD = 30% is what SALT does anyway."""
-  made = studies.JobsOfSeed('/w', '0', setting())
+  made = study_jobs.JobsOfSeed('/w', '0', setting())
   found = {}
   for _, of_name in studies.read(['main', 'n_kd', 'transitions']):
     for variant in studies.expand(of_name.variants):
@@ -139,7 +147,7 @@ def test_percentages_are_of_the_students_steps():
 
 def test_a_setting_is_for_all_runs():
   gpu = setting(file='gpu')
-  made = studies.JobsOfSeed('/w', '0', gpu)
+  made = study_jobs.JobsOfSeed('/w', '0', gpu)
   [(_, main)] = studies.read(['main'])
   for variant in studies.expand(main.variants):
     made.of(variant)
@@ -340,18 +348,51 @@ def test_buckets_are_means_over_seeds():
       'held_out', scores, 'SLM', np.zeros(3), 'BASELINE'
     )
 
-  found = study_report.buckets([task(0.0), task(0.02)], 'BASELINE')
+  found = study_evaluations.buckets([task(0.0), task(0.02)], 'BASELINE')
   assert found['count'] == {'easy': 1, 'medium': 1, 'hard': 1, 'all': 3}
   assert found['gain']['SALT @5']['hard'] == pytest.approx([-10, -8])
-  text = study_report.buckets_markdown(found)
+  text = study_evaluations.buckets_markdown(found)
   assert '| model | easy (1) | medium (1) | hard (1) | all (3) |' in text
   assert '| SALT @5 | 60.00 ± 0.00 (+10.00) | 40.00 ± 0.00 (+0.00) |' in text
   assert '21.00 ± 1.00 (-9.00)' in text
 
 
+def test_benchmarks_are_averaged_over_seeds():
+  def of_seed(shift):
+    result = {'score': 0.25 + shift, 'documents': 7, 'chance': 0.25}
+    return {
+      'results': {
+        model: {
+          'held_out': {},
+          'copa': {**result, 'measures': ['acc']},
+          'lambada': {
+            'score': 0.0,
+            'documents': 9,
+            'chance': 0.0,
+            'measures': ['acc', 'perplexity'],
+            'log_perplexity': 18 + 10 * shift,
+          },
+        }
+        for model in ('SLM', 'SALT @1000')
+      },
+      'missing': {'drop': 'no data'},
+    }
+
+  found = study_evaluations.few_shot([of_seed(0.0), of_seed(0.02)])
+  assert found['scores']['SLM']['copa'] == pytest.approx([25, 27])
+  assert found['scores']['SLM']['Average'] == pytest.approx([12.5, 13.5])
+  text = study_evaluations.few_shot_markdown(found)
+  assert '| copa | 7 | 25.0 | 26.0 ± 1.0 | 26.0 ± 1.0 |' in text
+  assert '| Average |  |  | 13.00 ± 0.50 | 13.00 ± 0.50 |' in text
+  assert '| lambada, nats | 9 |  | 18.10 ± 0.10 | 18.10 ± 0.10 |' in text
+  assert 'Not run: drop.' in text
+
+
 def test_held_out_text_is_judged_at_the_stages():
   [(_, main)] = studies.read(['main'])
-  made = studies.JobsOfSeed('/w', '0', setting('trainer.SaltTrainer.top_k=5'))
+  made = study_jobs.JobsOfSeed(
+    '/w', '0', setting('trainer.SaltTrainer.top_k=5')
+  )
   trained = {v.label: made.of(v) for v in studies.expand(main.variants)}
   job = made.evaluation('main_held_out', trained, [300, 1000])
   assert set(job.needs) == set(trained.values()) and job in made.all
@@ -364,7 +405,7 @@ def test_held_out_text_is_judged_at_the_stages():
 
 def test_the_theory_has_its_models():
   [(_, theory)] = studies.read(['theory'])
-  made = studies.JobsOfSeed('/w', '0', setting())
+  made = study_jobs.JobsOfSeed('/w', '0', setting())
   trained = {v.label: made.of(v) for v in studies.expand(theory.variants)}
   job = made.theory('numbers', trained, theory.reference)
   assert "--gin.STUDENT_PATH='/w/seed_0/baseline'" in job._command

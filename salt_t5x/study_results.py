@@ -1,0 +1,225 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the runs of a study left becomes its folder and its text."""
+
+from collections.abc import Mapping, Sequence
+import os
+from typing import Any
+
+import numpy as np
+
+from salt_t5x import (
+  costs,
+  curves,
+  difficulty,
+  jobs,
+  json_records,
+  prepare,
+  studies,
+  study_evaluations,
+  study_jobs,
+  study_report,
+  whole_files,
+)
+from salt_t5x.analysis import theory_report
+
+# {task that runs are followed with: its title}; the first is the headline's.
+VIEWS = {
+  'minipile_causal': 'Held-out text, as a causal LM',
+  'minipile_ul2': "Held-out text, as UL2's mixture",
+}
+
+
+def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
+  """Writes the folder of a study whose jobs are done.
+
+  Args:
+    plan: the study.
+    output_dir: gets a folder of the study's name.
+    students: among how many the teacher's training is shared, for the costs.
+
+  Returns:
+    The text of results.md, Markdown with a '## ' heading; its pictures are in
+    the folder.
+  """
+  study, folder = plan.study, os.path.join(output_dir, plan.name)
+  steps = sorted({plan.setting.step(x) for x in study.report_at})
+  results, texts = {}, []
+  for view, title in VIEWS.items():
+    of_variants = _collect(plan, view)
+    found = study_report.summarize(study, of_variants, steps)
+    if not results:
+      found['costs'] = _costs(plan, found['passes'], students)
+      picture = study_report.plot(study, of_variants, steps)
+      whole_files.write_whole(os.path.join(folder, 'curves.svg'), picture)
+    results[view] = found
+    table = study_report.markdown(found, study.best_of)
+    texts.append(f'### {title}\n\n{table}')
+  texts.insert(1, '![Curves](curves.svg)\n')
+  for name, (found, text) in _further(plan, folder).items():
+    results[name] = found
+    texts.append(text)
+  whole_files.write_json(os.path.join(folder, 'results.json'), results)
+  texts += [
+    _selected(label, selection, folder)
+    for label, selection in _selections(plan).items()
+  ]
+  text = '\n'.join([f'## {study.title}\n', f'{study.about}\n', *texts])
+  whole_files.write_whole(os.path.join(folder, 'results.md'), text.encode())
+  return text
+
+
+def _collect(plan: study_jobs.Plan, view: str) -> study_report.OfVariants:
+  """Reads {variant: held-out curves of each seed}."""
+  return {
+    label: [
+      curves.read_scalars(os.path.join(job.folder, 'training_eval', view))
+      for job in of_seeds
+    ]
+    for label, of_seeds in plan.trained.items()
+  }
+
+
+def _costs(
+  plan: study_jobs.Plan,
+  passes: Mapping[str, Sequence[float | None]],
+  students: int,
+) -> dict[str, Any] | None:
+  """App. J, if the study has SALT and its teacher, SLM."""
+  variants = {v.label: v for v in studies.expand(plan.study.variants)}
+  if not {'SALT', studies.SLM} <= variants.keys():
+    return None
+  setting = plan.setting
+  kd_steps = {
+    label: setting.number('KD_STEPS', v.recipe)
+    for label, v in variants.items()
+    if v.recipe in ('salt', 'salt_ds')
+  }
+
+  def times(label, kd_steps):
+    return [
+      costs.step_times(
+        curves.read_scalars(os.path.join(job.folder, 'train')), kd_steps
+      )
+      for job in plan.trained[label]
+    ]
+
+  of_students = times('SALT', kd_steps['SALT'])
+  of_teachers = [plain for _, plain in times(studies.SLM, 0)]
+  if not np.isfinite([*np.ravel(of_students), *of_teachers]).all():
+    return None
+  return costs.measure(
+    passes,
+    kd_steps,
+    of_students,
+    setting.number('TRAIN_STEPS', 'teacher'),
+    of_teachers,
+    setting.number('TRAIN_STEPS'),
+    students,
+  )
+
+
+def _further(plan: study_jobs.Plan, folder: str) -> dict[str, tuple[Any, str]]:
+  """{name: (numbers, text)} of what was measured beside training."""
+  further = {}
+  if plan.held_out:
+    of_seeds = [
+      difficulty.read(
+        job.folder, studies.SLM, plan.study.reference, ['held_out']
+      )[0]
+      for job in plan.held_out
+    ]
+    found = study_evaluations.buckets(of_seeds, plan.study.reference)
+    table = study_evaluations.buckets_markdown(found)
+    text = f'### Easy, medium and hard text (Table 5)\n\n{table}'
+    further['buckets'] = found, text
+  if plan.benchmarks:
+    found = study_evaluations.few_shot(_read(plan.benchmarks, 'results.json'))
+    table = study_evaluations.few_shot_markdown(found)
+    further['benchmarks'] = found, f'### Few-shot benchmarks\n\n{table}'
+  if plan.theory:
+    found = _read(plan.theory, 'theory.json')
+    _copy(os.path.join(plan.theory[0].folder, 'theory.png'), folder)
+    text = (
+      f"### The theory's numbers\n\n{theory_report.of_seeds(found)}\n"
+      '![Figures](theory.png)\n'
+    )
+    further['theory'] = found, text
+  return further
+
+
+def _read(of_seeds: Sequence[jobs.Job], name: str) -> list[dict[str, Any]]:
+  return [
+    json_records.read_object(os.path.join(job.folder, name)) for job in of_seeds
+  ]
+
+
+def _copy(path: str, folder: str, name: str | None = None) -> None:
+  with open(path, 'rb') as f:
+    target = os.path.join(folder, name or os.path.basename(path))
+    whole_files.write_whole(target, f.read())
+
+
+def _selections(plan: study_jobs.Plan) -> dict[str, jobs.Job]:
+  """{variant: its selection}, those of the first seed."""
+  return {
+    label: need
+    for label, of_seeds in plan.trained.items()
+    for need in of_seeds[0].needs
+    if os.path.exists(os.path.join(need.folder, 'selection.json'))
+  }
+
+
+def _selected(label: str, selection: jobs.Job, folder: str) -> str:
+  """What was selected, with its picture, which is copied to `folder`."""
+  path = lambda end: os.path.join(selection.folder, f'selection.{end}')
+  name = f'{os.path.basename(selection.folder)}.png'
+  with open(path('md'), encoding='utf-8') as f:
+    text = f.read().removeprefix('# Selection\n')
+  _copy(path('png'), folder, name)
+  return f'### What {label} selected\n{text}\n![Scores and domains]({name})\n'
+
+
+def configuration(
+  setting: studies.Setting,
+  info: Mapping[str, Any],
+  seeds: Sequence[str],
+  count: int,
+) -> str:
+  """What was run, in Markdown.
+
+  Args:
+    setting: what all runs were given.
+    info: of the data; see `prepare.build`.
+    seeds: of the runs.
+    count: of jobs.
+  """
+  files = ', '.join(
+    path.removeprefix('salt_t5x/') for path in setting.files('salt')
+  )
+  bindings = ', '.join(f'`{b}`' for b in setting.bindings) or 'none'
+  numbers = ', '.join(
+    f'{name} = {setting.macro(name)}'
+    for name in ('TRAIN_STEPS', 'KD_STEPS', 'BATCH_SIZE', 'VOCAB_SIZE')
+  )
+  # Indented: as it is.
+  table = '\n'.join(f'    {x}' for x in prepare.table(info).splitlines())
+  return (
+    '## Configuration\n\n'
+    f'- Recipes: {files}, and those of the other models; {numbers}\n'
+    f'- Further gin bindings: {bindings}\n'
+    f'- Seeds: {", ".join(seeds)}; {count} jobs in all\n\n'
+    f'### Data\n\n{table}\n'
+  )
