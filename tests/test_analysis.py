@@ -160,7 +160,7 @@ def test_draws_keep_the_prefix_and_depend_on_names_alone():
 
 def sequence_losses(tokens, chunk=16):
   return [
-    np.mean(x, axis=1, dtype=np.float64)
+    np.mean(np.asarray(x), axis=1, dtype=np.float64)
     for x in completions.token_losses(
       (model(), params(STUDENT)),
       (model(), params(TEACHER)),

@@ -37,6 +37,7 @@ def teacher(tmp_path_factory):
   folder = tmp_path_factory.mktemp('teacher')
   texts = [f'{i} small models teach {i * i} large ones\n' for i in range(200)]
   path = folder / 'vocabulary.model'
+  (folder / 'model').mkdir()
   path.write_bytes(vocabulary.train(texts, ROWS, EXTRA_IDS))
   model = tiny.make_model(
     vocab=seqio.SentencePieceVocabulary(str(path), extra_ids=EXTRA_IDS),

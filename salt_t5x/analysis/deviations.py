@@ -82,7 +82,7 @@ def deviations(before: np.ndarray, after: np.ndarray) -> Deviations:
       f'Losses of shapes {before.shape} and {after.shape}: [n, n_com], with at '
       'least 2 completions.'
     )
-  before, after = before.astype(np.float64), after.astype(np.float64)
+  before, after = (np.asarray(x, np.float64) for x in (before, after))
   xi = before.mean(axis=1) - after.mean(axis=1)
   # The two means are independent given x: their variances add up.
   noise = (before.var(axis=1, ddof=1) + after.var(axis=1, ddof=1)) / (
