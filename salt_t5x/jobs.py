@@ -71,6 +71,7 @@ class Job:
   Attributes:
     name: for messages, unlike that of others.
     folder: where it writes.
+    command: the module and its flags.
     needs: the jobs that come before it.
     progress: its bar, while it runs.
   """
@@ -99,7 +100,7 @@ class Job:
         would fail on; they are removed.
     """
     self.name, self.folder, self.needs = name, folder, tuple(needs)
-    self._command, self._options = list(command), options
+    self.command, self._options = list(command), options
     self._environment, self._leftovers = environment or {}, leftovers
     self._process = self.progress = None
     self._log = os.path.join(folder, 'log.txt')
@@ -150,12 +151,12 @@ class Job:
     }
     with open(self._log, 'w', encoding='utf-8') as log:
       self._process = subprocess.Popen(
-        [sys.executable, '-m', *self._command],
+        [sys.executable, '-m', *self.command],
         env=environment,
         stdout=log,
         stderr=subprocess.STDOUT,
       )
-    unit, _ = _PROGRESS.get(self._command[0], ('', None))
+    unit, _ = _PROGRESS.get(self.command[0], ('', None))
     self.progress = tqdm.tqdm(
       desc=self.name, position=position, unit=unit, leave=True
     )
@@ -169,8 +170,8 @@ class Job:
     code = self._process.poll()
     with open(self._log, encoding='utf-8', errors='replace') as f:
       log = f.read()
-    if self._command[0] in _PROGRESS:
-      _, of_log = _PROGRESS[self._command[0]]
+    if self.command[0] in _PROGRESS:
+      _, of_log = _PROGRESS[self.command[0]]
       done, total = of_log(self.folder, log)
       if (done, total) != (self.progress.n, self.progress.total):
         self.progress.n, self.progress.total = done, total

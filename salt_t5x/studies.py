@@ -175,6 +175,7 @@ class Setting:
 
   Attributes:
     file: a gin file, or None.
+    text: of the file.
     bindings: gin bindings, 'NAME = value'.
   """
 
@@ -189,18 +190,22 @@ class Setting:
     Raises:
       StudyError: there is no such file.
     """
-    self.bindings, self.file, self._text = list(bindings), setting, ''
+    self.bindings, self.file, self.text = list(bindings), setting, ''
     if setting is None:
       return
     if not setting.endswith('.gin'):
       self.file = f'{_GIN}/settings/{setting}.gin'
     try:
       if self.file.startswith(f'{_GIN}/'):
-        self._text = engine.read_gin(self.file)
+        self.text = engine.read_gin(self.file)
       else:
-        self._text = pathlib.Path(self.file).read_text(encoding='utf-8')
+        self.text = pathlib.Path(self.file).read_text(encoding='utf-8')
     except OSError as e:
       raise StudyError(f'--setting={setting}: {e}') from e
+
+  def with_bindings(self, bindings: Sequence[str]) -> 'Setting':
+    """The same, with further bindings, which win."""
+    return Setting([*self.bindings, *bindings], self.file)
 
   def files(self, recipe: str) -> list[str]:
     """The gin files of a recipe's run; later ones win."""
@@ -213,7 +218,7 @@ class Setting:
     """
     texts = [
       *reversed(self.bindings),
-      self._text,
+      self.text,
       engine.read_gin(f'{_GIN}/recipes/tiny_{recipe}.gin'),
       engine.read_gin(f'{_GIN}/recipes/tiny.gin'),
     ]

@@ -14,10 +14,10 @@
 
 """Runs studies and reports them: `python -m salt_t5x.study`.
 
-Without flags it trains a teacher, BASELINE, RKD, SALT and SALT_DS on real text
-and compares them; this is what `make salt` does. `--study=n_kd` and others are
-the paper's ablations (`gin/studies/`). What is finished is not done again; what
-was interrupted goes on from where it was. Everything ends in one page,
+Without flags it trains a teacher, BASELINE, RKD, SALT, SALT_DS and BASELINE_EZ
+on real text and compares them, as `make salt` does. `--study=n_kd` and others
+are the paper's ablations (`gin/studies/`). What is finished is not done again;
+what was interrupted goes on from where it was. Everything ends in one page,
 `report.html`, with a folder of tables, curves and numbers for each study.
 """
 
@@ -72,7 +72,7 @@ _STUDENTS = flags.DEFINE_integer(
   lower_bound=1,
 )
 _GIN = flags.DEFINE_multi_string(
-  'gin', [], 'Gin bindings for all runs, e.g. --gin=TRAIN_STEPS=3000.'
+  'gin', [], 'Gin bindings for all runs, e.g. --gin=STUDENT_STEPS=3000.'
 )
 
 _ALL = (

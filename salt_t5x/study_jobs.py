@@ -161,7 +161,7 @@ class JobsOfSeed:
     )
 
   def _job(
-    self, name, module, recipe, output, bindings, paths, before, **options
+    self, name, module, recipe, output, bindings, paths, before
   ) -> jobs.Job:
     folder = os.path.join(self._folder, name)
     bindings = [
@@ -177,11 +177,19 @@ class JobsOfSeed:
       *(f'--gin.{k}={v!r}' for k, v in paths.items()),
       *(f'--gin.{b}' for b in bindings),
     ]
-    return self._add(name, folder, command, bindings, before)
+    # The folder may be moved.
+    inputs = str(paths).replace(self._folder, '')
+    options = [*bindings, self._setting.text, inputs]
+    return self._add(name, folder, command, options, before)
 
   def _add(
     self, name, folder, command, options, before, leftovers=None
   ) -> jobs.Job:
+    """Adds a job, or finds it.
+
+    Raises:
+      studies.StudyError: another one has its name.
+    """
     if name not in self._jobs:
       self._jobs[name] = jobs.Job(
         f'{name} [{self._seed}]',
@@ -193,6 +201,12 @@ class JobsOfSeed:
         self._environment,
         leftovers,
       )
+    if self._jobs[name].command != command:
+      raise studies.StudyError(
+        f'Two different jobs are called {name}: {self._jobs[name].command} and '
+        f'{command}. Give the studies other names, or run them in two '
+        '--work_dir.'
+      )
     return self._jobs[name]
 
   def _selection(
@@ -202,7 +216,11 @@ class JobsOfSeed:
     bindings: Sequence[str],
   ) -> jobs.Job:
     teacher = self._teacher(variant, models)
-    name = _folder_name('scores', *models)
+    # What they are made with, where it is not the setting's.
+    made_with = list(models)
+    if variant.teacher:
+      made_with.append(f'by={os.path.basename(teacher.folder)}')
+    name = _folder_name('scores', *made_with)
     scores = self._job(
       name,
       'salt_t5x.score',
@@ -212,22 +230,19 @@ class JobsOfSeed:
       {'TEACHER_PATH': teacher.folder},
       [teacher],
     )
-    own = studies.Setting(
-      [*self._setting.bindings, *bindings], self._setting.file
-    )
+    own = self._setting.with_bindings(bindings)
     flags = {
-      'kd_steps': own.number('KD_STEPS', variant.recipe),
-      'batch_size': own.number('BATCH_SIZE', variant.recipe),
-      **variant.selection,
+      name: own.number(name.upper(), variant.recipe)
+      for name in ('kd_steps', 'batch_size')
     }
-    name = _folder_name(
-      'selection',
-      *models,
-      *(f'{k}={v}' for k, v in variant.selection.items()),
-      *(
-        [f'kd_steps={flags["kd_steps"]}'] if 'KD_STEPS' in str(bindings) else []
-      ),
-    )
+    made_with += [f'{k}={v}' for k, v in variant.selection.items()]
+    made_with += [
+      f'{k}={v}'
+      for k, v in flags.items()
+      if v != self._setting.number(k.upper(), variant.recipe)
+    ]
+    flags |= variant.selection
+    name = _folder_name('selection', *made_with)
     folder = os.path.join(self._folder, name)
     flags = [f'--{k}={v}' for k, v in flags.items()]
     return self._add(

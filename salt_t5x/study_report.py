@@ -51,7 +51,6 @@ def summarize(
   study: studies.Study,
   of_variants: OfVariants,
   steps: Sequence[int],
-  costs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Reduces held-out curves to the numbers of a table.
 
@@ -59,7 +58,6 @@ def summarize(
     study: whose variants they are.
     of_variants: {label: curves of each seed}, in the table's order.
     steps: of the columns; a variant whose run is shorter shows its last.
-    costs: what `costs.measure` found, for the reference and others.
 
   Returns:
     A JSON-able dict. 'rows' has, for each variant and step, accuracy in percent
@@ -98,7 +96,6 @@ def summarize(
     'total_steps': last,
     'rows': rows,
     'passes': passes,
-    'costs': costs,
   }
 
 
@@ -109,7 +106,12 @@ def _share(mine, theirs, last: int) -> float | None:
 
 
 def markdown(results: Mapping[str, Any], best_of: bool = False) -> str:
-  """Formats what `summarize` returns as a table and sentences."""
+  """Formats what `summarize` returns as a table and sentences.
+
+  Args:
+    results: with 'costs' of `costs.measure` among them, if they are known.
+    best_of: see `studies.Study`.
+  """
   reference, last = results['reference'], results['total_steps']
   at = {(r['variant'], r['step']): r for r in results['rows']}
   lines = [
@@ -140,7 +142,7 @@ def markdown(results: Mapping[str, Any], best_of: bool = False) -> str:
     best = min(final, key=lambda r: np.mean(r['log_perplexity']))
     lines.append(f'The least final log-perplexity has {best["variant"]}.')
   lines += ['', *_passes(results), '']
-  if results['costs']:
+  if results.get('costs'):
     lines += ['', *_costs(results)]
   return '\n'.join(lines) + '\n'
 

@@ -103,9 +103,11 @@ def _costs(
     return None
   setting = plan.setting
   kd_steps = {
-    label: setting.number('KD_STEPS', v.recipe)
+    label: setting.with_bindings(setting.format(v.bindings)).number(
+      'KD_STEPS', v.recipe
+    )
     for label, v in variants.items()
-    if v.recipe in ('salt', 'salt_ds')
+    if v.recipe in ('salt', 'salt_ds') and label in passes
   }
 
   def times(label, kd_steps):

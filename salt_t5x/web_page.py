@@ -51,7 +51,7 @@ _PAGE = string.Template(
   @media print {
     body { font-size: 10px; max-width: none; padding: 0; }
     nav { display: none; }
-    h2 { break-before: page; } h1 + h2, h2:first-of-type { break-before: auto; }
+    section + section { break-before: page; }
     table, img { break-inside: avoid; }
   }
 </style>

@@ -60,7 +60,7 @@ def test_every_study_makes_jobs(name):
   assert len(set(folders)) == len(folders)
   for job in jobs.values():
     assert all(need in jobs.values() for need in job.needs)
-    [file] = [f for f in job._command if f.startswith('--gin_file=')] or [None]
+    [file] = [f for f in job.command if f.startswith('--gin_file=')] or [None]
     if file:
       assert (GIN / file.split('/gin/')[1]).is_file()
   # What is reported was evaluated.
@@ -118,7 +118,7 @@ def test_a_grid_is_a_run_for_each_combination():
     'RKD, ω = 0.5, ρ = 0.25',
     'RKD, ω = 0.5, ρ = 2.0',
   ]
-  command = labels['RKD, ω = 1.0, ρ = 0.25']._command
+  command = labels['RKD, ω = 1.0, ρ = 0.25'].command
   for flag in (
     '--gin.DISTILLATION_WEIGHT = 1.0',
     '--gin.TEACHER_TEMPERATURE = 0.25',
@@ -136,13 +136,13 @@ def test_percentages_are_of_the_students_steps():
   }  # fmt: skip
   labels, _ = jobs_of(variants, 'TRAIN_STEPS=50')
   [teacher] = labels['SALT'].needs
-  assert '--gin.KD_STEPS = 10' in labels['SALT']._command
-  assert '--gin.TRAIN_STEPS = 150' in teacher._command
+  assert '--gin.KD_STEPS = 10' in labels['SALT'].command
+  assert '--gin.TRAIN_STEPS = 150' in teacher.command
   # What comes later wins.
-  assert teacher._command.index(
-    '--gin.TRAIN_STEPS=50'
-  ) < teacher._command.index('--gin.TRAIN_STEPS = 150')
-  assert f"--gin.TEACHER_PATH='{teacher.folder}'" in labels['SALT']._command
+  assert teacher.command.index('--gin.TRAIN_STEPS=50') < teacher.command.index(
+    '--gin.TRAIN_STEPS = 150'
+  )
+  assert f"--gin.TEACHER_PATH='{teacher.folder}'" in labels['SALT'].command
 
 
 def test_a_setting_is_for_all_runs():
@@ -152,8 +152,8 @@ def test_a_setting_is_for_all_runs():
   for variant in studies.expand(main.variants):
     made.of(variant)
   for job in made.all:
-    if job._command[0] != 'salt_t5x.select':
-      assert job._command[2] == '--gin_file=salt_t5x/gin/settings/gpu.gin'
+    if job.command[0] != 'salt_t5x.select':
+      assert job.command[2] == '--gin_file=salt_t5x/gin/settings/gpu.gin'
   assert gpu.number('KD_STEPS') > setting().number('KD_STEPS') == 300
   assert gpu.number('TRAIN_STEPS', 'teacher') > gpu.number('TRAIN_STEPS')
   assert setting('FIRST_STAGE=7').number('KD_STEPS') == 7
@@ -186,7 +186,7 @@ def test_another_teacher_is_another_run():
   assert len(teachers) == 3 and len({labels[x].folder for x in 'abc'}) == 3
   # The student's run has the teacher's network, too.
   flag = '--gin.TEACHER_SIZE = @size_x/C()'
-  assert flag in labels['b']._command and flag in labels['b'].needs[0]._command
+  assert flag in labels['b'].command and flag in labels['b'].needs[0].command
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_the_selection_is_for_the_first_stage(bindings, expected):
   _, jobs = jobs_of(
     {'BASELINE': {'recipe': 'baseline'}, 'DS': {'recipe': 'salt_ds'}}, *bindings
   )
-  assert jobs['selection [0]']._command[-2:] == [
+  assert jobs['selection [0]'].command[-2:] == [
     f'--kd_steps={expected}',
     '--batch_size=4',
   ]
@@ -211,9 +211,35 @@ def test_a_variants_first_stage_has_a_selection_of_its_own():
     }
   )
   selections = [j for name, j in jobs.items() if name.startswith('selection')]
-  assert {j._command[-2] for j in selections} == {
+  assert {j.command[-2] for j in selections} == {
     '--kd_steps=200', '--kd_steps=300'
   }  # fmt: skip
+
+
+def test_what_is_made_in_another_way_is_another_job():
+  """Scores and selections by another teacher, or for other batches."""
+  variants = {
+    'BASELINE': {'recipe': 'baseline'},
+    'a': {'recipe': 'salt_ds'},
+    'b': {'recipe': 'salt_ds', 'BATCH_SIZE': 8},
+    'c': {'recipe': 'salt_ds', 'teacher': {'TRAIN_STEPS': '300%'}},
+  }
+  labels, _ = jobs_of(variants)
+  selections = [labels[x].needs[1] for x in 'abc']
+  assert len({job.folder for job in selections}) == 3
+  assert '--batch_size=8' in selections[1].command
+  scores = [job.needs[0] for job in selections]
+  assert scores[0] is scores[1] and scores[0] is not scores[2]
+  assert scores[2].needs[0] is labels['c'].needs[0]
+
+
+def test_two_jobs_of_one_name_are_refused():
+  made = study_jobs.JobsOfSeed('/w', '0', setting())
+  [(_, main)] = studies.read(['main'])
+  trained = {v.label: made.of(v) for v in studies.expand(main.variants)}
+  made.evaluation('x', trained, [300])
+  with pytest.raises(studies.StudyError, match='jobs are called x'):
+    made.evaluation('x', trained, [1000])
 
 
 def test_scoring_gets_no_parameters_of_training():
@@ -222,9 +248,9 @@ def test_scoring_gets_no_parameters_of_training():
     'trainer.SaltTrainer.top_k=5',
     'TOP_K = 5',
   )
-  command = jobs['scores [0]']._command
+  command = jobs['scores [0]'].command
   assert command[-2:] == ['--gin.RANDOM_SEED=0', '--gin.TOP_K = 5']
-  assert '--gin.trainer.SaltTrainer.top_k=5' in jobs['salt_ds [0]']._command
+  assert '--gin.trainer.SaltTrainer.top_k=5' in jobs['salt_ds [0]'].command
 
 
 @pytest.mark.parametrize(
@@ -396,11 +422,11 @@ def test_held_out_text_is_judged_at_the_stages():
   trained = {v.label: made.of(v) for v in studies.expand(main.variants)}
   job = made.evaluation('main_held_out', trained, [300, 1000])
   assert set(job.needs) == set(trained.values()) and job in made.all
-  [checkpoints] = [x for x in job._command if 'CHECKPOINTS' in x]
+  [checkpoints] = [x for x in job.command if 'CHECKPOINTS' in x]
   checkpoints = ast.literal_eval(checkpoints.split('=', 1)[1])
   assert checkpoints['SALT @300'] == '/w/seed_0/salt/checkpoint_300'
   assert len(checkpoints) == 10 and not any('SLM' in x for x in checkpoints)
-  assert not any('top_k' in x for x in job._command)
+  assert not any('top_k' in x for x in job.command)
 
 
 def test_the_theory_has_its_models():
@@ -408,8 +434,8 @@ def test_the_theory_has_its_models():
   made = study_jobs.JobsOfSeed('/w', '0', setting())
   trained = {v.label: made.of(v) for v in studies.expand(theory.variants)}
   job = made.theory('numbers', trained, theory.reference)
-  assert "--gin.STUDENT_PATH='/w/seed_0/baseline'" in job._command
-  assert "--gin.ORACLE_PATH='/w/seed_0/oracle'" in job._command
+  assert "--gin.STUDENT_PATH='/w/seed_0/baseline'" in job.command
+  assert "--gin.ORACLE_PATH='/w/seed_0/oracle'" in job.command
   assert set(job.needs) == set(trained.values())
   with pytest.raises(studies.StudyError, match="must be 'SLM' and 'ORACLE'"):
     studies.Study(
