@@ -36,6 +36,7 @@ import tqdm
 
 from salt_t5x import (
   checkpoints,
+  gin_command,
   held_out,
   models,
   run_record,
@@ -43,7 +44,6 @@ from salt_t5x import (
   whole_batches,
   whole_files,
 )
-from salt_t5x import job as job_lib
 from salt_t5x.analysis import completions, deviations, draws, theory_report
 from t5x import models as t5x_models
 from t5x import partitioning
@@ -153,7 +153,7 @@ def analyze(
   Raises:
     ValueError: a model, the data or a number does not fit.
   """
-  length = job_lib.check_lengths(task_feature_lengths)['targets']
+  length = gin_command.check_lengths(task_feature_lengths)['targets']
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
   prefixes = sorted(t for t in prefixes if t <= length)
   _check_numbers(
@@ -406,4 +406,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import analyze as module
 
-  job_lib.start(module.main)
+  gin_command.start(module.main)

@@ -44,7 +44,7 @@ from jax.experimental import mesh_utils, topologies
 import jax.numpy as jnp
 import numpy as np
 
-from salt_t5x import hlo_costs, job, models
+from salt_t5x import gin_command, hlo_costs, models
 from salt_t5x import teacher as teacher_lib
 from salt_t5x import trainer as trainer_lib
 from t5x import gin_utils, partitioning, utils
@@ -451,7 +451,7 @@ def main(argv: Sequence[str]) -> None:
   if output:  # Compiling takes minutes: what cannot be written is told first.
     epath.Path(output).parent.mkdir(parents=True, exist_ok=True)
   # Last: what a run must name and costs do not depend on.
-  job.parse_gin('salt_t5x/gin/runs/estimate.gin')
+  gin_command.parse_gin('salt_t5x/gin/runs/estimate.gin')
   found = gin.get_configurable(train)()
   print(table(found))
   if output:

@@ -39,7 +39,7 @@ import tqdm
 from salt_t5x import checkpoints as checkpoints_lib
 from salt_t5x import (
   evaluation_results,
-  job,
+  gin_command,
   language_model,
   models,
   run_record,
@@ -125,7 +125,7 @@ def evaluate(
     ValueError: a checkpoint is missing or of another model or vocabulary, a
       task cannot be read, or the folder holds results of another evaluation.
   """
-  length = max(job.check_lengths(task_feature_lengths).values())
+  length = max(gin_command.check_lengths(task_feature_lengths).values())
   if examples is not None and not (type(examples) is int and examples >= 1):
     raise ValueError(
       f'evaluate.evaluate.examples (EXAMPLES) = {examples!r}: set None for all '
@@ -353,4 +353,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import evaluate as module
 
-  job.start(module.main)
+  gin_command.start(module.main)

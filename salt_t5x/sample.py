@@ -36,8 +36,8 @@ import tensorflow as tf
 import tqdm
 
 from salt_t5x import (
+  gin_command,
   held_out,
-  job,
   json_records,
   local_cache,
   scoring,
@@ -86,7 +86,7 @@ def sample(
     ValueError: the teacher, the lengths or the prompts do not fit, or the
       folder holds other samples.
   """
-  length = job.check_lengths(task_feature_lengths)['targets']
+  length = gin_command.check_lengths(task_feature_lengths)['targets']
   counts = dict(zip(_SPLITS, (examples, held_out_examples), strict=True))
   for name, count in counts.items():
     if type(count) is not int or count < 1:
@@ -235,4 +235,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import sample as module
 
-  job.start(module.main)
+  gin_command.start(module.main)

@@ -34,7 +34,7 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import global_order, job, score_shards, scorer, train_data
+from salt_t5x import gin_command, global_order, score_shards, scorer, train_data
 from salt_t5x import teacher as teacher_lib
 from t5x import partitioning, utils
 
@@ -71,7 +71,9 @@ def score(
     ValueError: the teacher, k or the batch do not fit; the folder holds other
       scores; or examples are missing, or lack the 'id' that selections go by.
   """
-  length = job.check_lengths(dataset_cfg.task_feature_lengths)['targets']
+  length = gin_command.check_lengths(dataset_cfg.task_feature_lengths)[
+    'targets'
+  ]
   source = global_order.get_task(dataset_cfg.mixture_or_task_name).source
   split = dataset_cfg.split
   train_data.check_vocabulary(dataset_cfg, teacher.model)
@@ -229,4 +231,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import score as module
 
-  job.start(module.main)
+  gin_command.start(module.main)

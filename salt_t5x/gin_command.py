@@ -27,7 +27,7 @@ from t5x import gin_utils
 
 
 def _define_flags() -> None:
-  """Those of t5x's train binary that a job needs."""
+  """Those of t5x's train binary that a command needs."""
   flags.DEFINE_multi_string('gin_file', None, 'gin files, later ones win.')
   flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
   flags.DEFINE_list(
@@ -80,7 +80,7 @@ def parse_gin(*more_files: str) -> None:
 
 
 def start(run: Callable[[], None]) -> None:
-  """Starts a job: flags and gin files are read, then `run` is called.
+  """Starts a command: flags and gin files are read, then `run` is called.
 
   Args:
     run: of the package's module, not of the copy that is `__main__`: gin files
@@ -92,7 +92,7 @@ def start(run: Callable[[], None]) -> None:
       raise app.UsageError(f'Not understood: {argv[1:]}')
     if not flags.FLAGS.gin_file:
       raise app.UsageError(
-        'Name the gin files that configure the job with --gin_file.'
+        'Name the gin files that configure the command with --gin_file.'
       )
     tf.config.experimental.set_visible_devices([], 'GPU')  # they are JAX's
     if flags.FLAGS.multiprocess_gpu:
