@@ -49,6 +49,7 @@ class JobsOfSeed:
       'JAX_COMPILATION_CACHE_DIR': os.path.abspath(
         os.path.join(work_dir, 'compiled')
       ),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     }
     self._seed, self._setting = seed, setting
     self._jobs: dict[str, jobs.Job] = {}

@@ -35,11 +35,8 @@ from salt_t5x import (
 )
 from salt_t5x.analysis import theory_report
 
-# {task that runs are followed with: its title}; the first is the headline's.
-VIEWS = {
-  'minipile_causal': 'Held-out text, as a causal LM',
-  'minipile_ul2': "Held-out text, as UL2's mixture",
-}
+# The task that runs are followed with.
+HELD_OUT = 'minipile_causal'
 
 
 def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
@@ -56,18 +53,17 @@ def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
   """
   study, folder = plan.study, os.path.join(output_dir, plan.name)
   steps = sorted({plan.setting.step(x) for x in study.report_at})
-  results, texts = {}, []
-  for view, title in VIEWS.items():
-    of_variants = _collect(plan, view)
-    found = study_report.summarize(study, of_variants, steps)
-    if not results:
-      found['costs'] = _costs(plan, found['passes'], students)
-      picture = study_report.plot(study, of_variants, steps)
-      whole_files.write_whole(os.path.join(folder, 'curves.svg'), picture)
-    results[view] = found
-    table = study_report.markdown(found, study.best_of)
-    texts.append(f'### {title}\n\n{table}')
-  texts.insert(1, '![Curves](curves.svg)\n')
+  of_variants = _collect(plan)
+  found = study_report.summarize(study, of_variants, steps)
+  found['costs'] = _costs(plan, found['passes'], students)
+  picture = study_report.plot(study, of_variants, steps)
+  whole_files.write_whole(os.path.join(folder, 'curves.svg'), picture)
+  results = {'held_out': found}
+  texts = [
+    '### Held-out text, as a causal LM\n',
+    study_report.markdown(found, study.best_of),
+    '![Curves](curves.svg)\n',
+  ]
   for name, (found, text) in _further(plan, folder).items():
     results[name] = found
     texts.append(text)
@@ -81,11 +77,11 @@ def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
   return text
 
 
-def _collect(plan: study_jobs.Plan, view: str) -> study_report.OfVariants:
+def _collect(plan: study_jobs.Plan) -> study_report.OfVariants:
   """Reads {variant: held-out curves of each seed}."""
   return {
     label: [
-      curves.read_scalars(os.path.join(job.folder, 'training_eval', view))
+      curves.read_scalars(os.path.join(job.folder, 'training_eval', HELD_OUT))
       for job in of_seeds
     ]
     for label, of_seeds in plan.trained.items()

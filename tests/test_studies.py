@@ -122,7 +122,7 @@ def test_a_grid_is_a_run_for_each_combination():
   for flag in (
     '--gin.DISTILLATION_WEIGHT = 1.0',
     '--gin.TEACHER_TEMPERATURE = 0.25',
-    '--gin.TRAIN_STEPS = 400',
+    '--gin.TRAIN_STEPS = 320',
   ):
     assert flag in command
 
@@ -154,7 +154,7 @@ def test_a_setting_is_for_all_runs():
   for job in made.all:
     if job.command[0] != 'salt_t5x.select':
       assert job.command[2] == '--gin_file=salt_t5x/gin/settings/gpu.gin'
-  assert gpu.number('KD_STEPS') > setting().number('KD_STEPS') == 300
+  assert gpu.number('KD_STEPS') > setting().number('KD_STEPS') == 240
   assert gpu.number('TRAIN_STEPS', 'teacher') > gpu.number('TRAIN_STEPS')
   assert setting('FIRST_STAGE=7').number('KD_STEPS') == 7
   assert gpu.step('50%') == gpu.number('TRAIN_STEPS') / 2
@@ -191,7 +191,7 @@ def test_another_teacher_is_another_run():
 
 @pytest.mark.parametrize(
   'bindings, expected',
-  [([], 300), (['KD_STEPS=200', 'TRAIN_STEPS = 9'], 200)],
+  [([], 240), (['KD_STEPS=200', 'TRAIN_STEPS = 9'], 200)],
 )
 def test_the_selection_is_for_the_first_stage(bindings, expected):
   _, jobs = jobs_of(
@@ -212,7 +212,7 @@ def test_a_variants_first_stage_has_a_selection_of_its_own():
   )
   selections = [j for name, j in jobs.items() if name.startswith('selection')]
   assert {j.command[-2] for j in selections} == {
-    '--kd_steps=200', '--kd_steps=300'
+    '--kd_steps=160', '--kd_steps=240'
   }  # fmt: skip
 
 

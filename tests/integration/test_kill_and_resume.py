@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A few of the trials of kill_and_resume.py; docs/results has many."""
+"""A few of the trials of kill_and_resume.py; docs/kill_and_resume has many."""
 
 import json
 
