@@ -15,7 +15,7 @@ $(VENV)/installed: setup.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-# Trains a teacher and four students on real text and compares them; ends in $(WORK_DIR)/report.html.
+# Trains a teacher and five students on real text and compares them; ends in $(WORK_DIR)/report.html.
 salt: install
 	$(VENV)/bin/python -m salt_t5x.study --work_dir=$(WORK_DIR)
 

@@ -141,10 +141,11 @@ def analyze(
     completions_dir: where completions are kept, for other students of the same
       oracle, too; None for a folder in `output_dir`.
     prefixes: the t of ξ_t; those above T are left out.
-    lengths: sequence lengths T' <= T of the tables' rows; None for T, T/2, T/4
-      and T/8. A shorter sequence is the beginning of a longer one.
-    training_sequences: N of the bounds; None for no bounds.
-    delta: of the bounds.
+    lengths: sequence lengths T' <= T of the tables' rows, T among them; None
+      for T, T/2, T/4 and T/8. A shorter sequence is the beginning of a longer
+      one.
+    training_sequences: N of the bounds, at least 16; None for no bounds.
+    delta: of the bounds, in (0, 1).
     seed: of the completions.
 
   Returns:
@@ -158,7 +159,7 @@ def analyze(
   prefixes = sorted(t for t in prefixes if t <= length)
   _check_numbers(
     length, lengths, prefixes, sequences, num_completions, distillation_weight,
-    teacher_temperature,
+    teacher_temperature, training_sequences, delta,
   )  # fmt: skip
   whole_files.make_folder(
     output_dir, f'analyze.analyze.output_dir (OUTPUT_DIR) = {output_dir!r}'
@@ -194,6 +195,7 @@ def analyze(
     seed,
     completions_dir or os.path.join(output_dir, 'completions'),
     found['oracle'],
+    oracle.dtype,
   ):
     parts[s] = run.losses(drawn, lengths)
   tokens = run.divergences(x)
@@ -225,7 +227,15 @@ def analyze(
 
 
 def _check_numbers(
-  length, lengths, prefixes, sequences, num_completions, omega, rho
+  length,
+  lengths,
+  prefixes,
+  sequences,
+  num_completions,
+  omega,
+  rho,
+  training_sequences,
+  delta,
 ) -> None:
   problems = {
     f'distillation_weight (DISTILLATION_WEIGHT) = {omega}: in [0, 1]': (
@@ -239,9 +249,12 @@ def _check_numbers(
     f'prefixes (PREFIXES): at least one from 1 to T = {length}': (
       len(prefixes) > 0 and prefixes[0] >= 1
     ),
-    f'lengths (LENGTHS) = {lengths}: from 1 to T = {length}': (
-      lengths[0] >= 1 and lengths[-1] <= length
+    f'lengths = {lengths}: from 1 to T = {length}, T among them': (
+      lengths[0] >= 1 and lengths[-1] == length
     ),
+    f'training_sequences (TRAINING_SEQUENCES) = {training_sequences}: at least '
+    '16, or None': training_sequences is None or training_sequences >= 16,
+    f'delta = {delta}: between 0 and 1': 0 < delta < 1,
   }
   for problem, is_fine in problems.items():
     if not is_fine:
@@ -361,12 +374,15 @@ def _completions(
   seed: int,
   completions_dir: str,
   oracle: epath.Path,
+  dtype: str | None,
 ) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (s, [n · n_com, T] int32 completions of x_1 ... x_s)."""
   # Whatever changes a draw, and the files that hold them.
   identity = [
     checkpoints.identity(oracle),
-    x.tolist(),
+    os.fspath(oracle),
+    dtype,
+    hashlib.sha256(x.tobytes()).hexdigest(),
     num_completions,
     seed,
     drawer.batch_size,

@@ -66,12 +66,19 @@ def events(path: str) -> Iterator[event_pb2.Event]:
 
 def first_step_below(
   curve: Sequence[tuple[int, float]], limit: float
-) -> int | None:
-  """The first step from which a curve stays at or below a limit, or None."""
-  first = None
+) -> float | None:
+  """The step from which a curve stays at or below a limit, or None.
+
+  Between two points it is a straight line.
+  """
+  first = before = None
   for step, value in curve:
     if value > limit:
       first = None
     elif first is None:
       first = step
+      if before is not None:
+        s, v = before
+        first = s + (step - s) * (v - limit) / (v - value)
+    before = step, value
   return first

@@ -21,11 +21,11 @@ other modules of this package just `import t5x`; nothing outside this file
 knows which engine it got.
 """
 
-import hashlib
 import importlib
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 
 import gin
@@ -135,13 +135,25 @@ def read_gin(path: str) -> str:
   return _gin_file(path).read_text(encoding='utf-8')
 
 
-def gin_fingerprint() -> str:
-  """Returns a hash of all gin files of the package."""
-  digest = hashlib.sha256()
-  for path in sorted(_gin_dir().rglob('*.gin')):
-    digest.update(path.relative_to(_gin_dir()).as_posix().encode() + b'\0')
-    digest.update(path.read_bytes() + b'\0')
-  return digest.hexdigest()
+def flat_gin(path: str) -> str:
+  """Returns a gin file's text with what it includes in place.
+
+  Args:
+    path: 'salt_t5x/gin/...', or of a file on disk.
+
+  Raises:
+    OSError: there is no such file.
+  """
+  if path.startswith(f'{_GIN_PREFIX}') and _gin_file(path).is_file():
+    text = read_gin(path)
+  else:
+    text = pathlib.Path(path).read_text(encoding='utf-8')
+  return re.sub(
+    r"""^include\s+['"](.+?)['"].*$""",
+    lambda match: flat_gin(match[1]),
+    text,
+    flags=re.MULTILINE,
+  )
 
 
 def register_gin_reader():

@@ -29,19 +29,24 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def with_error(
-  value: float | None, error: float | None, digits: int, scale: float = 1
+  value: float | None,
+  error: float | None,
+  digits: int,
+  scale: float = 1,
+  sign: str = '',
 ) -> str:
-  """'1.23 ± 0.04', or '1.23' where the error is None or NaN.
+  """'1.23 ± 0.04', or '1.23' where the error is None or NaN; '+1.23' with sign.
 
   A value of None, which files have in its place, is 'nan', too.
   """
   value = math.nan if value is None else value
-  text = f'{scale * value:.{digits}f}'
+  text = f'{scale * value:{sign}.{digits}f}'
   if error is None or math.isnan(error):
     return text
   return f'{text} ± {scale * error:.{digits}f}'
 
 
-def over(values: Sequence[float], digits: int) -> str:
+def over(values: Sequence[float], digits: int, sign: str = '') -> str:
   """The mean of some values ± its standard error, e.g. over seeds."""
-  return with_error(float(np.mean(values)), standard_error(values), digits)
+  mean = float(np.mean(values))
+  return with_error(mean, standard_error(values), digits, sign=sign)

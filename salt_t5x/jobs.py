@@ -19,14 +19,12 @@ job that is done is not done again; one that was stopped goes on, as far as its
 program does.
 """
 
-from collections.abc import Sequence
-import glob
+from collections.abc import Callable, Mapping, Sequence
 import os
 import re
 import subprocess
 import sys
 import time
-from typing import Any
 
 import tqdm
 
@@ -73,6 +71,7 @@ class Job:
     folder: where it writes.
     command: the module and its flags.
     needs: the jobs that come before it.
+    alone: whether no other job may run beside it.
     progress: its bar, while it runs.
   """
 
@@ -81,10 +80,11 @@ class Job:
     name: str,
     folder: str,
     command: Sequence[str],
-    options: Any,
+    options: Mapping[str, object],
     needs: Sequence['Job'] = (),
     environment: dict[str, str] | None = None,
-    leftovers: str | None = None,
+    ready: Callable[[], None] | None = None,
+    alone: bool = False,
   ):
     """Constructor.
 
@@ -92,16 +92,18 @@ class Job:
       name: for messages.
       folder: is made if it is not there.
       command: the module and its flags.
-      options: what the job is made with, JSON; a folder that was begun with
-        others is refused.
+      options: what the job is made with, JSON by name; a folder that was begun
+        with others is refused.
       needs: what comes before it.
       environment: variables beside those of this process.
-      leftovers: a glob of files in the folder that a job which was stopped
-        would fail on; they are removed.
+      ready: makes the folder ready for the start of a job that may have been
+        stopped.
+      alone: whether no other job may run beside it, since it is timed.
     """
     self.name, self.folder, self.needs = name, folder, tuple(needs)
     self.command, self._options = list(command), options
-    self._environment, self._leftovers = environment or {}, leftovers
+    self._environment, self._ready = environment or {}, ready
+    self.alone = alone
     self._process = self.progress = None
     self._log = os.path.join(folder, 'log.txt')
     self._options_file = os.path.join(folder, 'options.json')
@@ -124,19 +126,18 @@ class Job:
         ) from e
       if begun_with != self._options:
         raise JobError(
-          f'{self.folder} was begun with {begun_with}, and now '
-          f'{self._options} is asked for. Delete it, or choose another '
-          '--work_dir.'
+          f'{self.folder} was begun with other options:\n'
+          f'{_differences(begun_with, self._options)}\n'
+          'Delete that folder and those of the runs that were made with it, or '
+          'choose another --work_dir.'
         )
     return os.path.exists(self._done_file)
 
   def start(self, position: int) -> None:
     """Starts the process, with a progress bar in line `position`."""
     os.makedirs(self.folder, exist_ok=True)
-    if self._leftovers:
-      pattern = os.path.join(glob.escape(self.folder), self._leftovers)
-      for left in glob.glob(pattern):
-        os.remove(left)
+    if self._ready:
+      self._ready()
     whole_files.write_json(self._options_file, self._options)
     # Jobs share the machine: no memory of their own.
     xla_flags = os.environ.get('XLA_FLAGS', '')
@@ -155,6 +156,9 @@ class Job:
         env=environment,
         stdout=log,
         stderr=subprocess.STDOUT,
+        # Signals for this process are not for the job: at SIGTERM it would save
+        # here and now. See `stop`.
+        start_new_session=True,
       )
     unit, _ = _PROGRESS.get(self.command[0], ('', None))
     self.progress = tqdm.tqdm(
@@ -195,13 +199,26 @@ class Job:
       self._process.wait()
 
 
+def _differences(begun_with: object, now: Mapping[str, object]) -> str:
+  if not isinstance(begun_with, Mapping):
+    return f'  {begun_with} then, {now} now'
+  return '\n'.join(
+    f'  {name}: {begun_with.get(name)} then, {now.get(name)} now'
+    for name in sorted({*begun_with, *now})
+    if begun_with.get(name) != now.get(name)
+  )
+
+
 def run_all(jobs: Sequence[Job], workers: int) -> None:
   """Runs what is not done yet, `workers` at a time, each after what it needs.
 
+  Jobs that are timed come last.
+
   Raises:
-    JobError: a job failed; the others are stopped and can be resumed.
+    JobError: a job cannot begin, or failed; the others are stopped and can be
+      resumed.
   """
-  waiting = [job for job in jobs if not job.is_done()]
+  waiting = _not_done(jobs)
   if done := len(jobs) - len(waiting):
     print(f'{done} of {len(jobs)} jobs are done already.')
   running: list[Job] = []
@@ -209,6 +226,10 @@ def run_all(jobs: Sequence[Job], workers: int) -> None:
     while waiting or running:
       for job in list(waiting):
         unfinished = {*waiting, *running}
+        if any(x.alone for x in running):
+          break
+        if job.alone and (running or not all(x.alone for x in waiting)):
+          continue
         if len(running) < workers and unfinished.isdisjoint(job.needs):
           waiting.remove(job)
           taken = {other.progress.pos for other in running}
@@ -219,3 +240,29 @@ def run_all(jobs: Sequence[Job], workers: int) -> None:
   finally:
     for job in running:
       job.stop()
+
+
+def _not_done(jobs: Sequence[Job]) -> list[Job]:
+  """Those to run.
+
+  Raises:
+    JobError: folders were begun with other options, or are older than what they
+      were made of; all of them are named.
+  """
+  waiting, errors = [], []
+  for job in jobs:
+    try:
+      if not job.is_done():
+        waiting.append(job)
+    except JobError as e:
+      errors.append(str(e))
+  errors += [
+    f'{job.folder} is done, and {need.folder}, which it was made with, is not '
+    'there any more. Delete the former, too.'
+    for job in jobs
+    for need in job.needs
+    if need in waiting and job not in waiting
+  ]
+  if errors:
+    raise JobError('\n'.join(errors))
+  return waiting

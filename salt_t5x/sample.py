@@ -17,11 +17,13 @@
 Draws sequences from the teacher and writes them as a cache. Next-token
 prediction on them is eq. (14) with its sum over sequences replaced by a sample:
 the loss is the mean of -log P_θ(x̃) over x̃ drawn from P_ζ. With prompts, the
-beginning of each sequence is real text and the teacher writes the rest.
+beginning of each sequence is real text, on which the loss is eq. (1)'s, and the
+teacher writes the rest.
 
-`salt_t5x.tasks.samples` has the tasks over the cache: train a student on
-`samples_ul2` or `samples_causal` with `runs/baseline.gin`. A job that was
-stopped goes on when it is started again.
+`salt_t5x.tasks.samples` has the tasks over the cache: `samples_causal` is eq.
+(14), `samples_ul2` what UL2 makes of the same sequences. Train a student on one
+with `runs/baseline.gin`. A job that was stopped goes on when it is started
+again.
 """
 
 from collections.abc import Mapping
@@ -36,16 +38,18 @@ import tensorflow as tf
 import tqdm
 
 from salt_t5x import (
+  checkpoints,
   gin_command,
   held_out,
   json_records,
   local_cache,
   scoring,
   text_tasks,
+  whole_batches,
   whole_files,
 )
 from salt_t5x import teacher as teacher_lib
-from salt_t5x.analysis import draws
+from salt_t5x.analysis import completions, draws
 from t5x import partitioning
 
 NAME = 'samples'
@@ -109,6 +113,7 @@ def sample(
   teacher_lib.check_vocabulary(teacher.path, vocabulary)
   info = {
     'teacher': os.fspath(checkpoint),
+    'teacher_identity': checkpoints.identity(checkpoint),
     'dtype': teacher.dtype,
     'sequence_length': length,
     'extra_ids': vocabulary.extra_ids,
@@ -128,6 +133,7 @@ def sample(
   drawer = draws.Drawer(
     teacher.model, params, axes, partitioner, batch_size, seed
   )
+  _check_teacher(teacher, params, axes, partitioner, drawer, length)
   drawn = {}
   with tqdm.tqdm(
     total=sum(map(drawer.batches, counts.values())),
@@ -156,7 +162,39 @@ def sample(
     f'{counts["train"]} and {counts["validation"]} sequences of {length} '
     f'tokens, drawn from {checkpoint}, are in {output_dir}.\n'
     f'Next: SALT_T5X_SAMPLES={output_dir}, import salt_t5x.tasks.samples in a '
-    "gin file, and train with MIXTURE_OR_TASK_NAME = 'samples_ul2'."
+    "gin file, and train with MIXTURE_OR_TASK_NAME = 'samples_causal'."
+  )
+
+
+def _check_teacher(teacher, params, axes, partitioner, drawer, length) -> None:
+  """Refuses parameters as they were initialised, or that are not finite.
+
+  Raises:
+    ValueError: the teacher's own text surprises it as any text would.
+  """
+  model, count = teacher.model, drawer.batch_size
+  tokens = drawer.run(
+    np.zeros((count, length)),
+    np.zeros(count),
+    np.stack([np.full(count, len(_SPLITS)), np.arange(count)], axis=1),
+  )
+  batches = whole_batches.WholeBatches(partitioner, count)
+
+  def losses(params, tokens):
+    pair = model, params
+    return completions.token_losses(
+      pair, pair, tokens, teacher_temperature=1.0, chunk=batches.chunk
+    )[0]
+
+  found = partitioner.partition(
+    losses,
+    in_axis_resources=(axes, batches.spec),
+    out_axis_resources=None,
+  )(params, batches.put_some(tokens))
+  teacher_lib.check_cross_entropy(
+    float(np.mean(found)),
+    model.output_vocabulary.vocab_size,
+    teacher.minimum_gain,
   )
 
 

@@ -18,12 +18,12 @@ A gin file in `gin/studies/` names the variants; `study_jobs` makes of them the
 processes that are run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 import os
-import pathlib
 import re
+import tokenize
 from typing import Any
 
 import gin
@@ -74,10 +74,16 @@ class Study:
       medium and hard for the teacher, the variant 'SLM' (section 5.4).
     benchmarks_at: the steps at which students, and SLM, are measured on the
       paper's few-shot tasks (App. F), as far as the package registry has them.
+    costs: whether to time the steps of SALT and of the teacher, the variants
+      'SALT' and 'SLM', and to tell what is saved (App. J).
     theory: whether to estimate the theory's quantities for the reference as the
       student, 'SLM' as its teacher and the variant 'ORACLE' (App. C and D).
     reference: the variant that others are compared with.
     best_of: whether the least final log-perplexity is to be pointed out.
+    in_the_paper: {variant: 'better' or 'worse' than the reference at the end of
+      training}.
+    passes_in_the_paper: {variant: the share of the steps at which the paper's
+      has the reference's final quality}.
   """
 
   title: str
@@ -86,9 +92,14 @@ class Study:
   report_at: Sequence[str] = ('100%',)
   buckets_at: Sequence[str] = ()
   benchmarks_at: Sequence[str] = ()
+  costs: bool = False
   theory: bool = False
   reference: str = 'BASELINE'
   best_of: bool = False
+  in_the_paper: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  passes_in_the_paper: Mapping[str, float] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __post_init__(self):
     labels = [v.label for v in expand(self.variants)]
@@ -97,10 +108,27 @@ class Study:
         f'studies.Study.reference = {self.reference!r} is none of the variants '
         f'{labels}.'
       )
+    for name in ('in_the_paper', 'passes_in_the_paper'):
+      if unknown := set(getattr(self, name)) - set(labels):
+        raise StudyError(
+          f'studies.Study.{name}: {sorted(unknown)} are none of the variants '
+          f'{labels}.'
+        )
+    for label in labels:
+      if re.search(r'[/|@]', label):
+        raise StudyError(
+          f'studies.Study.variants: {label!r} has one of the characters / | @, '
+          'which names of checkpoints and tables cannot have.'
+        )
     if self.theory and not {SLM, ORACLE} <= set(labels):
       raise StudyError(
         f'studies.Study.theory: among the variants must be {SLM!r} and '
         f'{ORACLE!r}, not only {labels}.'
+      )
+    if self.costs and not {SLM, 'SALT'} <= set(labels):
+      raise StudyError(
+        f"studies.Study.costs: among the variants must be {SLM!r} and 'SALT', "
+        f'not only {labels}.'
       )
     for name in ('buckets_at', 'benchmarks_at'):
       if getattr(self, name) and SLM not in labels:
@@ -175,7 +203,6 @@ class Setting:
 
   Attributes:
     file: a gin file, or None.
-    text: of the file.
     bindings: gin bindings, 'NAME = value'.
   """
 
@@ -190,16 +217,13 @@ class Setting:
     Raises:
       StudyError: there is no such file.
     """
-    self.bindings, self.file, self.text = list(bindings), setting, ''
+    self.bindings, self.file = list(bindings), setting
     if setting is None:
       return
     if not setting.endswith('.gin'):
       self.file = f'{_GIN}/settings/{setting}.gin'
     try:
-      if self.file.startswith(f'{_GIN}/'):
-        self.text = engine.read_gin(self.file)
-      else:
-        self.text = pathlib.Path(self.file).read_text(encoding='utf-8')
+      engine.flat_gin(self.file)
     except OSError as e:
       raise StudyError(f'--setting={setting}: {e}') from e
 
@@ -211,22 +235,46 @@ class Setting:
     """The gin files of a recipe's run; later ones win."""
     return [f'{_GIN}/recipes/tiny_{recipe}.gin', *filter(None, [self.file])]
 
+  def text(self, recipe: str) -> str:
+    """What a recipe's run is configured with; later lines win."""
+    texts = map(engine.flat_gin, self.files(recipe))
+    return '\n'.join([*texts, *self.bindings])
+
   def macro(self, name: str, recipe: str = 'salt') -> str:
     """The text of a macro's value.
 
     gin itself would want the train binary's `__main__`.
     """
-    texts = [
-      *reversed(self.bindings),
-      self.text,
-      engine.read_gin(f'{_GIN}/recipes/tiny_{recipe}.gin'),
-      engine.read_gin(f'{_GIN}/recipes/tiny.gin'),
-    ]
-    for text in texts:
-      if match := re.search(rf'^{name} *=(.*)', text, re.M):
-        value = match[1].split('#')[0].strip()
-        return self.macro(value[1:], recipe) if value[:1] == '%' else value
-    raise StudyError(f'No recipe binds {name}.')
+    values = re.findall(rf'^{name} *=(.*)', self.text(recipe), re.M)
+    if not values:
+      raise StudyError(f'No recipe binds {name}.')
+    value = values[-1].split('#')[0].strip()
+    return self.macro(value[1:], recipe) if value[:1] == '%' else value
+
+  def check_macros(
+    self, bindings: Sequence[str], recipes: Iterable[str], where: str
+  ) -> None:
+    """Refuses macros that no recipe has: gin would take and forget them.
+
+    Args:
+      bindings: 'NAME = value'.
+      recipes: where they may be.
+      where: they were given.
+
+    Raises:
+      StudyError: one is nowhere.
+    """
+    files = [path for recipe in recipes for path in self.files(recipe)]
+    texts = '\n'.join(engine.flat_gin(path) for path in dict.fromkeys(files))
+    known = re.sub('#.*', '', texts)
+    for binding in bindings:
+      match = re.match(r'(\w+) *=', binding)
+      if match and not re.search(rf'\b{match[1]}\b', known):
+        raise StudyError(
+          f'{where}: no recipe has a macro {match[1]}, so nothing would '
+          'change. Check its spelling; gin/recipes/ and what they include have '
+          'them all.'
+        )
 
   def number(self, name: str, recipe: str = 'salt') -> int:
     """`macro`, if it is a whole number.
@@ -292,6 +340,12 @@ def read(paths: Sequence[str]) -> Iterator[tuple[str, Study]]:
       try:
         gin.parse_config_file(path)
         study = gin.get_configurable(Study)()
-      except (OSError, ValueError, TypeError) as e:
+      except (
+        OSError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        tokenize.TokenError,
+      ) as e:
         raise StudyError(f'{path}: {e}') from e
     yield name, study

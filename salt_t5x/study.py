@@ -109,9 +109,13 @@ def main(argv: Sequence[str]) -> None:
   # What is wrong is told now, not after the teacher's training.
   try:
     setting = studies.Setting(_GIN.value, _SETTING.value)
-    plans, of_seeds = study_jobs.plan(
-      dict(studies.read(names)), _SEEDS.value, setting, work_dir
-    )
+    found = list(studies.read(names))
+    of_name = dict(found)
+    if len(of_name) < len(found):
+      raise studies.StudyError(
+        f'--study={",".join(names)}: two studies have one name; rename a file.'
+      )
+    plans, made = study_jobs.plan(of_name, _SEEDS.value, setting, work_dir)
     data = {
       name: setting.number(name.upper())
       for name in ('sequence_length', 'vocab_size', 'megabytes')
@@ -119,12 +123,16 @@ def main(argv: Sequence[str]) -> None:
   except studies.StudyError as e:
     raise app.UsageError(str(e)) from e
   # Like Ctrl-C: the runs end with this process.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit('Terminated.'))
-  info = prepare.build(
-    os.path.join(work_dir, 'data'),
-    cache_dir=os.path.join(os.path.dirname(work_dir), 'wheels'),
-    **data,
-  )
+  for kind in signal.SIGTERM, signal.SIGHUP:
+    signal.signal(kind, lambda *_: sys.exit('Terminated.'))
+  try:
+    info = prepare.build(
+      os.path.join(work_dir, 'data'),
+      cache_dir=os.path.join(os.path.dirname(work_dir), 'wheels'),
+      **data,
+    )
+  except ValueError as e:
+    raise app.UsageError(f'{e} Here: another --work_dir.') from e
   print(prepare.table(info))
   if any(plan.benchmarks for plan in plans):
     # What benchmarks need is an extra.
@@ -134,10 +142,9 @@ def main(argv: Sequence[str]) -> None:
       os.path.join(work_dir, 'benchmarks'),
       os.path.join(os.path.dirname(work_dir), 'wheels'),
     )
+  print(f'Logs are in {work_dir}/seed_*/*/log.txt')
   try:
-    for seed, of_seed in of_seeds.items():
-      print(f'Seed {seed}; logs in {work_dir}/seed_{seed}/*/log.txt')
-      jobs.run_all(of_seed, _WORKERS.value)
+    jobs.run_all(made, _WORKERS.value)
   except jobs.JobError as e:
     sys.exit(f'\n{e}')
   texts = {
@@ -146,7 +153,7 @@ def main(argv: Sequence[str]) -> None:
   }
   page = os.path.join(output_dir, 'report.html')
   configuration = study_results.configuration(
-    setting, info, _SEEDS.value, sum(map(len, of_seeds.values()))
+    setting, info, _SEEDS.value, len(made)
   )
   web_page.write(
     page,

@@ -72,13 +72,14 @@ def buckets_markdown(found: Mapping[str, Any]) -> str:
     for x in names:
       text = errors_of_means.over(of_model[x], 2)
       if gains:
-        text += f' ({np.mean(gains[x]):+.2f})'
+        text += f' ({errors_of_means.over(gains[x], 2, "+")})'
       cells.append(text)
     lines.append(f'| {model} | {" | ".join(cells)} |')
   lines += [
     '',
     'Next-token accuracy in percent on held-out sequences, in tertiles by the '
-    f"teacher's; in brackets, against {found['reference']} of the same step.",
+    f"teacher's; in brackets, less {found['reference']}'s of the same step, "
+    'seed by seed.',
   ]
   return '\n'.join(lines) + '\n'
 
@@ -144,7 +145,11 @@ def few_shot_markdown(found: Mapping[str, Any]) -> str:
   for name in found['nats'][models[0]]:
     of_models = {x: found['nats'][x][name] for x in models}
     row(f'{name}, nats', found['documents'][name], '', of_models, 2)
-  lines += ['', 'Scores in percent, mean ± standard error over seeds.']
+  lines += [
+    '',
+    'Scores in percent, mean ± standard error over seeds. That of a seed over '
+    'documents is larger: 5 percent for a score of 50 with 100 documents.',
+  ]
   if found['missing']:
     lines += ['', f'Not run: {", ".join(found["missing"])}.']
   return '\n'.join(lines) + '\n'

@@ -19,16 +19,58 @@ Runs that are wanted twice, by one study or by several, are one.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
+import glob
+import hashlib
 import os
 import re
+import shutil
 
-from salt_t5x import engine, jobs, studies
+from salt_t5x import checkpoints, curves, engine, jobs, studies
+
+# The task that runs are followed with.
+HELD_OUT = 'minipile_causal'
+# Steps of a run that is timed, and what makes it as short.
+TIMED = 60
+_TIMING = {
+  'TRAIN_STEPS': TIMED,
+  'STATS_PERIOD': 5,
+  'EVAL_PERIOD': TIMED,
+  'EVAL_STEPS': 1,
+  'CHECKPOINT_PERIOD': TIMED,
+  'WARMUP_STEPS': 1,
+}
 
 
 def _folder_name(recipe: str, *bindings: str) -> str:
   """'salt', or 'salt,KD_STEPS=90': readable, and fit for a path."""
   words = [re.sub(r'[^\w.=-]+', '_', x.replace(' ', '')) for x in bindings]
   return ','.join([recipe, *words])
+
+
+def drop_what_was_not_evaluated(folder: str, period: int) -> None:
+  """Removes checkpoints before which an evaluation is missing.
+
+  A run saves, then evaluates. One that was killed in between would go on behind
+  the evaluation, and its curve would have a hole.
+
+  Args:
+    folder: of a run.
+    period: EVAL_PERIOD.
+  """
+  directory = os.path.join(folder, 'training_eval', HELD_OUT)
+  known = dict(curves.read_scalars(directory).get('log_perplexity', ()))
+  evaluated = 0
+  while evaluated + period in known:
+    evaluated += period
+  for step, path in checkpoints.finished(folder).items():
+    if step > evaluated:
+      shutil.rmtree(path)
+
+
+def _remove(pattern: str) -> None:
+  for path in glob.glob(pattern):
+    os.remove(path)
 
 
 class JobsOfSeed:
@@ -42,6 +84,7 @@ class JobsOfSeed:
       seed: RANDOM_SEED of initialisation; the data order is fixed.
       setting: what all runs are given.
     """
+    self._work_dir = work_dir
     self._folder = os.path.join(work_dir, f'seed_{seed}')
     self._environment = {
       'SALT_T5X_DATA': os.path.abspath(os.path.join(work_dir, 'data')),
@@ -64,6 +107,8 @@ class JobsOfSeed:
     setting, needs = self._setting, studies.NEEDS[variant.recipe]
     models = setting.format(variant.models)
     bindings = models + setting.changes(variant.recipe, variant.bindings)
+    where = f'studies.Study.variants[{variant.label!r}]'
+    setting.check_macros(bindings, [variant.recipe, 'teacher'], where)
     paths, before, suffix = {}, [], []
     if 'teacher' in needs:
       teacher = self._teacher(variant, models)
@@ -133,12 +178,14 @@ class JobsOfSeed:
     student, teacher, oracle = (
       trained[x] for x in (reference, studies.SLM, studies.ORACLE)
     )
+    read = self._setting.number('TRAIN_STEPS', 'baseline')
+    read *= self._setting.number('BATCH_SIZE', 'baseline')
     return self._job(
       name,
       'salt_t5x.analyze',
       'analyze',
       'OUTPUT_DIR',
-      [],
+      [f'TRAINING_SEQUENCES = {read}'],
       {
         'STUDENT_PATH': student.folder,
         'TEACHER_PATH': teacher.folder,
@@ -147,12 +194,42 @@ class JobsOfSeed:
       [student, teacher, oracle],
     )
 
+  def timing(self) -> dict[str, jobs.Job]:
+    """Short runs that nothing runs beside, for the costs (App. J).
+
+    Returns:
+      {'SALT': one whose first half distils, 'SLM': the teacher's training}.
+    """
+    teacher = self._teacher(
+      studies.Variant(studies.SLM, 'teacher', {}, {}, {}, {}), []
+    )
+    setting = self._setting
+
+    def job(recipe, name, more, needs):
+      return self._job(
+        name,
+        'salt_t5x.train',
+        recipe,
+        'MODEL_DIR',
+        setting.format(_TIMING | more),
+        {'TEACHER_PATH': teacher.folder} if needs else {},
+        needs,
+        alone=True,
+      )
+
+    return {
+      'SALT': job('salt', 'salt_timing', {'KD_STEPS': TIMED // 2}, [teacher]),
+      studies.SLM: job('teacher', 'teacher_timing', {}, []),
+    }
+
   def _teacher(
     self, variant: studies.Variant, models: Sequence[str]
   ) -> jobs.Job:
     options = dict(variant.teacher)
     recipe = options.pop('recipe', 'teacher')
     bindings = [*models, *self._setting.changes(recipe, options)]
+    where = f'studies.Study.variants[{variant.label!r}]: teacher'
+    self._setting.check_macros(bindings, [recipe, variant.recipe], where)
     return self._train(recipe, bindings, {}, [], [])
 
   def _train(self, recipe, bindings, paths, before, suffix) -> jobs.Job:
@@ -162,15 +239,22 @@ class JobsOfSeed:
     )
 
   def _job(
-    self, name, module, recipe, output, bindings, paths, before
+    self, name, module, recipe, output, bindings, paths, before, alone=False
   ) -> jobs.Job:
     folder = os.path.join(self._folder, name)
+    ready = None
     bindings = [
       f'RANDOM_SEED={self._seed}', *self._setting.bindings, *bindings
     ]  # fmt: skip
     if module != 'salt_t5x.train':
       # Parameters of training mean nothing to others; macros they may share.
       bindings = [b for b in bindings if re.match(r'(\w+|size_\w+/.*) *=', b)]
+    elif not alone:
+      ready = functools.partial(
+        drop_what_was_not_evaluated,
+        folder,
+        self._setting.number('EVAL_PERIOD', recipe),
+      )
     paths = {output: folder, **paths}
     command = [
       module,
@@ -178,13 +262,18 @@ class JobsOfSeed:
       *(f'--gin.{k}={v!r}' for k, v in paths.items()),
       *(f'--gin.{b}' for b in bindings),
     ]
-    # The folder may be moved.
-    inputs = str(paths).replace(self._folder, '')
-    options = [*bindings, self._setting.text, inputs]
-    return self._add(name, folder, command, options, before)
+    texts = map(engine.flat_gin, self._setting.files(recipe))
+    options = {
+      'bindings': bindings,
+      # The folder may be moved.
+      'inputs': str(paths).replace(self._work_dir, ''),
+      # Of these alone: what other runs are configured with does not matter.
+      'gin files': hashlib.sha256('\0'.join(texts).encode()).hexdigest(),
+    }
+    return self._add(name, folder, command, options, before, ready, alone)
 
   def _add(
-    self, name, folder, command, options, before, leftovers=None
+    self, name, folder, command, options, before, ready=None, alone=False
   ) -> jobs.Job:
     """Adds a job, or finds it.
 
@@ -196,11 +285,11 @@ class JobsOfSeed:
         f'{name} [{self._seed}]',
         folder,
         command,
-        # The gin files count, too.
-        {'options': options, 'gin_files': engine.gin_fingerprint()},
+        options,
         before,
         self._environment,
-        leftovers,
+        ready,
+        alone,
       )
     if self._jobs[name].command != command:
       raise studies.StudyError(
@@ -255,9 +344,12 @@ class JobsOfSeed:
         f'--output={os.path.join(folder, "selection.json")}',
         *flags,
       ],
-      flags,
+      {'flags': flags},
       [scores],
-      leftovers='selection.*',
+      # It would not write over them.
+      functools.partial(
+        _remove, os.path.join(glob.escape(folder), 'selection.*')
+      ),
     )
 
 
@@ -277,6 +369,8 @@ class Plan:
     held_out: judge held-out text, for `Study.buckets_at`.
     benchmarks: the same for `Study.benchmarks_at`.
     theory: the same for `Study.theory`.
+    timing: {'SALT' and 'SLM': the jobs that time their steps}, if the study has
+      both.
   """
 
   name: str
@@ -286,6 +380,7 @@ class Plan:
   held_out: list[jobs.Job]
   benchmarks: list[jobs.Job]
   theory: list[jobs.Job]
+  timing: dict[str, list[jobs.Job]]
 
 
 def plan(
@@ -293,7 +388,7 @@ def plan(
   seeds: Sequence[str],
   setting: studies.Setting,
   work_dir: str,
-) -> tuple[list[Plan], dict[str, list[jobs.Job]]]:
+) -> tuple[list[Plan], list[jobs.Job]]:
   """Makes the jobs of studies.
 
   Args:
@@ -303,24 +398,74 @@ def plan(
     work_dir: of data and runs.
 
   Returns:
-    (the plans, {seed: its jobs, in the order of waiting}).
+    (the plans, their jobs, in the order of waiting).
 
   Raises:
-    studies.StudyError: a step or a number is none.
+    studies.StudyError: a step or a number is none, or what is to be reported
+      would not be measured or kept.
   """
-  plans = []
+  plans, found = [], []
+  _check_setting(setting)
   for name, study in of_name.items():
     variants = {v.label: [] for v in studies.expand(study.variants)}
-    plans.append(Plan(name, study, setting, variants, [], [], []))
-    for step in study.report_at:
-      setting.step(step)
-  of_seeds = {}
+    plans.append(Plan(name, study, setting, variants, [], [], [], {}))
+    _check_steps(study, setting)
   for seed in seeds:
     made = JobsOfSeed(work_dir, seed, setting)
     for x in plans:
       _add_seed(x, made, os.path.join(work_dir, 'benchmarks'))
-    of_seeds[seed] = made.all
-  return plans, of_seeds
+    found += made.all
+  return plans, found
+
+
+def _check_setting(setting: studies.Setting) -> None:
+  recipes = [*studies.NEEDS, 'scores', 'evaluate', 'analyze']
+  setting.check_macros(setting.bindings, recipes, '--gin')
+  for binding in setting.bindings:
+    if re.match(r'RANDOM_SEED *=', binding):
+      raise studies.StudyError(
+        f'--gin={binding}: it would be the same for all --seeds. Give --seeds '
+        'instead.'
+      )
+  scoring = setting.number('SCORING_STEP', 'teacher')
+  length = setting.number('TRAIN_STEPS', 'teacher')
+  if scoring > length:
+    raise studies.StudyError(
+      f'SCORING_STEP = {scoring} is beyond the TEACHER_STEPS = {length} of the '
+      'teacher that scores. Set --gin=SCORING_STEP=... to a step that it has.'
+    )
+
+
+def _check_steps(study: studies.Study, setting: studies.Setting) -> None:
+  """Refuses steps that are not evaluated, or of which nothing is kept.
+
+  Raises:
+    studies.StudyError: there is one.
+  """
+  # Of the reference, as `study_report.summarize` takes them.
+  bindings = {v.label: v.bindings for v in studies.expand(study.variants)}
+  own = setting.with_bindings(setting.format(bindings[study.reference]))
+  last = own.number('TRAIN_STEPS')
+  period = own.number('EVAL_PERIOD')
+  every = own.number('CHECKPOINT_PERIOD')
+  keep = own.number('KEEP_PERIOD')
+  for name in ('report_at', 'buckets_at', 'benchmarks_at'):
+    for text in getattr(study, name):
+      step = setting.step(text)
+      if step == last:
+        continue
+      where = f'studies.Study.{name}: {text} is step {step}'
+      if step > last or step % period:
+        raise studies.StudyError(
+          f'{where}, which is not evaluated: runs of {last} steps are, every '
+          f'EVAL_PERIOD = {period}. Choose --gin=EVAL_PERIOD=... that divides '
+          'it (and CHECKPOINT_PERIOD with it).'
+        )
+      if name != 'report_at' and (step % every or step % keep):
+        raise studies.StudyError(
+          f'{where}, of which no checkpoint is kept: CHECKPOINT_PERIOD = '
+          f'{every} and KEEP_PERIOD = {keep} must divide it.'
+        )
 
 
 def _add_seed(x: Plan, made: JobsOfSeed, benchmarks: str) -> None:
@@ -339,5 +484,8 @@ def _add_seed(x: Plan, made: JobsOfSeed, benchmarks: str) -> None:
       f'{x.name}_benchmarks', trained, steps(study.benchmarks_at), benchmarks
     )
     x.benchmarks.append(job)
+  if study.costs:
+    for label, job in made.timing().items():
+      x.timing.setdefault(label, []).append(job)
   if study.theory:
     x.theory.append(made.theory(f'{x.name}_numbers', trained, study.reference))

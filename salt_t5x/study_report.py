@@ -21,6 +21,7 @@ are taken seed by seed.
 
 from collections.abc import Mapping, Sequence
 import io
+import itertools
 from typing import Any
 
 import matplotlib
@@ -35,6 +36,12 @@ from salt_t5x import errors_of_means, studies
 
 # {variant: for each seed, curves of 'accuracy' and 'log_perplexity'}
 OfVariants = Mapping[str, Sequence[curves_lib.Curves]]
+
+CAPTION = (
+  'Lines are means over the seeds, bands reach from the least to the largest '
+  'of them, dotted lines are steps of the table, dashed curves are of runs of '
+  'another length.'
+)
 
 # Those that have a colour of their own in all figures.
 _COLORS = {
@@ -63,15 +70,18 @@ def summarize(
     A JSON-able dict. 'rows' has, for each variant and step, accuracy in percent
     and log-perplexity in nats, lists over the seeds. 'passes' has, for each
     variant, the share of the reference's steps after which it stays at or below
-    the reference's final log-perplexity, or null, for each seed.
+    the reference's final log-perplexity (between evaluations, a straight line),
+    or null, for each seed.
   """
+  recipes = {v.label: v.recipe for v in studies.expand(study.variants)}
   reference = of_variants[study.reference]
   last = reference[0]['log_perplexity'][-1][0]
   rows, passes = [], {}
   for label, of_seeds in of_variants.items():
     length = of_seeds[0]['log_perplexity'][-1][0]
-    # A teacher's run has other steps, and only its end counts.
-    for step in steps if length == last else [length]:
+    # Of a teacher only the end counts, and of a run of another length.
+    is_student = length == last and recipes[label] not in ('teacher', 'oracle')
+    for step in steps if is_student else [length]:
       at = lambda tag, step=step, of_seeds=of_seeds: [
         dict(curves[tag])[step] for curves in of_seeds
       ]
@@ -83,7 +93,7 @@ def summarize(
           'log_perplexity': at('log_perplexity'),
         }
       )
-    if label != study.reference and length == last:
+    if label != study.reference and is_student:
       passes[label] = [
         _share(mine, theirs, last)
         for mine, theirs in zip(of_seeds, reference, strict=True)
@@ -105,12 +115,12 @@ def _share(mine, theirs, last: int) -> float | None:
   return None if step is None else step / last
 
 
-def markdown(results: Mapping[str, Any], best_of: bool = False) -> str:
+def markdown(results: Mapping[str, Any], study: studies.Study) -> str:
   """Formats what `summarize` returns as a table and sentences.
 
   Args:
     results: with 'costs' of `costs.measure` among them, if they are known.
-    best_of: see `studies.Study`.
+    study: whose they are.
   """
   reference, last = results['reference'], results['total_steps']
   at = {(r['variant'], r['step']): r for r in results['rows']}
@@ -122,8 +132,7 @@ def markdown(results: Mapping[str, Any], best_of: bool = False) -> str:
     theirs = at.get((reference, row['step']))
     difference = ''
     if theirs is not None and row['variant'] != reference:
-      gains = np.subtract(theirs['log_perplexity'], row['log_perplexity'])
-      difference = errors_of_means.over(gains.tolist(), 3)
+      difference = errors_of_means.over(_gains(row, theirs), 3)
     lines.append(
       f'| {row["variant"]} | {row["step"]} '
       f'| {errors_of_means.over(row["accuracy"], 2)} '
@@ -137,35 +146,92 @@ def markdown(results: Mapping[str, Any], best_of: bool = False) -> str:
     )
   else:
     lines.append('One seed; what others would give is not known.')
-  if best_of:
-    final = [r for r in results['rows'] if r['step'] == last]
-    best = min(final, key=lambda r: np.mean(r['log_perplexity']))
-    lines.append(f'The least final log-perplexity has {best["variant"]}.')
-  lines += ['', *_passes(results), '']
+  if study.best_of:
+    lines.append(_best([r for r in results['rows'] if r['step'] == last]))
+  lines += ['', *_ends(results, study), '']
   if results.get('costs'):
     lines += ['', *_costs(results)]
   return '\n'.join(lines) + '\n'
 
 
-def _passes(results: Mapping[str, Any]) -> list[str]:
-  reference, lines = results['reference'], []
+def _gains(row: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[float]:
+  return np.subtract(theirs['log_perplexity'], row['log_perplexity']).tolist()
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> str:
+  best = min(rows, key=lambda r: np.mean(r['log_perplexity']))
+  text = f'The least final log-perplexity has {best["variant"]}'
+  if len(best['log_perplexity']) < 2:
+    return f'{text}.'
+  near = []
+  for row in rows:
+    more = _gains(best, row)
+    if row is not best and _is_same(more):
+      near.append(row['variant'])
+  if not near:
+    return f'{text}, by more than two standard errors.'
+  return f'{text}; within two standard errors of it are {", ".join(near)}.'
+
+
+def _is_same(differences: Sequence[float]) -> bool:
+  """Whether a mean is within two standard errors of zero."""
+  error = errors_of_means.standard_error(differences)
+  return abs(np.mean(differences)) <= 2 * error
+
+
+def _ends(results: Mapping[str, Any], study: studies.Study) -> list[str]:
+  """A sentence on each variant: where it ends, and how the paper's does."""
+  reference, last = results['reference'], results['total_steps']
+  rows = {r['variant']: r for r in results['rows'] if r['step'] == last}
+  lines = []
   for label, shares in results['passes'].items():
+    gains = _gains(rows[label], rows[reference])
+    mean, error = np.mean(gains), errors_of_means.standard_error(gains)
+    size = errors_of_means.with_error(abs(mean), error, 3)
+    text = (
+      f'- {label} ends {size} {"below" if mean >= 0 else "above"} {reference}'
+    )
     found = [100 * x for x in shares if x is not None]
     if found:
-      some = (
-        ''
-        if len(found) == len(shares)
-        else (f' with {len(found)} of {len(shares)} seeds')
-      )
-      lines.append(
-        f"- {label} reaches {reference}'s final log-perplexity after "
-        f'{errors_of_means.over(found, 0)}% of the steps{some}.'
+      text += (
+        f' and reaches its final log-perplexity after '
+        f'{errors_of_means.over(found, 0)}% of the steps{_of(found, shares)}.'
       )
     else:
-      lines.append(
-        f"- {label} does not reach {reference}'s final log-perplexity."
-      )
+      text += ' and does not reach its final log-perplexity.'
+    lines.append(text + _beside_the_paper(label, gains, found, study))
   return lines
+
+
+def _of(found: Sequence[Any], of_seeds: Sequence[Any]) -> str:
+  if len(found) == len(of_seeds):
+    return ''
+  return f' with {len(found)} of {len(of_seeds)} seeds'
+
+
+def _beside_the_paper(
+  label: str,
+  gains: Sequence[float],
+  shares: Sequence[float],
+  study: studies.Study,
+) -> str:
+  text = ''
+  if expected := study.in_the_paper.get(label):
+    if _is_same(gains):
+      text += f' In the paper it ends {expected}; no difference is seen here.'
+    elif (np.mean(gains) > 0) == (expected == 'better'):
+      text += f' In the paper, too, it ends {expected}.'
+    else:
+      text += f' In the paper it ends {expected}; that does not show here.'
+  if (share := study.passes_in_the_paper.get(label)) is not None:
+    share *= 100
+    shows = shares and np.mean(shares) <= share
+    text += (
+      f" The paper's has the few-shot scores of {study.reference} after "
+      f'{share:.0f}% of the steps'
+      f'{"." if shows else "; that does not show here."}'
+    )
+  return text
 
 
 def _costs(results: Mapping[str, Any]) -> list[str]:
@@ -174,24 +240,35 @@ def _costs(results: Mapping[str, Any]) -> list[str]:
   teacher_step = errors_of_means.over(costs['teacher_step'], 2)
   lines.append(
     f"A KD step takes {ratio} plain steps, and a step of the teacher's "
-    f'training {teacher_step} (medians of the runs themselves). Time to reach '
-    f"{results['reference']}'s final log-perplexity, as a share of its own, "
-    'App. J:\n'
+    f'training {teacher_step}: medians of short runs with nothing beside them. '
+    f"The time saved until {results['reference']}'s final log-perplexity is "
+    f'reached, in percent of the time that {results["reference"]} takes (App. '
+    'J; as there, without the scoring of data):\n'
   )
   lines += [
-    '| model | time saved | with the whole training of the teacher | shared by '
+    '| model | saved | with the whole training of the teacher | shared by '
     f'{costs["students"]} students |',
     '|---|---|---|---|',
   ]
   for label, savings in costs['savings'].items():
     cells = [
-      errors_of_means.over([100 * x for x in savings[k]], 0) + '%'
+      errors_of_means.over([100 * x for x in savings[k]], 0)
+      + '%'
+      + _of(savings[k], costs['ratio'])
       if savings[k]
       else 'not reached'
       for k in ('alone', 'with_teacher', 'shared')
     ]
     lines.append(f'| {label} | {" | ".join(cells)} |')
   return lines
+
+
+def colors(labels: Sequence[str]) -> dict[str, Any]:
+  """A colour for each variant."""
+  # tab20 has each of tab10's colours, which are taken, and a lighter one.
+  lighter = plt.colormaps['tab20'].colors[1::2]
+  others = itertools.cycle([*lighter, *plt.colormaps['Dark2'].colors])
+  return {x: _COLORS[x] if x in _COLORS else next(others) for x in labels}
 
 
 def plot(
@@ -205,20 +282,16 @@ def plot(
   figure, axes = plt.subplots(
     1, 3, figsize=(15, max(4.2, 0.3 * count + 1)), layout='constrained'
   )
-  palette = iter(plt.colormaps['tab20'].colors * (1 + count // 20))
-  colors = {
-    label: _COLORS[label] if label in _COLORS else next(palette)
-    for label in of_variants
-  }
+  color_of = colors(list(of_variants))
   last = of_variants[study.reference][0]['log_perplexity'][-1][0]
   for axis, tag in zip(axes[:2], ('accuracy', 'log_perplexity'), strict=True):
     for label, of_seeds in of_variants.items():
       x = [step for step, _ in of_seeds[0][tag]]
       y = np.array([[value for _, value in c[tag]] for c in of_seeds])
       style = '-' if x[-1] == last else '--'
-      axis.plot(x, y.mean(0), style, color=colors[label], label=label)
+      axis.plot(x, y.mean(0), style, color=color_of[label], label=label)
       axis.fill_between(
-        x, y.min(0), y.max(0), color=colors[label], alpha=0.2, linewidth=0
+        x, y.min(0), y.max(0), color=color_of[label], alpha=0.2, linewidth=0
       )
     for step in steps:
       if step != last:
@@ -232,8 +305,7 @@ def plot(
   # The first evaluations would flatten what matters.
   least = min(min(x) for x in final.values())
   axes[1].set_ylim(least - 0.1, least + 1.4)
-  if count <= 8:
-    axes[0].legend(fontsize='small')
+  axes[0].legend(fontsize='small' if count <= 8 else 5)
   for row, (label, values) in enumerate(final.items()):
     axes[2].errorbar(
       np.mean(values),
@@ -241,7 +313,7 @@ def plot(
       xerr=errors_of_means.standard_error(values) if len(values) > 1 else None,
       marker='o',
       capsize=3,
-      color=colors[label],
+      color=color_of[label],
     )
   axes[2].axvline(
     np.mean(final[study.reference]), color='black', linewidth=0.8, linestyle=':'

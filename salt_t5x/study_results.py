@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 import os
 from typing import Any
 
-import numpy as np
+import jax
 
 from salt_t5x import (
   costs,
   curves,
   difficulty,
+  engine,
   jobs,
   json_records,
   prepare,
@@ -34,9 +35,6 @@ from salt_t5x import (
   whole_files,
 )
 from salt_t5x.analysis import theory_report
-
-# The task that runs are followed with.
-HELD_OUT = 'minipile_causal'
 
 
 def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
@@ -55,14 +53,16 @@ def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
   steps = sorted({plan.setting.step(x) for x in study.report_at})
   of_variants = _collect(plan)
   found = study_report.summarize(study, of_variants, steps)
-  found['costs'] = _costs(plan, found['passes'], students)
+  if plan.timing:
+    found['costs'] = _costs(plan, found['passes'], students)
   picture = study_report.plot(study, of_variants, steps)
   whole_files.write_whole(os.path.join(folder, 'curves.svg'), picture)
   results = {'held_out': found}
   texts = [
     '### Held-out text, as a causal LM\n',
-    study_report.markdown(found, study.best_of),
-    '![Curves](curves.svg)\n',
+    study_report.markdown(found, study),
+    '![Held-out accuracy and log-perplexity over the steps](curves.svg)\n',
+    f'{study_report.CAPTION}\n',
   ]
   for name, (found, text) in _further(plan, folder).items():
     results[name] = found
@@ -81,7 +81,9 @@ def _collect(plan: study_jobs.Plan) -> study_report.OfVariants:
   """Reads {variant: held-out curves of each seed}."""
   return {
     label: [
-      curves.read_scalars(os.path.join(job.folder, 'training_eval', HELD_OUT))
+      curves.read_scalars(
+        os.path.join(job.folder, 'training_eval', study_jobs.HELD_OUT)
+      )
       for job in of_seeds
     ]
     for label, of_seeds in plan.trained.items()
@@ -92,39 +94,35 @@ def _costs(
   plan: study_jobs.Plan,
   passes: Mapping[str, Sequence[float | None]],
   students: int,
-) -> dict[str, Any] | None:
-  """App. J, if the study has SALT and its teacher, SLM."""
-  variants = {v.label: v for v in studies.expand(plan.study.variants)}
-  if not {'SALT', studies.SLM} <= variants.keys():
-    return None
+) -> dict[str, Any]:
+  """App. J, from the jobs that are timed."""
   setting = plan.setting
-  kd_steps = {
-    label: setting.with_bindings(setting.format(v.bindings)).number(
-      'KD_STEPS', v.recipe
-    )
-    for label, v in variants.items()
-    if v.recipe in ('salt', 'salt_ds') and label in passes
-  }
+  total = setting.number('TRAIN_STEPS')
+  kd_steps = {}
+  for v in studies.expand(plan.study.variants):
+    if v.label not in passes:
+      continue
+    own = setting.with_bindings(setting.format(v.bindings))
+    if v.recipe in ('salt', 'salt_ds'):
+      kd_steps[v.label] = own.number('KD_STEPS', v.recipe)
+    elif v.recipe == 'rkd':
+      kd_steps[v.label] = total
 
   def times(label, kd_steps):
     return [
       costs.step_times(
         curves.read_scalars(os.path.join(job.folder, 'train')), kd_steps
       )
-      for job in plan.trained[label]
+      for job in plan.timing[label]
     ]
 
-  of_students = times('SALT', kd_steps['SALT'])
-  of_teachers = [plain for _, plain in times(studies.SLM, 0)]
-  if not np.isfinite([*np.ravel(of_students), *of_teachers]).all():
-    return None
   return costs.measure(
     passes,
     kd_steps,
-    of_students,
+    times('SALT', study_jobs.TIMED // 2),
     setting.number('TRAIN_STEPS', 'teacher'),
-    of_teachers,
-    setting.number('TRAIN_STEPS'),
+    [plain for _, plain in times(studies.SLM, 0)],
+    total,
     students,
   )
 
@@ -152,7 +150,7 @@ def _further(plan: study_jobs.Plan, folder: str) -> dict[str, tuple[Any, str]]:
     _copy(os.path.join(plan.theory[0].folder, 'theory.png'), folder)
     text = (
       f"### The theory's numbers\n\n{theory_report.of_seeds(found)}\n"
-      '![Figures](theory.png)\n'
+      '![Figures](theory.png)\n\nThe figures are of the first seed.\n'
     )
     further['theory'] = found, text
   return further
@@ -187,7 +185,10 @@ def _selected(label: str, selection: jobs.Job, folder: str) -> str:
   with open(path('md'), encoding='utf-8') as f:
     text = f.read().removeprefix('# Selection\n')
   _copy(path('png'), folder, name)
-  return f'### What {label} selected\n{text}\n![Scores and domains]({name})\n'
+  return (
+    f'### What {label} selected, with the first seed\n{text}\n'
+    f'![Scores and domains]({name})\n'
+  )
 
 
 def configuration(
@@ -210,14 +211,31 @@ def configuration(
   bindings = ', '.join(f'`{b}`' for b in setting.bindings) or 'none'
   numbers = ', '.join(
     f'{name} = {setting.macro(name)}'
-    for name in ('TRAIN_STEPS', 'KD_STEPS', 'BATCH_SIZE', 'VOCAB_SIZE')
+    for name in (
+      'TRAIN_STEPS',
+      'TEACHER_STEPS',
+      'KD_STEPS',
+      'DISTILLATION_WEIGHT',
+      'TEACHER_TEMPERATURE',
+      'BATCH_SIZE',
+      'SEQUENCE_LENGTH',
+      'VOCAB_SIZE',
+      'PEAK_LEARNING_RATE',
+      'WARMUP_STEPS',
+    )
   )
+  held_out = setting.number('EVAL_STEPS') * setting.number('BATCH_SIZE')
   # Indented: as it is.
   table = '\n'.join(f'    {x}' for x in prepare.table(info).splitlines())
   return (
     '## Configuration\n\n'
     f'- Recipes: {files}, and those of the other models; {numbers}\n'
     f'- Further gin bindings: {bindings}\n'
-    f'- Seeds: {", ".join(seeds)}; {count} jobs in all\n\n'
+    f'- Seeds: {", ".join(seeds)}; {count} jobs in all. A seed is of the '
+    "parameters and of UL2's draws; all seeds read the same sequences in the "
+    'same order.\n'
+    f'- Curves and the first tables are over {held_out} held-out sequences, '
+    'easy and hard text over more of them.\n'
+    f'- {engine.current()} engine, jax {jax.__version__}\n\n'
     f'### Data\n\n{table}\n'
   )

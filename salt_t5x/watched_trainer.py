@@ -95,6 +95,13 @@ class WatchedTrainer(t5x_trainer.Trainer):
       finally:
         self._compiled_train_step = unwatched
 
+  def eval(self, batch_iters):
+    """t5x's; what it found is on disk when it returns."""
+    summaries = super().eval(batch_iters)
+    for manager in self.eval_metrics_managers.values():
+      manager.summary_writer.flush()
+    return summaries
+
   def _flush(self, summary):
     """Puts on disk what a checkpoint of this step must not be ahead of."""
     summary.result()

@@ -41,16 +41,18 @@ _PAGE = string.Template(
   h2 { margin-top: 3rem; border-bottom: 1px solid #ccc; }
   nav { columns: 20rem; } nav a { display: block; }
   table { border-collapse: collapse; margin: 1rem 0; }
-  .table { overflow-x: auto; }
+  .table, pre { overflow-x: auto; }
   th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid #ddd;
     text-align: left; font-variant-numeric: tabular-nums; }
   th { background: #f3f3f3; }
   tr:hover td { background: #f8f8f2; }
   img { max-width: 100%; }
   code { background: #f3f3f3; padding: 0 0.2rem; }
+  @page { size: A4 landscape; margin: 12mm; }
   @media print {
     body { font-size: 10px; max-width: none; padding: 0; }
     nav { display: none; }
+    .table { overflow: visible; } pre { white-space: pre-wrap; }
     section + section { break-before: page; }
     table, img { break-inside: avoid; }
   }
@@ -92,11 +94,14 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
     if heading:
       name = html.escape(heading[1])
       links.append(f'<a href="#section-{i}">{name}</a>')
-    body = markdown.markdown(
-      # What stands in a text, such as a document's first words, is no HTML.
-      text.replace('&', '&amp;').replace('<', '&lt;'),
-      extensions=['tables', 'sane_lists'],
-    )
+    converter = markdown.Markdown(extensions=['tables', 'sane_lists'])
+    # What stands in a text, such as a document's first words, is no HTML.
+    converter.preprocessors.deregister('html_block')
+    for name in 'html', 'entity':
+      converter.inlinePatterns.deregister(name)
+    # As `salt_t5x.select` writes them.
+    converter.ESCAPED_CHARS += ['<', '&', '$', '~', '|']
+    body = converter.convert(text)
     body = re.sub(
       r'(<img [^>]*?src=)"([^"]+)"', lambda m, f=folder: _inline(m, f), body
     )

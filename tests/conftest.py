@@ -33,9 +33,12 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+# Compiling takes longer than the tiny models' work. 0 to test what users run.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import jax
 import pytest
 
 from salt_t5x import engine
@@ -57,6 +60,15 @@ def pytest_report_header():
       )
       line += f' {commit.stdout.strip() or "(commit unknown)"}'
   return line
+
+
+@pytest.fixture
+def optimized():
+  """Programs are compiled as users' are."""
+  name = 'jax_disable_most_optimizations'
+  jax.config.update(name, False)
+  yield
+  jax.config.update(name, os.environ[name.upper()] != '0')
 
 
 @pytest.fixture(scope='session')

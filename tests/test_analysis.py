@@ -29,7 +29,13 @@ import pytest
 import seqio
 
 from salt_t5x import models
-from salt_t5x.analysis import bounds, completions, deviations, divergences
+from salt_t5x.analysis import (
+  bounds,
+  completions,
+  deviations,
+  divergences,
+  theory_report,
+)
 from t5x import adafactor
 
 V, T, RHO, OMEGA = (
@@ -213,12 +219,16 @@ def test_the_plug_in_is_too_large_and_the_correction_is_not():
   x = sequences(n)
   # Of the sequences that were drawn, not of all.
   exact = np.mean([truth.xi(row, t) ** 2 for row in x])
+  # And so does V_t itself, which the mean over x estimates.
+  v_t = np.array([truth.v(row, t) for row in x])
   bias = {}
   for n_com in 2, 8, 32:
     found = estimates(x, t, n_com)
     bias[n_com] = np.mean(found.squared) - exact
     error = np.std(found.corrected - [truth.xi(r, t) ** 2 for r in x], ddof=1)
     assert abs(np.mean(found.corrected) - exact) < 4.5 * error / math.sqrt(n)
+    error = np.std(found.corrected - v_t, ddof=1) / math.sqrt(n)
+    assert abs(np.mean(found.corrected - v_t)) < 4.5 * error
   assert bias[2] > bias[8] > bias[32] > 0
   for n_com in 2, 8:
     assert bias[n_com] / bias[4 * n_com] == pytest.approx(4, rel=0.35)
@@ -237,6 +247,27 @@ def test_the_truth_has_deviations_of_mean_zero():
       assert abs(truth.d[[0, *x][t - 1]] @ xi) < 1e-12
 
 
+@pytest.mark.parametrize('omega', [0.0, OMEGA, 1.0])
+def test_variances_of_deviations_add_up(omega):
+  """Σ_t E[ξ_t²] is the variance of ℓ^ω(x) where x is as the oracle expects."""
+  truth = Truth(omega)
+  summed, marginals = 0.0, truth.marginals()
+  for t in range(1, T + 1):
+    for a in range(V):
+      x = [1] * T
+      if t > 1:
+        x[t - 2] = a
+      if marginals[t - 1][a]:
+        summed += marginals[t - 1][a] * truth.v(x, t)
+  mean = square = 0.0
+  for x in itertools.product(range(1, V), repeat=T):
+    pairs = list(itertools.pairwise([0, *x]))
+    p = math.prod(truth.d[a, b] for a, b in pairs)
+    loss = sum(truth.cost[a, b] for a, b in pairs) / T
+    mean, square = mean + p * loss, square + p * loss**2
+  assert summed == pytest.approx(square - mean**2, rel=1e-9)
+
+
 def test_summaries_and_sums():
   before = np.array([[1.0, 3.0], [2.0, 2.0]])
   after = np.array([[1.0, 1.0], [3.0, 5.0]])
@@ -248,6 +279,9 @@ def test_summaries_and_sums():
   assert summary['mean_absolute_xi'] == 1.5
   assert summary['plug_in_v'] == 2.5 and summary['v'] == 1.5
   assert summary['largest_absolute_xi'] == 2
+  assert summary['mean_xi'] == -0.5
+  # Its variance is 1.
+  assert summary['absolute_noise'] == pytest.approx(math.sqrt(2 / math.pi))
   assert summary['v_error'] == pytest.approx(1.5)
   assert deviations.prefix_lengths([1, 2, 7]) == [0, 1, 2, 6, 7]
   assert deviations.sum_over_positions({2: 1.0, 4: 3.0}, 5) == 10
@@ -289,6 +323,20 @@ def test_divergences_are_those_of_the_chain():
   np.testing.assert_allclose(
     found['largest_loss'], -STUDENT.min(1)[before], rtol=1e-5
   )
+  for role, log_p in (
+    ('student', STUDENT), ('teacher', TEACHER), ('oracle', ORACLE)
+  ):  # fmt: skip
+    np.testing.assert_allclose(
+      found[f'{role}_loss'], -log_p[before, x], rtol=1e-4
+    )
+  excess = (truth.d * (ORACLE - STUDENT)).sum(1)
+  np.testing.assert_allclose(
+    found['excess_loss'], excess[before], rtol=1e-4, atol=1e-5
+  )
+  error = truth.d.max(1) - truth.d[np.arange(V), STUDENT.argmax(1)]
+  np.testing.assert_allclose(
+    found['excess_error'], error[before], rtol=1e-4, atol=1e-6
+  )
 
 
 @pytest.mark.parametrize('omega', [0.0, 0.3, 1.0])
@@ -301,7 +349,11 @@ def test_the_last_deviation_has_the_variance_of_eq_69(omega):
   for a in range(1, V):
     x = [1] * T
     x[T - 2] = a
-    assert truth.v(x, T) == pytest.approx(float(found[a]), rel=1e-4, abs=1e-12)
+    exact = truth.v(x, T)
+    assert exact == pytest.approx(float(found[a]), rel=1e-4, abs=1e-12)
+    if omega == 0.3:
+      printed = (1 - omega) / T**2 * float(variance[a])
+      assert exact != pytest.approx(printed, rel=0.1)
 
 
 def test_total_variation_of_what_does_not_overlap():
@@ -414,3 +466,74 @@ def test_the_bias_of_distillation_is_bounded_as_eq_18_says():
     surrogate = risk(a, mixed) - risk(b, mixed)
     bias = bounds.divergence_term(m, OMEGA, distance)
     assert excess <= bias + surrogate + 1e-3
+
+
+# --- What reaches the tables -------------------------------------------------
+
+
+def test_estimates_reach_the_bounds():
+  """Two sequences of two tokens, all numbers chosen."""
+  n, length = 2, 2
+  tokens = {
+    'total_variation': np.array([[0.1, 0.3], [0.2, 0.2]]),  # 0.2
+    'log_likelihood_variance': np.array([[9.0, 1.0], [9.0, 3.0]]),  # last: 2
+    'largest_loss': np.array([[1.0, 5.0], [2.0, 3.0]]),
+    'excess_loss': np.full((n, length), 0.1),
+    'excess_error': np.full((n, length), 0.05),
+  }
+  tokens |= {
+    f'{role}_loss': np.full((n, length), i)
+    for i, role in enumerate(('student', 'teacher', 'oracle'))
+  }
+  # ℓ^ω of completions for ω = 0, where the second part has no weight.
+  parts = {
+    0: np.array([[4.0, 4.0], [2.0, 2.0]]),
+    1: np.array([[3.0, 3.0], [2.5, 2.5]]),  # ξ_1 = 1, -1/2
+    2: np.array([[3.2, 3.2], [2.5, 2.5]]),  # ξ_2 = -1/5, 0
+  }
+  zeros = np.zeros((n, 2))
+  results = theory_report.Results(
+    distillation_weight=0.0,
+    teacher_temperature=1.0,
+    num_completions=2,
+    sequences=n,
+    lengths=[2],
+    prefixes=[1, 2],
+    models={'student': 'a', 'teacher': 'b', 'oracle': 'c'},
+    held_out='d',
+    parts={s: {length: (x, zeros)} for s, x in parts.items()},
+    losses=(np.array([3.0, 2.0]), np.zeros(n)),
+    tokens=tokens,
+    log_class=1.0,
+    training_sequences=20,
+    delta=0.1,
+  )
+  row = theory_report.over_omega(results)[0]
+  v = (1 + 0.25) / 2 + 0.04 / 2
+  assert row['summed_v'] == pytest.approx(v)
+  assert row['variance'] == pytest.approx(np.var([4, 4, 2, 2], ddof=1))
+  assert row['last_v'] == pytest.approx(2 / length**2)
+  common = dict(
+    sequences=20, largest_loss=5.0, distillation_weight=0.0,
+    total_variation=0.2, delta=0.1,
+  )  # fmt: skip
+  expected = {
+    'theorem_3_2': bounds.sequence_bound(
+      variance=0.5, best_variance=0.5, log_cover=math.log(10) + 1, **common
+    ),
+    'theorem_3_4': bounds.token_bound(
+      largest_deviation=1.0, summed_variance=v, log_class=1.0, **common
+    ),
+    'theorem_b_7': bounds.subgaussian_bound(
+      summed_proxy=1 + 0.04, log_class=1.0, **common
+    ),
+  }
+  for name, bound in expected.items():
+    assert row[name] == pytest.approx(bound.total)
+  half = theory_report.over_omega(results)[5]
+  assert half['div'] == pytest.approx(0.5 * 2 * 0.2)
+  summary = theory_report.summarize(results)
+  assert summary['losses'] == {'student': 0, 'teacher': 1, 'oracle': 2}
+  text = theory_report.markdown(summary)
+  assert "exceeds the oracle's by 0.100" in text and 'it is by 0.050' in text
+  assert '| 2 | 0.2500 ± 0.7500 | -0.1000 ± 0.1000 |' in text

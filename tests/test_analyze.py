@@ -128,6 +128,9 @@ def test_tables_and_files(first):
   ]
   rows = found['over_omega']
   assert rows[0]['div'] == 0 and rows[-1]['last_v'] == 0
+  assert all(row['variance'] > 0 for row in rows)
+  assert set(found['losses']) == set(SIZES)
+  assert 0 < found['excess_error'] <= found['excess_error_limit'] <= 1
   assert rows[-1]['div'] == pytest.approx(T * found['total_variation'])
   for name in ('theorem_3_2', 'theorem_3_4', 'theorem_b_7'):
     parts = [rows[3][f'{name}_{x}'] for x in ('divergence', 'variance', 'tail')]
@@ -199,6 +202,12 @@ def test_completions_are_kept(first, paths, monkeypatch):
   # Another student is judged by the same ones.
   other = analyze.Model(make_model(**SIZES['teacher']), paths['teacher'])
   assert run(folder, paths, student=other) != text and len(draws) == 1
+  # Another oracle draws others.
+  cast = analyze.Model(
+    make_model(**SIZES['oracle']), paths['oracle'], dtype='bfloat16'
+  )
+  run(folder, paths, oracle=cast)
+  assert len(draws) == 1 + len(files)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +220,10 @@ def test_completions_are_kept(first, paths, monkeypatch):
     ({'teacher_temperature': 0.0}, r'\(TEACHER_TEMPERATURE\) = 0.0: above 0'),
     ({'prefixes': (100,)}, r'\(PREFIXES\): at least one from 1 to T = 64'),
     ({'prefixes': (0, 1)}, r'\(PREFIXES\): at least one'),
-    ({'lengths': (128,)}, r'\(LENGTHS\) = \[128\]: from 1 to T = 64'),
+    ({'lengths': (16, 128)}, r'lengths = \[16, 128\]: from 1 to T = 64'),
+    ({'lengths': (16, 32)}, r'lengths = \[16, 32\]: .* T among them'),
+    ({'training_sequences': 10}, r'\(TRAINING_SEQUENCES\) = 10: at least 16'),
+    ({'delta': 0.0}, r'delta = 0.0: between 0 and 1'),
     (
       {'oracle': analyze.Model(make_model(), None)},
       r'oracle/analyze.Model.path \(ORACLE_PATH\) = None',

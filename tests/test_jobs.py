@@ -38,8 +38,11 @@ class FakeJob:
 
   log: list = []
 
-  def __init__(self, name, needs=()):
+  folder = alone = None
+
+  def __init__(self, name, needs=(), alone=False):
     self.name, self.needs, self.polls = name, needs, 0
+    self.alone = alone
     self.progress = None
 
   def is_done(self):
@@ -93,6 +96,31 @@ def test_what_is_done_is_not_done_again(log):
   assert {e[1] for e in log} == {'salt'}
 
 
+def test_nothing_runs_beside_what_is_timed(log):
+  timed = [FakeJob('timed', alone=True), FakeJob('too', alone=True)]
+  jobs.run_all([*timed, FakeJob('salt'), FakeJob('rkd')], 3)
+  assert {e[1] for e in log[:4]} == {'salt', 'rkd'}
+  assert [e[:2] for e in log[4:]] == [
+    (what, name) for name in ('timed', 'too') for what in ('start', 'end')
+  ]
+
+
+def test_all_that_cannot_begin_is_named(log):
+  class Changed(FakeJob):
+    def is_done(self):
+      raise jobs.JobError(f'{self.name} was begun with others')
+
+  class Done(FakeJob):
+    def is_done(self):
+      return True
+
+  teacher = FakeJob('teacher')
+  made = [Changed('a'), Changed('b'), teacher, Done('salt', [teacher])]
+  with pytest.raises(jobs.JobError, match=r'a was(.|\n)*b was(.|\n)*is done, '):
+    jobs.run_all(made, 2)
+  assert not log
+
+
 def test_failure_stops_the_others(log):
   class Failing(FakeJob):
     def poll(self):
@@ -100,20 +128,23 @@ def test_failure_stops_the_others(log):
 
   with pytest.raises(jobs.JobError):
     jobs.run_all([FakeJob('baseline'), Failing('teacher')], 2)
-  assert ('stop', 'teacher') in log
+  assert ('stop', 'baseline') in log
 
 
 def test_a_finished_job_with_other_options_is_refused(tmp_path):
   job = lambda steps: jobs.Job(
-    'baseline', str(tmp_path), [], [f'TRAIN_STEPS={steps}']
+    'baseline', str(tmp_path), [], {'flags': 'same', 'steps': steps}
   )
   assert not job(5).is_done()
-  (tmp_path / 'options.json').write_text(json.dumps(['TRAIN_STEPS=5']))
+  (tmp_path / 'options.json').write_text(
+    json.dumps({'flags': 'same', 'steps': 5})
+  )
   assert not job(5).is_done()  # Begun, but not finished.
   (tmp_path / 'done').touch()
   assert job(5).is_done()
-  with pytest.raises(jobs.JobError, match=r'was begun with.*--work_dir'):
+  with pytest.raises(jobs.JobError, match='steps: 5 then, 6 now') as e:
     job(6).is_done()
+  assert '--work_dir' in str(e.value) and 'same' not in str(e.value)
 
 
 def test_a_job_runs_and_is_done(tmp_path):
@@ -124,7 +155,7 @@ def test_a_job_runs_and_is_done(tmp_path):
     str(tmp_path),
     ['platform', '--terse'],
     {'a': 1},
-    leftovers='left.*',
+    ready=leftover.unlink,
   )
   job.start(0)
   job._process.wait()
@@ -135,7 +166,7 @@ def test_a_job_runs_and_is_done(tmp_path):
 
 
 def test_a_failed_job_shows_its_log(tmp_path):
-  job = jobs.Job('baseline', str(tmp_path), ['no_such_module'], None)
+  job = jobs.Job('baseline', str(tmp_path), ['no_such_module'], {})
   job.start(0)
   job._process.wait()
   with pytest.raises(jobs.JobError, match='no_such_module'):

@@ -402,6 +402,7 @@ def test_scan_equals_loop():
   )
 
 
+@pytest.mark.usefixtures('optimized')
 def test_92_layers_are_as_long_a_program_as_4():
   def program(num_layers):
     module = make(num_layers=num_layers, remat_policy='attention')

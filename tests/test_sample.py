@@ -17,6 +17,8 @@
 import importlib
 import sys
 
+import jax
+import jax.numpy as jnp
 import numbered_task
 import numpy as np
 import pytest
@@ -132,10 +134,25 @@ def test_a_job_goes_on(drawn, teacher, monkeypatch):
   )
   before = read(folder, monkeypatch)
   next(folder.glob('drawn/train_*8.bin')).unlink()
-  assert run(folder, teacher) == text and len(runs) == 1
+  # One for what is missing, one to see whether the teacher is trained.
+  assert run(folder, teacher) == text and len(runs) == 2
   after = read(folder, monkeypatch)
   for split, rows in before.items():
     np.testing.assert_array_equal(after[split], rows)
+
+
+def test_a_teacher_that_knows_nothing_is_refused(
+  teacher, tmp_path, monkeypatch
+):
+  load = teacher_lib.load
+
+  def zeros(*arguments):
+    params, axes = load(*arguments)
+    return jax.tree.map(jnp.zeros_like, params), axes
+
+  monkeypatch.setattr(teacher_lib, 'load', zeros)
+  with pytest.raises(ValueError, match='A model that knows nothing'):
+    run(tmp_path, teacher)
 
 
 def test_prompts_are_continued(teacher, tmp_path, monkeypatch):

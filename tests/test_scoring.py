@@ -218,6 +218,7 @@ def test_chunks_do_not_matter(chunk):
   assert_close(score(**x, chunk=chunk), score(**x), rtol=1e-5)
 
 
+@pytest.mark.usefixtures('optimized')
 def test_no_array_of_the_logits_exists():
   """The largest array beside the inputs is one chunk's logits."""
   x = make_inputs(9, length=64)

@@ -15,14 +15,18 @@
 """Studies: from gin files to jobs, tables and pictures."""
 
 import ast
+import dataclasses
 import re
 
 from absl import flags
+from clu import metric_writers
+import matplotlib
 import numpy as np
 import pytest
 
 import runs
 from salt_t5x import (
+  checkpoints,
   costs,
   difficulty,
   studies,
@@ -63,10 +67,19 @@ def test_every_study_makes_jobs(name):
     [file] = [f for f in job.command if f.startswith('--gin_file=')] or [None]
     if file:
       assert (GIN / file.split('/gin/')[1]).is_file()
-  # What is reported was evaluated.
-  period = setting().number('EVAL_PERIOD')
-  for step in of_name.report_at:
-    assert setting().step(step) % period == 0
+
+
+@pytest.mark.parametrize('file', [None, 'gpu'])
+def test_what_all_studies_report_is_measured_and_kept(file):
+  plans, made = study_jobs.plan(
+    dict(studies.read(STUDIES)), ['0', '1'], setting(file=file), '/w'
+  )
+  assert [plan.name for plan in plans] == STUDIES
+  assert len({job.folder for job in made}) == len(made) > 70
+  [main] = [plan for plan in plans if plan.name == 'main']
+  for label in 'SALT', 'SLM':
+    assert [job.alone for job in main.timing[label]] == [True, True]
+  assert not any(job.alone for job in main.trained['SALT'])
 
 
 def test_all_of_them_are_run_by_name():
@@ -158,10 +171,6 @@ def test_a_setting_is_for_all_runs():
   assert gpu.number('TRAIN_STEPS', 'teacher') > gpu.number('TRAIN_STEPS')
   assert setting('FIRST_STAGE=7').number('KD_STEPS') == 7
   assert gpu.step('50%') == gpu.number('TRAIN_STEPS') / 2
-  # What is reported is evaluated there, too.
-  for _, of_name in studies.read(STUDIES):
-    for step in of_name.report_at:
-      assert gpu.step(step) % gpu.number('EVAL_PERIOD') == 0
   # Scores reach as far as a first stage needs.
   for x in gpu, setting():
     needed = (x.number('SCORING_STEP') + x.number('KD_STEPS')) * x.number(
@@ -284,6 +293,90 @@ def test_buckets_need_a_teacher():
     )
 
 
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    ({'in_the_paper': {'SALT_DS': 'worse'}}, "['SALT_DS'] are none of"),
+    ({'costs': True}, "must be 'SLM' and 'SALT'"),
+  ],
+)
+def test_options_are_of_variants(options, message):
+  with pytest.raises(studies.StudyError, match=re.escape(message)):
+    studies.Study(
+      title='t',
+      about='a',
+      variants={'BASELINE': {'recipe': 'baseline'}},
+      **options,
+    )
+
+
+@pytest.mark.parametrize(
+  'bindings, message',
+  [
+    # Longer runs are fine.
+    (['STUDENT_STEPS=3000'], None),
+    (['KD_STEPS=200'], 'KD_STEPS is step 200, which is not evaluated'),
+    (['KD_STEPS=320'], 'step 320, of which no checkpoint is kept'),
+    (['TEACHER_STEPS=400'], 'SCORING_STEP = 480 is beyond the'),
+    (['STUDENTS_STEPS=9'], 'no recipe has a macro STUDENTS_STEPS,'),
+    (['RANDOM_SEED=3'], 'Give --seeds instead'),
+    (['SEQUENCES=3', 'TOP_K=5', 'trainer.SaltTrainer.top_k=3'], None),
+  ],
+)
+def test_what_cannot_be_reported_is_told_at_once(bindings, message):
+  main = dict(studies.read(['main']))
+  plan = lambda: study_jobs.plan(main, ['0'], setting(*bindings), '/w')
+  if message is None:
+    plan()
+  else:
+    with pytest.raises(studies.StudyError, match=re.escape(message)):
+      plan()
+
+
+def test_misspelt_macros_of_variants_are_refused():
+  for more in {'N_KD': ['10%', '20%']}, {'teacher': {'STEPS': 3}}:
+    with pytest.raises(studies.StudyError, match='no recipe has a macro'):
+      jobs_of(
+        {
+          'BASELINE': {'recipe': 'baseline'},
+          'SALT': {'recipe': 'salt', **more},
+        }
+      )
+
+
+def test_only_a_jobs_own_gin_files_count(tmp_path):
+  """Titles of studies, or recipes of other models, change no run."""
+  included, mine = tmp_path / 'included.gin', tmp_path / 'mine.gin'
+  mine.write_text(f"include '{included}'\n")
+  variants = {'BASELINE': {'recipe': 'baseline'}}
+
+  def options(text):
+    included.write_text(text)
+    made = study_jobs.JobsOfSeed('/w', '0', setting(file=str(mine)))
+    [variant] = studies.expand(variants)
+    return made.of(variant)._options
+
+  assert options('BATCH_SIZE = 8') != options('BATCH_SIZE = 16')
+  assert setting(file=str(mine)).number('BATCH_SIZE') == 16
+  mine.write_text('')
+  text = setting(file=str(mine)).text('baseline')
+  assert 'tiny_student' in text and 'studies.' not in text
+
+
+def test_a_run_goes_on_from_its_last_evaluation(tmp_path):
+  directory = tmp_path / 'training_eval' / study_jobs.HELD_OUT
+  writer = metric_writers.SummaryWriter(str(directory))
+  for step in 10, 20, 40:
+    writer.write_scalars(step, {'log_perplexity': 1.0})
+  writer.close()
+  for step in 10, 20, 30, 40:
+    (tmp_path / f'checkpoint_{step}').mkdir()
+    (tmp_path / f'checkpoint_{step}' / '_CHECKPOINT_METADATA').touch()
+  assert sorted(checkpoints.finished(str(tmp_path))) == [10, 20, 30, 40]
+  study_jobs.drop_what_was_not_evaluated(str(tmp_path), 10)
+  assert sorted(checkpoints.finished(str(tmp_path))) == [10, 20]
+
+
 def test_what_is_not_there_is_named(tmp_path):
   with pytest.raises(studies.StudyError, match='--setting=tinny'):
     studies.Setting(setting='tinny')
@@ -291,6 +384,9 @@ def test_what_is_not_there_is_named(tmp_path):
     list(studies.read(['no_such']))
   mine = tmp_path / 'mine.gin'
   mine.write_text('studies.Study.title = "x"')
+  with pytest.raises(studies.StudyError, match='mine.gin'):
+    list(studies.read([str(mine)]))
+  mine.write_text('studies.Study.title = (')
   with pytest.raises(studies.StudyError, match='mine.gin'):
     list(studies.read([str(mine)]))
   with pytest.raises(studies.StudyError, match='KD_STEPS=x'):
@@ -339,28 +435,66 @@ def test_summary_is_table_1():
   assert rows['SALT', 100]['accuracy'] == [20.0]
   assert rows['BASELINE', 300]['log_perplexity'] == [4.0]
   assert ('SLM', 400) in rows and ('SLM', 100) not in rows
-  assert results['passes'] == {'RKD': [None], 'SALT': [200 / 300]}
-  text = study_report.markdown(results)
+  assert results['passes']['RKD'] == [None]
+  # From 4.6 to 3.9: a straight line is at 4.0 after six sevenths.
+  assert results['passes']['SALT'] == pytest.approx([(100 + 600 / 7) / 300])
+  text = study_report.markdown(results, STUDY)
   assert '| SALT | 300 | 35.00 | 3.700 | 0.300 |' in text
-  assert "SALT reaches BASELINE's final log-perplexity after 67% of" in text
-  assert "RKD does not reach BASELINE's final log-perplexity" in text
+  assert (
+    '- SALT ends 0.300 below BASELINE and reaches its final log-perplexity '
+    'after 62% of the steps.'
+  ) in text
+  assert (
+    '- RKD ends 0.400 above BASELINE and does not reach its final '
+    'log-perplexity.'
+  ) in text
   assert 'One seed' in text
 
 
 def test_errors_are_of_means_and_differences_of_pairs():
   results = study_report.summarize(STUDY, of(SEED, OTHER), [300])
-  text = study_report.markdown(results, best_of=True)
+  best_of = dataclasses.replace(STUDY, best_of=True)
+  text = study_report.markdown(results, best_of)
   # Means 3.7 and 3.8, both 0.3 below BASELINE's.
   assert '| SALT | 300 | 30.00 ± 5.00 | 3.750 ± 0.050 | 0.300 ± 0.000 |' in text
   assert 'over 2 seeds' in text
-  assert 'The least final log-perplexity has SALT.' in text
+  assert 'The least final log-perplexity has SALT, by more than two' in text
+  near = OTHER | {'RKD': curves([0, 0, 0], [4.6, 4.5, 3.0])}
+  results = study_report.summarize(STUDY, of(SEED, near), [300])
+  text = study_report.markdown(results, best_of)
+  assert (
+    'The least final log-perplexity has RKD; within two standard errors of it '
+    'are BASELINE, SALT.'
+  ) in text
+
+
+def test_the_paper_is_beside_it():
+  claims = dataclasses.replace(
+    STUDY,
+    in_the_paper={'SALT': 'better', 'RKD': 'better'},
+    passes_in_the_paper={'SALT': 0.7, 'RKD': 0.9},
+  )
+  lower = OTHER | {'RKD': curves([0.2, 0.2, 0.2], [4.6, 4.5, 4.3])}
+  results = study_report.summarize(claims, of(SEED, lower), [300])
+  text = study_report.markdown(results, claims)
+  [salt] = [x for x in text.splitlines() if x.startswith('- SALT')]
+  [rkd] = [x for x in text.splitlines() if x.startswith('- RKD')]
+  assert 'In the paper, too, it ends better.' in salt
+  assert 'after 70% of the steps.' in salt
+  assert 'In the paper it ends better; that does not show here.' in rkd
+  assert 'after 90% of the steps; that does not show here.' in rkd
+  unsure = SEED | {'SALT': curves([0, 0, 0], [9.0, 9.0, 9.0])}
+  results = study_report.summarize(claims, of(SEED, unsure), [300])
+  text = study_report.markdown(results, claims)
+  assert 'it ends better; no difference is seen here.' in text
 
 
 def test_some_seeds_do_not_pass():
   worse = SEED | {'SALT': curves([0, 0, 0], [9.0, 9.0, 9.0])}
   results = study_report.summarize(STUDY, of(SEED, worse), [300])
-  assert results['passes']['SALT'] == [200 / 300, None]
-  assert '67% of the steps with 1 of 2 seeds' in study_report.markdown(results)
+  assert results['passes']['SALT'][1] is None
+  text = study_report.markdown(results, STUDY)
+  assert '62% of the steps with 1 of 2 seeds' in text
 
 
 def test_buckets_are_means_over_seeds():
@@ -379,8 +513,8 @@ def test_buckets_are_means_over_seeds():
   assert found['gain']['SALT @5']['hard'] == pytest.approx([-10, -8])
   text = study_evaluations.buckets_markdown(found)
   assert '| model | easy (1) | medium (1) | hard (1) | all (3) |' in text
-  assert '| SALT @5 | 60.00 ± 0.00 (+10.00) | 40.00 ± 0.00 (+0.00) |' in text
-  assert '21.00 ± 1.00 (-9.00)' in text
+  assert '| SALT @5 | 60.00 ± 0.00 (+10.00 ± 0.00) | 40.00 ± 0.00 (+0' in text
+  assert '21.00 ± 1.00 (-9.00 ± 1.00)' in text
 
 
 def test_benchmarks_are_averaged_over_seeds():
@@ -452,6 +586,12 @@ def test_plots_are_the_same_twice():
   assert study_report.plot(STUDY, of(SEED, OTHER), [100, 300]) == picture
 
 
+def test_no_two_curves_have_one_colour():
+  labels = ['SLM', 'BASELINE', 'RKD', 'SALT', *map(str, range(9))]
+  drawn = study_report.colors(labels)
+  assert len({matplotlib.colors.to_hex(x) for x in drawn.values()}) == 13
+
+
 # --- Costs -------------------------------------------------------------------
 
 
@@ -493,8 +633,10 @@ def test_costs_are_in_the_table():
   assert savings['with_teacher'] == pytest.approx([0.24 - 0.5])
   assert savings['shared'] == pytest.approx([0.24 - 0.1])
   results = study_report.summarize(STUDY, of(SEED), [300]) | {'costs': found}
-  text = study_report.markdown(results)
-  assert '| SALT | 24% | -26% | 14% |' in text
+  text = study_report.markdown(results, STUDY)
+  assert (
+    '| SALT | 24% with 1 of 2 seeds | -26% with 1 of 2 seeds | 14% with 1 of 2 '
+  ) in text
   assert 'A KD step takes 1.30 ± 0.10 plain steps' in text
 
 

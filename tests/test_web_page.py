@@ -31,7 +31,7 @@ def page(tmp_path):
   (tmp_path / 'a.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
   text = (
     '## One & two\n\n| a | b |\n|---|---|\n| 1 | <script>x()</script> |\n\n'
-    '![Curves](a.svg)\n\n`code`'
+    '![Curves](a.svg)\n\n`code` `a < b & c` \\<b>\n\n    R&D <x>\n'
   )
   return web_page.page('A <title>', [(text, str(tmp_path)), ('## Other', '')])
 
@@ -47,6 +47,8 @@ def test_it_has_all_and_refers_to_nothing(page):
 
 def test_texts_are_no_html(page):
   assert '<script' not in page and '&lt;script&gt;' in page
+  assert '<code>a &lt; b &amp; c</code> &lt;b&gt;' in page
+  assert '<pre><code>R&amp;D &lt;x&gt;' in page and '&amp;amp;' not in page
 
 
 def test_a_missing_picture_is_an_error(tmp_path):
@@ -66,7 +68,8 @@ def test_it_opens_in_a_browser_without_a_network(tmp_path):
   results = study_report.summarize(
     test_studies.STUDY, test_studies.of(test_studies.SEED), [100, 300]
   )
-  text = f'## Results\n\n{study_report.markdown(results)}\n![C](curves.svg)'
+  table = study_report.markdown(results, test_studies.STUDY)
+  text = f'## Results\n\n{table}\n![C](curves.svg)'
   path = tmp_path / 'report.html'
   web_page.write(str(path), 'A page', [(text, str(tmp_path))] * 2)
   path = path.rename(tmp_path / 'moved.html')

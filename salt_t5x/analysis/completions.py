@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from salt_t5x import losses, models, scoring
 from salt_t5x.analysis import divergences
@@ -188,8 +189,10 @@ def token_divergences(
     chunk: tokens whose logits exist at once.
 
   Returns:
-    {'total_variation', 'log_likelihood_variance', 'largest_loss' (of all v at
-    that place, nats): [B, T] float32}.
+    {'total_variation', 'log_likelihood_variance', 'excess_loss',
+    'excess_error', 'largest_loss' (of all v at that place, nats),
+    'student_loss', 'teacher_loss', 'oracle_loss' (of the token itself, nats):
+    [B, T] float32}.
   """
   vocab_size = student[0].output_vocabulary.vocab_size
   hidden, embeddings = zip(
@@ -197,13 +200,22 @@ def token_divergences(
     strict=True,
   )
 
-  def at_position(*hidden):
+  def at_position(*hidden_and_targets):
+    *hidden, targets = hidden_and_targets
     student, teacher, oracle = (
       _logits(x, e)[:, :vocab_size]
       for x, e in zip(hidden, embeddings, strict=True)
     )
     oracle = only_tokens(oracle, vocab_size)  # What `draw` draws from.
+    by_role = {'student': student, 'teacher': teacher, 'oracle': oracle}
     return {
+      f'{role}_loss': optax.softmax_cross_entropy_with_integer_labels(
+        logits, targets
+      )
+      for role, logits in by_role.items()
+    } | {
+      'excess_loss': divergences.excess_loss(student, oracle),
+      'excess_error': divergences.excess_error(student, oracle),
       'total_variation': divergences.total_variation(
         teacher, oracle, teacher_temperature
       ),
@@ -213,5 +225,5 @@ def token_divergences(
       'largest_loss': -jnp.min(jax.nn.log_softmax(student), axis=-1),
     }
 
-  found = _by_position(at_position, tokens.shape[0], chunk, *hidden)
+  found = _by_position(at_position, tokens.shape[0], chunk, *hidden, tokens)
   return {name: jnp.swapaxes(x, 0, 1) for name, x in found.items()}

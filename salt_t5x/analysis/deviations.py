@@ -21,6 +21,7 @@ completions' losses come from `completions.py`.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 
 import numpy as np
 
@@ -44,15 +45,24 @@ class Deviations:
   corrected: np.ndarray
 
   def summary(self) -> dict[str, float]:
-    """Means over x with standard errors, and the largest |ξ̂_t|."""
+    """Means over x with standard errors, and the largest |ξ̂_t|.
+
+    'absolute_noise' is the mean |ξ̂_t| that completions' noise alone would give,
+    were it normal: √(2/π) times its standard deviation.
+    """
 
     def mean(values):
       return float(np.mean(values)), errors_of_means.standard_error(values)
 
+    xi, xi_error = mean(self.xi)
     absolute, absolute_error = mean(np.abs(self.xi))
     squared, squared_error = mean(self.squared)
     corrected, corrected_error = mean(self.corrected)
+    noise = max(squared - corrected, 0.0)
     return {
+      'mean_xi': xi,
+      'mean_xi_error': xi_error,
+      'absolute_noise': math.sqrt(2 / math.pi * noise),
       'mean_absolute_xi': absolute,
       'mean_absolute_xi_error': absolute_error,
       'plug_in_v': squared,

@@ -68,6 +68,40 @@ def log_likelihood_variance(
   return jnp.sum(d * jnp.square(log_p - mean), axis=-1)
 
 
+def excess_loss(student_logits: Array, oracle_logits: Array) -> Array:
+  """E[log D(x_t|x_<t) - log P_θ(x_t|x_<t) | x_<t], x_t from the oracle.
+
+  By how much a token's loss exceeds the least that any predictor has, if D is
+  what the oracle says.
+
+  Args:
+    student_logits: [..., V] float.
+    oracle_logits: [..., V] float, of the same tokens.
+
+  Returns:
+    [...] float, nats; at least 0.
+  """
+  d = jax.nn.softmax(oracle_logits, axis=-1)
+  log_p = jax.nn.log_softmax(student_logits, axis=-1)
+  return jnp.sum(jax.scipy.special.xlogy(d, d) - d * log_p, axis=-1)
+
+
+def excess_error(student_logits: Array, oracle_logits: Array) -> Array:
+  """By how much likelier the student's best guess is wrong than the oracle's.
+
+  Args:
+    student_logits: [..., V] float.
+    oracle_logits: [..., V] float, of the same tokens.
+
+  Returns:
+    [...] float in [0, 1], under the oracle's own distribution.
+  """
+  d = jax.nn.softmax(oracle_logits, axis=-1)
+  guess = jnp.argmax(student_logits, axis=-1, keepdims=True)
+  of_guess = jnp.take_along_axis(d, guess, axis=-1)[..., 0]
+  return jnp.max(d, axis=-1) - of_guess
+
+
 def last_variance(
   log_likelihood_variance: Array, distillation_weight: float, length: int
 ) -> Array:

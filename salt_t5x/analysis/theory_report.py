@@ -39,16 +39,28 @@ _OMEGAS = tuple(i / 10 for i in range(11))
 _NOTES = """
 What these numbers can show, and what they cannot:
 
-- D is the oracle's distribution, not the data's. ξ_t and D_TV are right for
-  text that the oracle writes; how far that is from real text is not in them.
-- V_t as plugged in holds the noise of the completions and is too large; the
-  corrected one has the right mean, and its single values may be negative.
-- The table over ω compares the two terms of the trade-off. It says nothing of
-  how well a student learns: that is what training runs are for.
+- D is the oracle's distribution, not the data's, while the contexts, and the
+  x of ξ_t, are real text. ξ_t has mean 0 if x is what the oracle expects; by
+  how much its mean is not 0 shows how wrong the oracle is, and the square of
+  that is in V_t, corrected or not.
+- Finitely many completions have noise. It is in mean |ξ̂_t|, which is not
+  below what noise alone would give, and in V̂_t as plugged in. The corrected
+  V̂_t is without it on average; its single values may be negative.
+- C and the proxies of Theorem B.7 are maxima of noisy estimates and too large
+  by that noise, many times where ξ_t is small. M is a sample's maximum.
+- Σ_t V_t is linear between the t that were estimated, constant behind the
+  last, and takes a negative mean for 0. If x came from the oracle it would be
+  the variance of a sequence's loss, which is beside it, measured on the
+  completions of nothing.
+- The table over ω is of one student, as it is: it compares the two terms of
+  the trade-off. It says nothing of how well a student learns: that is what
+  training runs are for.
 - Assumptions 3.1 and 3.3 want the largest values over all contexts and all
-  models of a class. Put in here are a sample's means (V_t) and maxima (C, M)
-  for one model, so the bounds are illustrations and guarantee nothing. log |Θ|
-  counts every setting of 32 bits a parameter.
+  models of a class. Put in here are those of one model, for θ̂ as for θ*, and
+  U_N of held-out text rather than of the training set, so the bounds are
+  illustrations and guarantee nothing. With means put in, Theorem 3.4 cannot
+  show what it gains over Theorem 3.2 (Remark 3.5). log |Θ| counts every
+  setting of 32 bits a parameter.
 """
 
 
@@ -97,8 +109,10 @@ def over_omega(results: Results) -> list[dict[str, float]]:
   """Bias and variance of distillation for ω from 0 to 1 (App. D).
 
   Returns:
-    [{'omega', 'div' (DIV(ζ, ω)), 'summed_v' (Σ_t V_t, corrected), 'last_v'
-    (eq. 69), and with N, the bounds' totals and terms}].
+    [{'omega', 'div' (DIV(ζ, ω)), 'summed_v' (Σ_t V_t, corrected), 'variance'
+    (of ℓ^ω of sequences that the oracle writes; None unless ξ_1 is among what
+    was estimated), 'last_v' (eq. 69), and with N, the bounds' totals and
+    terms}].
   """
   length = max(results.lengths)
   tokens, rows = results.tokens, []
@@ -116,12 +130,23 @@ def over_omega(results: Results) -> list[dict[str, float]]:
       'omega': omega,
       'div': omega * length * total_variation,
       'summed_v': summed_v,
+      'variance': _variance_of_sequences(results, length, omega),
       'last_v': float(divergences.last_variance(last, omega, length)),
     }
     if results.training_sequences is not None:
       row |= _bounds(results, omega, total_variation, summed_v, largest, length)
     rows.append(row)
   return rows
+
+
+def _variance_of_sequences(
+  results: Results, length: int, omega: float
+) -> float | None:
+  """Var[ℓ^ω(x)] for x from the oracle: completions of nothing."""
+  if 0 not in results.parts:
+    return None
+  ours, distilled = (x.ravel() for x in results.parts[0][length])
+  return bounds.sample_variance((1 - omega) * ours + omega * distilled)
 
 
 def _bounds(
@@ -172,6 +197,7 @@ def _bounds(
 def summarize(results: Results) -> dict[str, Any]:
   """A JSON-able dict of all that the tables show."""
   tokens = results.tokens
+  excess_loss = float(np.mean(tokens['excess_loss']))
   by_sequence = np.mean(tokens['total_variation'], axis=1)
   return {
     'models': dict(results.models),
@@ -192,6 +218,12 @@ def summarize(results: Results) -> dict[str, Any]:
     'log_likelihood_variance': float(
       np.mean(tokens['log_likelihood_variance'])
     ),
+    'losses': {
+      role: float(np.mean(tokens[f'{role}_loss'])) for role in results.models
+    },
+    'excess_loss': excess_loss,
+    'excess_error': float(np.mean(tokens['excess_error'])),
+    'excess_error_limit': bounds.excess_error(max(excess_loss, 0.0)),
     'largest_loss': float(np.max(tokens['largest_loss'])),
     'log_class': results.log_class,
     'training_sequences': results.training_sequences,
@@ -201,7 +233,7 @@ def summarize(results: Results) -> dict[str, Any]:
 
 
 def _table(
-  summary: Mapping[str, Any], value: str, error: str, digits: int
+  summary: Mapping[str, Any], value: str, error: str | None, digits: int
 ) -> str:
   """As Tables 6 to 9: rows are lengths, columns are t."""
   rows = summary['deviations']
@@ -211,7 +243,7 @@ def _table(
     if (t, length) not in at:
       return '–'
     row = at[t, length]
-    return errors_of_means.with_error(row[value], row[error], digits)
+    return errors_of_means.with_error(row[value], row.get(error), digits)
 
   prefixes = sorted({row['t'] for row in rows})
   lines = [
@@ -233,9 +265,16 @@ def markdown(summary: Mapping[str, Any]) -> str:
     *(f'- {role}: {path}' for role, path in summary['models'].items()),
     f'- {summary["sequences"]} sequences of {summary["held_out"]}, '
     f'{summary["num_completions"]} completions each; ω = {omega}, '
-    f'ρ = {summary["teacher_temperature"]}; ± standard errors over sequences\n',
+    f'ρ = {summary["teacher_temperature"]}; ± standard errors over sequences',
+    '- loss on them, nats per token: '
+    + ', '.join(f'{role} {x:.3f}' for role, x in summary['losses'].items())
+    + '\n',
     'Mean |ξ̂_t|, nats per token (Tables 6 and 8):\n',
     _table(summary, 'mean_absolute_xi', 'mean_absolute_xi_error', 4),
+    "\nWhat the completions' noise alone would give:\n",
+    _table(summary, 'absolute_noise', None, 4),
+    '\nMean ξ̂_t, 0 for text that is as the oracle expects:\n',
+    _table(summary, 'mean_xi', 'mean_xi_error', 4),
     '\nMean V̂_t as plugged in, nats² (Tables 7 and 9):\n',
     _table(summary, 'plug_in_v', 'plug_in_v_error', 6),
     '\nThe same, without the noise of the completions:\n',
@@ -247,12 +286,18 @@ def markdown(summary: Mapping[str, Any]) -> str:
     + ' (mean over tokens). Variance of log P_θ under the oracle: '
     f'{summary["log_likelihood_variance"]:.2f} nats². Largest loss of any '
     f'token anywhere (M): {summary["largest_loss"]:.1f} nats.\n',
+    f"Calibration, eq. (64): the student's loss exceeds the oracle's by "
+    f'{summary["excess_loss"]:.3f} nats per token under the oracle, which lets '
+    "its best guess be wrong more often than the oracle's by "
+    f'{summary["excess_error_limit"]:.3f} at most; it is by '
+    f'{summary["excess_error"]:.3f}.\n',
     'Bias and variance over ω (App. D; DIV and Σ_t are over a sequence):\n',
   ]
   names = {
     'omega': ('ω', '.1f'),
     'div': ('DIV(ζ, ω)', '.2f'),
     'summed_v': ('Σ_t V_t', '.5f'),
+    'variance': ('Var[ℓ^ω]', '.5f'),
     'last_v': ('V_T, eq. (69)', '.2e'),
   }
   if summary['training_sequences'] is not None:
@@ -265,7 +310,11 @@ def markdown(summary: Mapping[str, Any]) -> str:
     '|' + ''.join(f' {title} |' for title, _ in names.values()),
     '|' + '---|' * len(names),
     *(
-      '|' + ''.join(f' {row[k]:{f}} |' for k, (_, f) in names.items())
+      '|'
+      + ''.join(
+        f' {"–" if row[k] is None else format(row[k], f)} |'
+        for k, (_, f) in names.items()
+      )
       for row in summary['over_omega']
     ),
   ]

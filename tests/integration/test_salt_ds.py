@@ -339,25 +339,19 @@ def test_two_processes_score_as_one(notes, teacher, scores, tmp_path):
     assert code and 'top_k is 10 there and 5 here' in error, error[-5000:]
 
 
-@pytest.mark.parametrize('devices, partitions', [(1, 1), (2, 2)])
-def test_devices_hardly_matter(
-  notes, teacher, scores, tmp_path, devices, partitions
-):
+def test_devices_hardly_matter(notes, teacher, scores, tmp_path):
   done = runs.python(
     **command(
       notes,
       teacher,
       tmp_path / 'scores',
-      f'--gin.partitioning.PjitPartitioner.num_partitions={partitions}',
-      devices=devices,
+      '--gin.partitioning.PjitPartitioner.num_partitions=2',
+      devices=2,
     )
   )
   assert done.returncode == 0, done.stderr[-5000:]
   assert 'sequences of notes_sequences (train) are scored' in done.stdout
-  found = read(tmp_path / 'scores')
-  if devices == 1:
-    np.testing.assert_array_equal(found, read(scores))
-  assert_close(found, read(scores))
+  assert_close(read(tmp_path / 'scores'), read(scores))
 
 
 def select(scores, output, *flags):
