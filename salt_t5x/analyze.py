@@ -391,7 +391,11 @@ def _completions(
   folder = os.path.join(completions_dir, digest)
   tokens = np.repeat(x, num_completions, axis=0)
   rows = np.arange(len(tokens))
+  whole = x.shape[1]
   lengths = deviations.prefix_lengths(prefixes)
+  if whole in lengths:
+    lengths.remove(whole)
+    yield whole, tokens  # There is nothing to draw.
   with tqdm.tqdm(
     total=len(lengths) * drawer.batches(len(tokens)),
     desc='Completions',
