@@ -30,10 +30,12 @@ import seqio
 
 import runs
 from salt_t5x import (
+  analyze,
   engine,
   feature_converters,
   first_stage,
   preprocessors,
+  sample,
   score,
   train_data,
 )
@@ -258,6 +260,46 @@ def test_scores_are_made_as_section_5_says(name):
   data = found['dataset_cfg']
   assert (data.split, data.task_feature_lengths) == ('train', {'targets': 1280})
   assert found['examples'] is None
+
+
+@pytest.mark.parametrize('module', ['analyze', 'sample'])
+def test_the_theorys_commands_are_complete(module):
+  """What docs/theory.md says to type."""
+  text = (runs.ROOT / 'docs/theory.md').read_text()
+  [command] = re.findall(rf'python -m salt_t5x.{module} (.*?)\n\n', text, re.S)
+  files = re.findall(r'--gin_file=(\S+)', command)
+  bindings = re.findall(r'--gin\.(\w+=\S+)', command)
+  bindings = [b.replace('"', '') for b in bindings]
+  with runs.configured(files, bindings):
+    if module == 'sample':
+      found = gin.get_bindings(sample.sample)
+      assert found['teacher'].path == 'gs://bucket/teacher'
+      assert found['examples'] == 1_000_000
+      return
+    found = gin.get_bindings(analyze.analyze)
+    for role, size in (
+      ('student', '2p8b'), ('teacher', '1p5b'), ('oracle', '8p6b')
+    ):  # fmt: skip
+      config = gin.get_configurable(f'size_{size}/TransformerConfig')()
+      assert found[role].model.module.config == config
+    assert found['student'].path == 'gs://bucket/baseline'
+    # As in the student's first stage.
+    assert (found['distillation_weight'], found['teacher_temperature']) == (
+      0.667, 0.25
+    )  # fmt: skip
+
+
+def test_the_tiny_theory_is_complete():
+  bindings = [f'{x}_PATH = "/p"' for x in ('STUDENT', 'TEACHER', 'ORACLE')]
+  file = 'salt_t5x/gin/recipes/tiny_analyze.gin'
+  with runs.configured([file], [*bindings, 'OUTPUT_DIR = "/o"']):
+    of_roles = gin.get_bindings(analyze.analyze)
+    layers = [
+      of_roles[role].model.module.config.num_layers
+      for role in ('teacher', 'student', 'oracle')
+    ]
+  assert layers == [3, 4, 6]
+  assert of_roles['task_feature_lengths'] == {'targets': 128}
 
 
 def test_the_pile_completes_a_recipe():
