@@ -96,10 +96,12 @@ def test_log_likelihoods(made):
     continuation = VOCABULARY.encode(continuation)
     context = VOCABULARY.encode(context)[-(LENGTH - len(continuation)) :]
     expected = log_likelihood(made, context, continuation)
-    np.testing.assert_allclose(value, expected[0], atol=1e-4)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-6, atol=1e-4)
     assert is_greedy == expected[1]
   # Longer than T by itself: in windows, without its context.
-  np.testing.assert_allclose(found[5][0], rolling(made, TEXTS[5][1]), atol=1e-3)
+  np.testing.assert_allclose(
+    found[5][0], rolling(made, TEXTS[5][1]), rtol=1e-6, atol=1e-3
+  )
   assert made[2].truncated['loglikelihood'] == (2, 6)
 
 
@@ -119,7 +121,7 @@ def test_rolling_log_likelihoods_over_windows(made):
   requests = [request('loglikelihood_rolling', text) for text in texts]
   found = made[2].loglikelihood_rolling(requests, disable_tqdm=True)
   expected = [rolling(made, text) for text in texts]
-  np.testing.assert_allclose(found, expected, atol=2e-3)
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-3)
 
 
 def greedy(made, context, count):
