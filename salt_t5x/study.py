@@ -28,14 +28,8 @@ import sys
 
 from absl import app, flags
 
-from salt_t5x import (
-  jobs,
-  prepare,
-  studies,
-  study_jobs,
-  study_results,
-  web_page,
-)
+from salt_t5x import prepare, web_page
+from salt_t5x.studies import definition, plans, processes, results
 
 _WORK_DIR = flags.DEFINE_string(
   'work_dir', 'runs/salt', 'Where data and runs are kept.'
@@ -108,19 +102,19 @@ def main(argv: Sequence[str]) -> None:
   names = _ALL if _STUDY.value == ['all'] else _STUDY.value
   # What is wrong is told now, not after the teacher's training.
   try:
-    setting = studies.Setting(_GIN.value, _SETTING.value)
-    found = list(studies.read(names))
+    setting = definition.Setting(_GIN.value, _SETTING.value)
+    found = list(definition.read(names))
     of_name = dict(found)
     if len(of_name) < len(found):
-      raise studies.StudyError(
+      raise definition.StudyError(
         f'--study={",".join(names)}: two studies have one name; rename a file.'
       )
-    plans, made = study_jobs.plan(of_name, _SEEDS.value, setting, work_dir)
+    planned, made = plans.make(of_name, _SEEDS.value, setting, work_dir)
     data = {
       name: setting.number(name.upper())
       for name in ('sequence_length', 'vocab_size', 'megabytes')
     }
-  except studies.StudyError as e:
+  except definition.StudyError as e:
     raise app.UsageError(str(e)) from e
   # Like Ctrl-C: the runs end with this process.
   for kind in signal.SIGTERM, signal.SIGHUP:
@@ -134,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
   except ValueError as e:
     raise app.UsageError(f'{e} Here: another --work_dir.') from e
   print(prepare.table(info))
-  if any(plan.benchmarks for plan in plans):
+  if any(plan.benchmarks for plan in planned):
     # What benchmarks need is an extra.
     from salt_t5x import benchmark_data
 
@@ -144,20 +138,18 @@ def main(argv: Sequence[str]) -> None:
     )
   print(f'Logs are in {work_dir}/seed_*/*/log.txt')
   try:
-    jobs.run_all(made, _WORKERS.value)
-  except jobs.JobError as e:
+    processes.run_all(made, _WORKERS.value)
+  except processes.JobError as e:
     sys.exit(f'\n{e}')
   texts = {
-    plan.name: study_results.write(plan, output_dir, _STUDENTS.value)
-    for plan in plans
+    plan.name: results.write(plan, output_dir, _STUDENTS.value)
+    for plan in planned
   }
   page = os.path.join(output_dir, 'report.html')
-  configuration = study_results.configuration(
-    setting, info, _SEEDS.value, len(made)
-  )
+  configuration = results.configuration(setting, info, _SEEDS.value, len(made))
   web_page.write(
     page,
-    title='SALT in small' if len(plans) > 1 else plans[0].study.title,
+    title='SALT in small' if len(planned) > 1 else planned[0].study.title,
     sections=[
       *((text, os.path.join(output_dir, name)) for name, text in texts.items()),
       (configuration, output_dir),

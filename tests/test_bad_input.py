@@ -35,13 +35,13 @@ from salt_t5x import (
   benchmark_data,
   difficulty,
   evaluation_results,
-  jobs,
   json_records,
   prepare,
   run_record,
   score_shards,
   selection,
 )
+from salt_t5x.studies import processes
 
 MANIFEST = score_shards.Manifest(
   task='notes',
@@ -94,10 +94,10 @@ def read_result(folder):
 
 
 def read_options(folder):
-  job = jobs.Job('teacher', folder, [], JOB)
+  job = processes.Job('teacher', folder, [], JOB)
   try:
     return job.is_done()
-  except jobs.JobError as e:
+  except processes.JobError as e:
     raise ValueError(str(e)) from e
 
 

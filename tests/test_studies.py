@@ -25,29 +25,22 @@ import numpy as np
 import pytest
 
 import runs
-from salt_t5x import (
-  checkpoints,
-  costs,
-  difficulty,
-  studies,
-  study,
-  study_evaluations,
-  study_jobs,
-  study_report,
-)
+from salt_t5x import checkpoints, difficulty, study
+from salt_t5x.studies import costs, definition, evaluations, plans, report
+from salt_t5x.studies import jobs as jobs_lib
 
 GIN = runs.ROOT / 'gin'
 STUDIES = sorted(p.stem for p in GIN.glob('studies/*.gin'))
 
 
 def setting(*bindings, file=None):
-  return studies.Setting(bindings, file)
+  return definition.Setting(bindings, file)
 
 
 def jobs_of(variants, *bindings, seed='0'):
   """({label: job}, all jobs by name)."""
-  made = study_jobs.JobsOfSeed('/w', seed, setting(*bindings))
-  found = {v.label: made.of(v) for v in studies.expand(variants)}
+  made = jobs_lib.JobsOfSeed('/w', seed, setting(*bindings))
+  found = {v.label: made.of(v) for v in definition.expand(variants)}
   return found, {job.name: job for job in made.all}
 
 
@@ -56,7 +49,7 @@ def jobs_of(variants, *bindings, seed='0'):
 
 @pytest.mark.parametrize('name', STUDIES)
 def test_every_study_makes_jobs(name):
-  [(found, of_name)] = studies.read([name])
+  [(found, of_name)] = definition.read([name])
   assert found == name and of_name.title and 'Table' in of_name.about
   labels, jobs = jobs_of(of_name.variants)
   assert len(labels) >= 3
@@ -71,12 +64,12 @@ def test_every_study_makes_jobs(name):
 
 @pytest.mark.parametrize('file', [None, 'gpu'])
 def test_what_all_studies_report_is_measured_and_kept(file):
-  plans, made = study_jobs.plan(
-    dict(studies.read(STUDIES)), ['0', '1'], setting(file=file), '/w'
+  planned, made = plans.make(
+    dict(definition.read(STUDIES)), ['0', '1'], setting(file=file), '/w'
   )
-  assert [plan.name for plan in plans] == STUDIES
+  assert [plan.name for plan in planned] == STUDIES
   assert len({job.folder for job in made}) == len(made) > 70
-  [main] = [plan for plan in plans if plan.name == 'main']
+  [main] = [plan for plan in planned if plan.name == 'main']
   for label in 'SALT', 'SLM':
     assert [job.alone for job in main.timing[label]] == [True, True]
   assert not any(job.alone for job in main.trained['SALT'])
@@ -87,7 +80,7 @@ def test_all_of_them_are_run_by_name():
 
 
 def test_main_is_what_make_salt_runs():
-  [(_, main)] = studies.read(['main'])
+  [(_, main)] = definition.read(['main'])
   labels, jobs = jobs_of(main.variants)
   assert list(labels) == [
     'SLM', 'BASELINE', 'RKD', 'SALT', 'SALT_DS', 'BASELINE_EZ'
@@ -102,10 +95,10 @@ def test_main_is_what_make_salt_runs():
 
 def test_studies_share_what_is_the_same_run():
   """n_KD = 30% is what SALT does anyway."""
-  made = study_jobs.JobsOfSeed('/w', '0', setting())
+  made = jobs_lib.JobsOfSeed('/w', '0', setting())
   found = {}
-  for _, of_name in studies.read(['main', 'n_kd', 'transitions']):
-    for variant in studies.expand(of_name.variants):
+  for _, of_name in definition.read(['main', 'n_kd', 'transitions']):
+    for variant in definition.expand(of_name.variants):
       found.setdefault(variant.label, set()).add(made.of(variant))
   assert all(len(jobs) == 1 for jobs in found.values())
   assert found['SALT'] == found['SALT, n_KD = 30%']
@@ -160,9 +153,9 @@ def test_percentages_are_of_the_students_steps():
 
 def test_a_setting_is_for_all_runs():
   gpu = setting(file='gpu')
-  made = study_jobs.JobsOfSeed('/w', '0', gpu)
-  [(_, main)] = studies.read(['main'])
-  for variant in studies.expand(main.variants):
+  made = jobs_lib.JobsOfSeed('/w', '0', gpu)
+  [(_, main)] = definition.read(['main'])
+  for variant in definition.expand(main.variants):
     made.of(variant)
   for job in made.all:
     if job.command[0] != 'salt_t5x.select':
@@ -243,11 +236,11 @@ def test_what_is_made_in_another_way_is_another_job():
 
 
 def test_two_jobs_of_one_name_are_refused():
-  made = study_jobs.JobsOfSeed('/w', '0', setting())
-  [(_, main)] = studies.read(['main'])
-  trained = {v.label: made.of(v) for v in studies.expand(main.variants)}
+  made = jobs_lib.JobsOfSeed('/w', '0', setting())
+  [(_, main)] = definition.read(['main'])
+  trained = {v.label: made.of(v) for v in definition.expand(main.variants)}
   made.evaluation('x', trained, [300])
-  with pytest.raises(studies.StudyError, match='jobs are called x'):
+  with pytest.raises(definition.StudyError, match='jobs are called x'):
     made.evaluation('x', trained, [1000])
 
 
@@ -279,13 +272,13 @@ def test_scoring_gets_no_parameters_of_training():
   ],
 )
 def test_studies_that_cannot_be(variants, message):
-  with pytest.raises(studies.StudyError, match=re.escape(message)):
-    studies.Study(title='t', about='a', variants=variants)
+  with pytest.raises(definition.StudyError, match=re.escape(message)):
+    definition.Study(title='t', about='a', variants=variants)
 
 
 def test_buckets_need_a_teacher():
-  with pytest.raises(studies.StudyError, match="no variant is 'SLM'"):
-    studies.Study(
+  with pytest.raises(definition.StudyError, match="no variant is 'SLM'"):
+    definition.Study(
       title='t',
       about='a',
       variants={'BASELINE': {'recipe': 'baseline'}},
@@ -301,8 +294,8 @@ def test_buckets_need_a_teacher():
   ],
 )
 def test_options_are_of_variants(options, message):
-  with pytest.raises(studies.StudyError, match=re.escape(message)):
-    studies.Study(
+  with pytest.raises(definition.StudyError, match=re.escape(message)):
+    definition.Study(
       title='t',
       about='a',
       variants={'BASELINE': {'recipe': 'baseline'}},
@@ -324,18 +317,18 @@ def test_options_are_of_variants(options, message):
   ],
 )
 def test_what_cannot_be_reported_is_told_at_once(bindings, message):
-  main = dict(studies.read(['main']))
-  plan = lambda: study_jobs.plan(main, ['0'], setting(*bindings), '/w')
+  main = dict(definition.read(['main']))
+  plan = lambda: plans.make(main, ['0'], setting(*bindings), '/w')
   if message is None:
     plan()
   else:
-    with pytest.raises(studies.StudyError, match=re.escape(message)):
+    with pytest.raises(definition.StudyError, match=re.escape(message)):
       plan()
 
 
 def test_misspelt_macros_of_variants_are_refused():
   for more in {'N_KD': ['10%', '20%']}, {'teacher': {'STEPS': 3}}:
-    with pytest.raises(studies.StudyError, match='no recipe has a macro'):
+    with pytest.raises(definition.StudyError, match='no recipe has a macro'):
       jobs_of(
         {
           'BASELINE': {'recipe': 'baseline'},
@@ -352,8 +345,8 @@ def test_only_a_jobs_own_gin_files_count(tmp_path):
 
   def options(text):
     included.write_text(text)
-    made = study_jobs.JobsOfSeed('/w', '0', setting(file=str(mine)))
-    [variant] = studies.expand(variants)
+    made = jobs_lib.JobsOfSeed('/w', '0', setting(file=str(mine)))
+    [variant] = definition.expand(variants)
     return made.of(variant)._options
 
   assert options('BATCH_SIZE = 8') != options('BATCH_SIZE = 16')
@@ -364,7 +357,7 @@ def test_only_a_jobs_own_gin_files_count(tmp_path):
 
 
 def test_a_run_goes_on_from_its_last_evaluation(tmp_path):
-  directory = tmp_path / 'training_eval' / study_jobs.HELD_OUT
+  directory = tmp_path / 'training_eval' / jobs_lib.HELD_OUT
   writer = metric_writers.SummaryWriter(str(directory))
   for step in 10, 20, 40:
     writer.write_scalars(step, {'log_perplexity': 1.0})
@@ -373,23 +366,23 @@ def test_a_run_goes_on_from_its_last_evaluation(tmp_path):
     (tmp_path / f'checkpoint_{step}').mkdir()
     (tmp_path / f'checkpoint_{step}' / '_CHECKPOINT_METADATA').touch()
   assert sorted(checkpoints.finished(str(tmp_path))) == [10, 20, 30, 40]
-  study_jobs.drop_what_was_not_evaluated(str(tmp_path), 10)
+  jobs_lib.drop_what_was_not_evaluated(str(tmp_path), 10)
   assert sorted(checkpoints.finished(str(tmp_path))) == [10, 20]
 
 
 def test_what_is_not_there_is_named(tmp_path):
-  with pytest.raises(studies.StudyError, match='--setting=tinny'):
-    studies.Setting(setting='tinny')
-  with pytest.raises(studies.StudyError, match='no_such'):
-    list(studies.read(['no_such']))
+  with pytest.raises(definition.StudyError, match='--setting=tinny'):
+    definition.Setting(setting='tinny')
+  with pytest.raises(definition.StudyError, match='no_such'):
+    list(definition.read(['no_such']))
   mine = tmp_path / 'mine.gin'
   mine.write_text('studies.Study.title = "x"')
-  with pytest.raises(studies.StudyError, match='mine.gin'):
-    list(studies.read([str(mine)]))
+  with pytest.raises(definition.StudyError, match='mine.gin'):
+    list(definition.read([str(mine)]))
   mine.write_text('studies.Study.title = (')
-  with pytest.raises(studies.StudyError, match='mine.gin'):
-    list(studies.read([str(mine)]))
-  with pytest.raises(studies.StudyError, match='KD_STEPS=x'):
+  with pytest.raises(definition.StudyError, match='mine.gin'):
+    list(definition.read([str(mine)]))
+  with pytest.raises(definition.StudyError, match='KD_STEPS=x'):
     setting('KD_STEPS=x').number('KD_STEPS')
 
 
@@ -413,7 +406,7 @@ OTHER = SEED | {
   'BASELINE': curves([0.1, 0.2, 0.25], [5.0, 4.5, 4.1]),
   'SALT': curves([0.3, 0.25, 0.25], [4.4, 4.2, 3.8]),
 }
-STUDY = studies.Study(
+STUDY = definition.Study(
   title='A title',
   about='About.',
   variants={
@@ -430,7 +423,7 @@ def of(*seeds):
 
 
 def test_summary_is_table_1():
-  results = study_report.summarize(STUDY, of(SEED), [100, 300])
+  results = report.summarize(STUDY, of(SEED), [100, 300])
   rows = {(r['variant'], r['step']): r for r in results['rows']}
   assert rows['SALT', 100]['accuracy'] == [20.0]
   assert rows['BASELINE', 300]['log_perplexity'] == [4.0]
@@ -438,7 +431,7 @@ def test_summary_is_table_1():
   assert results['passes']['RKD'] == [None]
   # From 4.6 to 3.9: a straight line is at 4.0 after six sevenths.
   assert results['passes']['SALT'] == pytest.approx([(100 + 600 / 7) / 300])
-  text = study_report.markdown(results, STUDY)
+  text = report.markdown(results, STUDY)
   assert '| SALT | 300 | 35.00 | 3.700 | 0.300 |' in text
   assert (
     '- SALT ends 0.300 below BASELINE and reaches its final log-perplexity '
@@ -452,16 +445,16 @@ def test_summary_is_table_1():
 
 
 def test_errors_are_of_means_and_differences_of_pairs():
-  results = study_report.summarize(STUDY, of(SEED, OTHER), [300])
+  results = report.summarize(STUDY, of(SEED, OTHER), [300])
   best_of = dataclasses.replace(STUDY, best_of=True)
-  text = study_report.markdown(results, best_of)
+  text = report.markdown(results, best_of)
   # Means 3.7 and 3.8, both 0.3 below BASELINE's.
   assert '| SALT | 300 | 30.00 ± 5.00 | 3.750 ± 0.050 | 0.300 ± 0.000 |' in text
   assert 'over 2 seeds' in text
   assert 'The least final log-perplexity has SALT, by more than two' in text
   near = OTHER | {'RKD': curves([0, 0, 0], [4.6, 4.5, 3.0])}
-  results = study_report.summarize(STUDY, of(SEED, near), [300])
-  text = study_report.markdown(results, best_of)
+  results = report.summarize(STUDY, of(SEED, near), [300])
+  text = report.markdown(results, best_of)
   assert (
     'The least final log-perplexity has RKD; within two standard errors of it '
     'are BASELINE, SALT.'
@@ -475,8 +468,8 @@ def test_the_paper_is_beside_it():
     passes_in_the_paper={'SALT': 0.7, 'RKD': 0.9},
   )
   lower = OTHER | {'RKD': curves([0.2, 0.2, 0.2], [4.6, 4.5, 4.3])}
-  results = study_report.summarize(claims, of(SEED, lower), [300])
-  text = study_report.markdown(results, claims)
+  results = report.summarize(claims, of(SEED, lower), [300])
+  text = report.markdown(results, claims)
   [salt] = [x for x in text.splitlines() if x.startswith('- SALT')]
   [rkd] = [x for x in text.splitlines() if x.startswith('- RKD')]
   assert 'In the paper, too, it ends better.' in salt
@@ -484,16 +477,16 @@ def test_the_paper_is_beside_it():
   assert 'In the paper it ends better; that does not show here.' in rkd
   assert 'after 90% of the steps; that does not show here.' in rkd
   unsure = SEED | {'SALT': curves([0, 0, 0], [9.0, 9.0, 9.0])}
-  results = study_report.summarize(claims, of(SEED, unsure), [300])
-  text = study_report.markdown(results, claims)
+  results = report.summarize(claims, of(SEED, unsure), [300])
+  text = report.markdown(results, claims)
   assert 'it ends better; no difference is seen here.' in text
 
 
 def test_some_seeds_do_not_pass():
   worse = SEED | {'SALT': curves([0, 0, 0], [9.0, 9.0, 9.0])}
-  results = study_report.summarize(STUDY, of(SEED, worse), [300])
+  results = report.summarize(STUDY, of(SEED, worse), [300])
   assert results['passes']['SALT'][1] is None
-  text = study_report.markdown(results, STUDY)
+  text = report.markdown(results, STUDY)
   assert '62% of the steps with 1 of 2 seeds' in text
 
 
@@ -508,10 +501,10 @@ def test_buckets_are_means_over_seeds():
       'held_out', scores, 'SLM', np.zeros(3), 'BASELINE'
     )
 
-  found = study_evaluations.buckets([task(0.0), task(0.02)], 'BASELINE')
+  found = evaluations.buckets([task(0.0), task(0.02)], 'BASELINE')
   assert found['count'] == {'easy': 1, 'medium': 1, 'hard': 1, 'all': 3}
   assert found['gain']['SALT @5']['hard'] == pytest.approx([-10, -8])
-  text = study_evaluations.buckets_markdown(found)
+  text = evaluations.buckets_markdown(found)
   assert '| model | easy (1) | medium (1) | hard (1) | all (3) |' in text
   assert '| SALT @5 | 60.00 ± 0.00 (+10.00 ± 0.00) | 40.00 ± 0.00 (+0' in text
   assert '21.00 ± 1.00 (-9.00 ± 1.00)' in text
@@ -538,10 +531,10 @@ def test_benchmarks_are_averaged_over_seeds():
       'missing': {'drop': 'no data'},
     }
 
-  found = study_evaluations.few_shot([of_seed(0.0), of_seed(0.02)])
+  found = evaluations.few_shot([of_seed(0.0), of_seed(0.02)])
   assert found['scores']['SLM']['copa'] == pytest.approx([25, 27])
   assert found['scores']['SLM']['Average'] == pytest.approx([12.5, 13.5])
-  text = study_evaluations.few_shot_markdown(found)
+  text = evaluations.few_shot_markdown(found)
   assert '| copa | 7 | 25.0 | 26.0 ± 1.0 | 26.0 ± 1.0 |' in text
   assert '| Average |  |  | 13.00 ± 0.50 | 13.00 ± 0.50 |' in text
   assert '| lambada, nats | 9 |  | 18.10 ± 0.10 | 18.10 ± 0.10 |' in text
@@ -549,11 +542,9 @@ def test_benchmarks_are_averaged_over_seeds():
 
 
 def test_held_out_text_is_judged_at_the_stages():
-  [(_, main)] = studies.read(['main'])
-  made = study_jobs.JobsOfSeed(
-    '/w', '0', setting('trainer.SaltTrainer.top_k=5')
-  )
-  trained = {v.label: made.of(v) for v in studies.expand(main.variants)}
+  [(_, main)] = definition.read(['main'])
+  made = jobs_lib.JobsOfSeed('/w', '0', setting('trainer.SaltTrainer.top_k=5'))
+  trained = {v.label: made.of(v) for v in definition.expand(main.variants)}
   job = made.evaluation('main_held_out', trained, [300, 1000])
   assert set(job.needs) == set(trained.values()) and job in made.all
   [checkpoints] = [x for x in job.command if 'CHECKPOINTS' in x]
@@ -564,15 +555,15 @@ def test_held_out_text_is_judged_at_the_stages():
 
 
 def test_the_theory_has_its_models():
-  [(_, theory)] = studies.read(['theory'])
-  made = study_jobs.JobsOfSeed('/w', '0', setting())
-  trained = {v.label: made.of(v) for v in studies.expand(theory.variants)}
+  [(_, theory)] = definition.read(['theory'])
+  made = jobs_lib.JobsOfSeed('/w', '0', setting())
+  trained = {v.label: made.of(v) for v in definition.expand(theory.variants)}
   job = made.theory('numbers', trained, theory.reference)
   assert "--gin.STUDENT_PATH='/w/seed_0/baseline'" in job.command
   assert "--gin.ORACLE_PATH='/w/seed_0/oracle'" in job.command
   assert set(job.needs) == set(trained.values())
-  with pytest.raises(studies.StudyError, match="must be 'SLM' and 'ORACLE'"):
-    studies.Study(
+  with pytest.raises(definition.StudyError, match="must be 'SLM' and 'ORACLE'"):
+    definition.Study(
       title='t',
       about='a',
       variants={'BASELINE': {'recipe': 'baseline'}},
@@ -581,14 +572,14 @@ def test_the_theory_has_its_models():
 
 
 def test_plots_are_the_same_twice():
-  picture = study_report.plot(STUDY, of(SEED, OTHER), [100, 300])
+  picture = report.plot(STUDY, of(SEED, OTHER), [100, 300])
   assert picture.startswith(b'<?xml') and len(picture) > 10_000
-  assert study_report.plot(STUDY, of(SEED, OTHER), [100, 300]) == picture
+  assert report.plot(STUDY, of(SEED, OTHER), [100, 300]) == picture
 
 
 def test_no_two_curves_have_one_colour():
   labels = ['SLM', 'BASELINE', 'RKD', 'SALT', *map(str, range(9))]
-  drawn = study_report.colors(labels)
+  drawn = report.colors(labels)
   assert len({matplotlib.colors.to_hex(x) for x in drawn.values()}) == 13
 
 
@@ -632,8 +623,8 @@ def test_costs_are_in_the_table():
   assert savings['alone'] == pytest.approx([1 - (40 + 36) / 100])
   assert savings['with_teacher'] == pytest.approx([0.24 - 0.5])
   assert savings['shared'] == pytest.approx([0.24 - 0.1])
-  results = study_report.summarize(STUDY, of(SEED), [300]) | {'costs': found}
-  text = study_report.markdown(results, STUDY)
+  results = report.summarize(STUDY, of(SEED), [300]) | {'costs': found}
+  text = report.markdown(results, STUDY)
   assert (
     '| SALT | 24% with 1 of 2 seeds | -26% with 1 of 2 seeds | 14% with 1 of 2 '
   ) in text

@@ -20,9 +20,12 @@ import pathlib
 from clu import metric_writers
 import pytest
 
-from salt_t5x import studies, study_jobs, study_results, web_page
+from salt_t5x import web_page
+from salt_t5x.studies import definition, plans
+from salt_t5x.studies import jobs as jobs_lib
+from salt_t5x.studies import results as results_lib
 
-STUDY = studies.Study(
+STUDY = definition.Study(
   title='A study',
   about='About it.',
   variants={
@@ -57,8 +60,8 @@ def write(folder, collection, values):
 @pytest.fixture
 def finished(tmp_path):
   """(the plan of two seeds, whose jobs have left what they leave, output)."""
-  setting = studies.Setting()
-  [plan], made = study_jobs.plan(
+  setting = definition.Setting()
+  [plan], made = plans.make(
     {'mine': STUDY}, ['0', '1'], setting, str(tmp_path / 'work')
   )
   of_job = {
@@ -70,7 +73,7 @@ def finished(tmp_path):
     last = {'SLM': 960, 'shorter': 560}.get(label, 800)
     write(
       folder,
-      f'training_eval/{study_jobs.HELD_OUT}',
+      f'training_eval/{jobs_lib.HELD_OUT}',
       {
         step: {
           'accuracy': step / last * 0.2,
@@ -102,7 +105,7 @@ def finished(tmp_path):
 
 def test_a_folder_and_a_page(finished, tmp_path):
   plan, output = finished
-  text = study_results.write(plan, output, students=4)
+  text = results_lib.write(plan, output, students=4)
   folder = pathlib.Path(output) / 'mine'
   assert {p.name for p in folder.iterdir()} == {
     'curves.svg', 'results.json', 'results.md', 'selection.png'
@@ -138,10 +141,10 @@ def test_a_folder_and_a_page(finished, tmp_path):
 
 def test_the_configuration_is_on_the_page():
   info = {'domains': {}}
-  setting = studies.Setting(['BATCH_SIZE=8'])
+  setting = definition.Setting(['BATCH_SIZE=8'])
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(study_results.prepare, 'table', lambda _: 'a | b\nc')
-    text = study_results.configuration(setting, info, ['0', '1'], 7)
+    patch.setattr(results_lib.prepare, 'table', lambda _: 'a | b\nc')
+    text = results_lib.configuration(setting, info, ['0', '1'], 7)
   for part in (
     'TEACHER_STEPS = 960', 'DISTILLATION_WEIGHT = 0.667', 'KD_STEPS = 240',
     'TEACHER_TEMPERATURE = 1.0', '`BATCH_SIZE=8`', 'BATCH_SIZE = 8',

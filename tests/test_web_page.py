@@ -23,7 +23,8 @@ import numpy as np
 import pytest
 import test_studies
 
-from salt_t5x import study_report, web_page
+from salt_t5x import web_page
+from salt_t5x.studies import report
 
 
 @pytest.fixture
@@ -61,14 +62,14 @@ def test_it_opens_in_a_browser_without_a_network(tmp_path):
   found = chromium.find()
   if isinstance(found, str):
     pytest.skip(found)
-  picture = study_report.plot(
+  picture = report.plot(
     test_studies.STUDY, test_studies.of(test_studies.SEED), [100, 300]
   )
   (tmp_path / 'curves.svg').write_bytes(picture)
-  results = study_report.summarize(
+  results = report.summarize(
     test_studies.STUDY, test_studies.of(test_studies.SEED), [100, 300]
   )
-  table = study_report.markdown(results, test_studies.STUDY)
+  table = report.markdown(results, test_studies.STUDY)
   text = f'## Results\n\n{table}\n![C](curves.svg)'
   path = tmp_path / 'report.html'
   web_page.write(str(path), 'A page', [(text, str(tmp_path))] * 2)

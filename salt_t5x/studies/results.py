@@ -21,23 +21,26 @@ from typing import Any
 import jax
 
 from salt_t5x import (
-  costs,
   curves,
   difficulty,
   engine,
-  jobs,
   json_records,
   prepare,
-  studies,
-  study_evaluations,
-  study_jobs,
-  study_report,
   whole_files,
 )
 from salt_t5x.analysis import theory_report
+from salt_t5x.studies import (
+  costs,
+  definition,
+  evaluations,
+  jobs,
+  plans,
+  processes,
+  report,
+)
 
 
-def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
+def write(plan: plans.Plan, output_dir: str, students: int) -> str:
   """Writes the folder of a study whose jobs are done.
 
   Args:
@@ -52,17 +55,17 @@ def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
   study, folder = plan.study, os.path.join(output_dir, plan.name)
   steps = sorted({plan.setting.step(x) for x in study.report_at})
   of_variants = _collect(plan)
-  found = study_report.summarize(study, of_variants, steps)
+  found = report.summarize(study, of_variants, steps)
   if plan.timing:
     found['costs'] = _costs(plan, found['passes'], students)
-  picture = study_report.plot(study, of_variants, steps)
+  picture = report.plot(study, of_variants, steps)
   whole_files.write_whole(os.path.join(folder, 'curves.svg'), picture)
   results = {'held_out': found}
   texts = [
     '### Held-out text, as a causal LM\n',
-    study_report.markdown(found, study),
+    report.markdown(found, study),
     '![Held-out accuracy and log-perplexity over the steps](curves.svg)\n',
-    f'{study_report.CAPTION}\n',
+    f'{report.CAPTION}\n',
   ]
   for name, (found, text) in _further(plan, folder).items():
     results[name] = found
@@ -77,12 +80,12 @@ def write(plan: study_jobs.Plan, output_dir: str, students: int) -> str:
   return text
 
 
-def _collect(plan: study_jobs.Plan) -> study_report.OfVariants:
+def _collect(plan: plans.Plan) -> report.OfVariants:
   """Reads {variant: held-out curves of each seed}."""
   return {
     label: [
       curves.read_scalars(
-        os.path.join(job.folder, 'training_eval', study_jobs.HELD_OUT)
+        os.path.join(job.folder, 'training_eval', jobs.HELD_OUT)
       )
       for job in of_seeds
     ]
@@ -91,7 +94,7 @@ def _collect(plan: study_jobs.Plan) -> study_report.OfVariants:
 
 
 def _costs(
-  plan: study_jobs.Plan,
+  plan: plans.Plan,
   passes: Mapping[str, Sequence[float | None]],
   students: int,
 ) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def _costs(
   setting = plan.setting
   total = setting.number('TRAIN_STEPS')
   kd_steps = {}
-  for v in studies.expand(plan.study.variants):
+  for v in definition.expand(plan.study.variants):
     if v.label not in passes:
       continue
     own = setting.with_bindings(setting.format(v.bindings))
@@ -119,31 +122,31 @@ def _costs(
   return costs.measure(
     passes,
     kd_steps,
-    times('SALT', study_jobs.TIMED // 2),
+    times('SALT', jobs.TIMED // 2),
     setting.number('TRAIN_STEPS', 'teacher'),
-    [plain for _, plain in times(studies.SLM, 0)],
+    [plain for _, plain in times(definition.SLM, 0)],
     total,
     students,
   )
 
 
-def _further(plan: study_jobs.Plan, folder: str) -> dict[str, tuple[Any, str]]:
+def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
   """{name: (numbers, text)} of what was measured beside training."""
   further = {}
   if plan.held_out:
     of_seeds = [
       difficulty.read(
-        job.folder, studies.SLM, plan.study.reference, ['held_out']
+        job.folder, definition.SLM, plan.study.reference, ['held_out']
       )[0]
       for job in plan.held_out
     ]
-    found = study_evaluations.buckets(of_seeds, plan.study.reference)
-    table = study_evaluations.buckets_markdown(found)
+    found = evaluations.buckets(of_seeds, plan.study.reference)
+    table = evaluations.buckets_markdown(found)
     text = f'### Easy, medium and hard text (Table 5)\n\n{table}'
     further['buckets'] = found, text
   if plan.benchmarks:
-    found = study_evaluations.few_shot(_read(plan.benchmarks, 'results.json'))
-    table = study_evaluations.few_shot_markdown(found)
+    found = evaluations.few_shot(_read(plan.benchmarks, 'results.json'))
+    table = evaluations.few_shot_markdown(found)
     further['benchmarks'] = found, f'### Few-shot benchmarks\n\n{table}'
   if plan.theory:
     found = _read(plan.theory, 'theory.json')
@@ -156,7 +159,7 @@ def _further(plan: study_jobs.Plan, folder: str) -> dict[str, tuple[Any, str]]:
   return further
 
 
-def _read(of_seeds: Sequence[jobs.Job], name: str) -> list[dict[str, Any]]:
+def _read(of_seeds: Sequence[processes.Job], name: str) -> list[dict[str, Any]]:
   return [
     json_records.read_object(os.path.join(job.folder, name)) for job in of_seeds
   ]
@@ -168,7 +171,7 @@ def _copy(path: str, folder: str, name: str | None = None) -> None:
     whole_files.write_whole(target, f.read())
 
 
-def _selections(plan: study_jobs.Plan) -> dict[str, jobs.Job]:
+def _selections(plan: plans.Plan) -> dict[str, processes.Job]:
   """{variant: its selection}, those of the first seed."""
   return {
     label: need
@@ -178,7 +181,7 @@ def _selections(plan: study_jobs.Plan) -> dict[str, jobs.Job]:
   }
 
 
-def _selected(label: str, selection: jobs.Job, folder: str) -> str:
+def _selected(label: str, selection: processes.Job, folder: str) -> str:
   """What was selected, with its picture, which is copied to `folder`."""
   path = lambda end: os.path.join(selection.folder, f'selection.{end}')
   name = f'{os.path.basename(selection.folder)}.png'
@@ -192,7 +195,7 @@ def _selected(label: str, selection: jobs.Job, folder: str) -> str:
 
 
 def configuration(
-  setting: studies.Setting,
+  setting: definition.Setting,
   info: Mapping[str, Any],
   seeds: Sequence[str],
   count: int,

@@ -32,7 +32,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from salt_t5x import curves as curves_lib
-from salt_t5x import errors_of_means, studies
+from salt_t5x import errors_of_means
+from salt_t5x.studies import definition
 
 # {variant: for each seed, curves of 'accuracy' and 'log_perplexity'}
 OfVariants = Mapping[str, Sequence[curves_lib.Curves]]
@@ -55,7 +56,7 @@ _COLORS = {
 
 
 def summarize(
-  study: studies.Study,
+  study: definition.Study,
   of_variants: OfVariants,
   steps: Sequence[int],
 ) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def summarize(
     the reference's final log-perplexity (between evaluations, a straight line),
     or null, for each seed.
   """
-  recipes = {v.label: v.recipe for v in studies.expand(study.variants)}
+  recipes = {v.label: v.recipe for v in definition.expand(study.variants)}
   reference = of_variants[study.reference]
   last = reference[0]['log_perplexity'][-1][0]
   rows, passes = [], {}
@@ -115,7 +116,7 @@ def _share(mine, theirs, last: int) -> float | None:
   return None if step is None else step / last
 
 
-def markdown(results: Mapping[str, Any], study: studies.Study) -> str:
+def markdown(results: Mapping[str, Any], study: definition.Study) -> str:
   """Formats what `summarize` returns as a table and sentences.
 
   Args:
@@ -179,7 +180,7 @@ def _is_same(differences: Sequence[float]) -> bool:
   return abs(np.mean(differences)) <= 2 * error
 
 
-def _ends(results: Mapping[str, Any], study: studies.Study) -> list[str]:
+def _ends(results: Mapping[str, Any], study: definition.Study) -> list[str]:
   """A sentence on each variant: where it ends, and how the paper's does."""
   reference, last = results['reference'], results['total_steps']
   rows = {r['variant']: r for r in results['rows'] if r['step'] == last}
@@ -213,7 +214,7 @@ def _beside_the_paper(
   label: str,
   gains: Sequence[float],
   shares: Sequence[float],
-  study: studies.Study,
+  study: definition.Study,
 ) -> str:
   text = ''
   if expected := study.in_the_paper.get(label):
@@ -272,7 +273,7 @@ def colors(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def plot(
-  study: studies.Study, of_variants: OfVariants, steps: Sequence[int]
+  study: definition.Study, of_variants: OfVariants, steps: Sequence[int]
 ) -> bytes:
   """Draws held-out accuracy and log-perplexity, and where they end, as SVG.
 

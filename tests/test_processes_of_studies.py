@@ -19,7 +19,7 @@ import os
 
 import pytest
 
-from salt_t5x import jobs
+from salt_t5x.studies import processes
 
 # {job: what it needs}, as `make salt` has them.
 NEEDS = {
@@ -64,7 +64,7 @@ class FakeJob:
 
 @pytest.fixture
 def log(monkeypatch):
-  monkeypatch.setattr(jobs.time, 'sleep', lambda _: None)
+  monkeypatch.setattr(processes.time, 'sleep', lambda _: None)
   FakeJob.log = []
   return FakeJob.log
 
@@ -74,7 +74,7 @@ def test_each_job_comes_after_what_it_needs(log, workers):
   made = {}
   for name, needs in NEEDS.items():
     made[name] = FakeJob(name, [made[x] for x in needs])
-  jobs.run_all(list(made.values()), workers)
+  processes.run_all(list(made.values()), workers)
   index = {entry[:2]: i for i, entry in enumerate(log)}
   for name, needs in NEEDS.items():
     for needed in needs:
@@ -92,13 +92,13 @@ def test_what_is_done_is_not_done_again(log):
       return True
 
   done = Done('teacher')
-  jobs.run_all([done, FakeJob('salt', [done])], 1)
+  processes.run_all([done, FakeJob('salt', [done])], 1)
   assert {e[1] for e in log} == {'salt'}
 
 
 def test_nothing_runs_beside_what_is_timed(log):
   timed = [FakeJob('timed', alone=True), FakeJob('too', alone=True)]
-  jobs.run_all([*timed, FakeJob('salt'), FakeJob('rkd')], 3)
+  processes.run_all([*timed, FakeJob('salt'), FakeJob('rkd')], 3)
   assert {e[1] for e in log[:4]} == {'salt', 'rkd'}
   assert [e[:2] for e in log[4:]] == [
     (what, name) for name in ('timed', 'too') for what in ('start', 'end')
@@ -108,7 +108,7 @@ def test_nothing_runs_beside_what_is_timed(log):
 def test_all_that_cannot_begin_is_named(log):
   class Changed(FakeJob):
     def is_done(self):
-      raise jobs.JobError(f'{self.name} was begun with others')
+      raise processes.JobError(f'{self.name} was begun with others')
 
   class Done(FakeJob):
     def is_done(self):
@@ -116,23 +116,25 @@ def test_all_that_cannot_begin_is_named(log):
 
   teacher = FakeJob('teacher')
   made = [Changed('a'), Changed('b'), teacher, Done('salt', [teacher])]
-  with pytest.raises(jobs.JobError, match=r'a was(.|\n)*b was(.|\n)*is done, '):
-    jobs.run_all(made, 2)
+  with pytest.raises(
+    processes.JobError, match=r'a was(.|\n)*b was(.|\n)*is done, '
+  ):
+    processes.run_all(made, 2)
   assert not log
 
 
 def test_failure_stops_the_others(log):
   class Failing(FakeJob):
     def poll(self):
-      raise jobs.JobError('no')
+      raise processes.JobError('no')
 
-  with pytest.raises(jobs.JobError):
-    jobs.run_all([FakeJob('baseline'), Failing('teacher')], 2)
+  with pytest.raises(processes.JobError):
+    processes.run_all([FakeJob('baseline'), Failing('teacher')], 2)
   assert ('stop', 'baseline') in log
 
 
 def test_a_finished_job_with_other_options_is_refused(tmp_path):
-  job = lambda steps: jobs.Job(
+  job = lambda steps: processes.Job(
     'baseline', str(tmp_path), [], {'flags': 'same', 'steps': steps}
   )
   assert not job(5).is_done()
@@ -142,7 +144,7 @@ def test_a_finished_job_with_other_options_is_refused(tmp_path):
   assert not job(5).is_done()  # Begun, but not finished.
   (tmp_path / 'done').touch()
   assert job(5).is_done()
-  with pytest.raises(jobs.JobError, match='steps: 5 then, 6 now') as e:
+  with pytest.raises(processes.JobError, match='steps: 5 then, 6 now') as e:
     job(6).is_done()
   assert '--work_dir' in str(e.value) and 'same' not in str(e.value)
 
@@ -150,7 +152,7 @@ def test_a_finished_job_with_other_options_is_refused(tmp_path):
 def test_a_job_runs_and_is_done(tmp_path):
   leftover = tmp_path / 'left.json'
   leftover.touch()
-  job = jobs.Job(
+  job = processes.Job(
     'version',
     str(tmp_path),
     ['platform', '--terse'],
@@ -166,10 +168,10 @@ def test_a_job_runs_and_is_done(tmp_path):
 
 
 def test_a_failed_job_shows_its_log(tmp_path):
-  job = jobs.Job('baseline', str(tmp_path), ['no_such_module'], {})
+  job = processes.Job('baseline', str(tmp_path), ['no_such_module'], {})
   job.start(0)
   job._process.wait()
-  with pytest.raises(jobs.JobError, match='no_such_module'):
+  with pytest.raises(processes.JobError, match='no_such_module'):
     job.poll()
   assert not job.is_done()
 
@@ -178,7 +180,7 @@ def test_progress_is_read_from_logs(tmp_path):
   (tmp_path / 'config.gin').write_text('A = 900\nTRAIN_STEPS = %A\nx.y = 3\n')
   log = '[25] collection=train a=1\nx\n[50] collection=train a=1\n'
   folder = str(tmp_path)
-  assert jobs._training_progress(folder, log) == (50, 900)
-  assert jobs._training_progress(folder + '/no', '') == (0, None)
+  assert processes._training_progress(folder, log) == (50, 900)
+  assert processes._training_progress(folder + '/no', '') == (0, None)
   log = 'Shard 0: 64 of 256 sequences in all\nShard 1: 128 of 256 sequences'
-  assert jobs._scoring_progress(folder, log) == (128, 256)
+  assert processes._scoring_progress(folder, log) == (128, 256)

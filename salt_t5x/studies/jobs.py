@@ -18,7 +18,6 @@ Runs that are wanted twice, by one study or by several, are one.
 """
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import functools
 import glob
 import hashlib
@@ -26,7 +25,8 @@ import os
 import re
 import shutil
 
-from salt_t5x import checkpoints, curves, engine, jobs, studies
+from salt_t5x import checkpoints, curves, engine
+from salt_t5x.studies import definition, processes
 
 # The task that runs are followed with.
 HELD_OUT = 'minipile_causal'
@@ -76,7 +76,7 @@ def _remove(pattern: str) -> None:
 class JobsOfSeed:
   """Makes the jobs of one seed; runs that are wanted twice are one."""
 
-  def __init__(self, work_dir: str, seed: str, setting: studies.Setting):
+  def __init__(self, work_dir: str, seed: str, setting: definition.Setting):
     """Constructor.
 
     Args:
@@ -95,16 +95,16 @@ class JobsOfSeed:
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     }
     self._seed, self._setting = seed, setting
-    self._jobs: dict[str, jobs.Job] = {}
+    self._jobs: dict[str, processes.Job] = {}
 
   @property
-  def all(self) -> list[jobs.Job]:
+  def all(self) -> list[processes.Job]:
     """In the order of waiting: what most others need comes first."""
     return sorted(self._jobs.values(), key=_depth)
 
-  def of(self, variant: studies.Variant) -> jobs.Job:
+  def of(self, variant: definition.Variant) -> processes.Job:
     """The job that trains a variant; those that it needs are made, too."""
-    setting, needs = self._setting, studies.NEEDS[variant.recipe]
+    setting, needs = self._setting, definition.NEEDS[variant.recipe]
     models = setting.format(variant.models)
     bindings = models + setting.changes(variant.recipe, variant.bindings)
     where = f'studies.Study.variants[{variant.label!r}]'
@@ -127,10 +127,10 @@ class JobsOfSeed:
   def evaluation(
     self,
     name: str,
-    students: Mapping[str, jobs.Job],
+    students: Mapping[str, processes.Job],
     steps: Sequence[int],
     benchmarks: str | None = None,
-  ) -> jobs.Job:
+  ) -> processes.Job:
     """The job that judges held-out text by checkpoints of students.
 
     Args:
@@ -140,7 +140,7 @@ class JobsOfSeed:
       benchmarks: the folder of benchmarks, if they are measured, too.
     """
     students = dict(students)
-    teacher = students.pop(studies.SLM)
+    teacher = students.pop(definition.SLM)
     paths = {
       'TEACHER_PATH': teacher.folder,
       'CHECKPOINTS': {
@@ -165,8 +165,8 @@ class JobsOfSeed:
     )
 
   def theory(
-    self, name: str, trained: Mapping[str, jobs.Job], reference: str
-  ) -> jobs.Job:
+    self, name: str, trained: Mapping[str, processes.Job], reference: str
+  ) -> processes.Job:
     """The job that estimates the theory's quantities.
 
     Args:
@@ -176,7 +176,7 @@ class JobsOfSeed:
       reference: the student's label.
     """
     student, teacher, oracle = (
-      trained[x] for x in (reference, studies.SLM, studies.ORACLE)
+      trained[x] for x in (reference, definition.SLM, definition.ORACLE)
     )
     read = self._setting.number('TRAIN_STEPS', 'baseline')
     read *= self._setting.number('BATCH_SIZE', 'baseline')
@@ -194,14 +194,14 @@ class JobsOfSeed:
       [student, teacher, oracle],
     )
 
-  def timing(self) -> dict[str, jobs.Job]:
+  def timing(self) -> dict[str, processes.Job]:
     """Short runs that nothing runs beside, for the costs (App. J).
 
     Returns:
       {'SALT': one whose first half distils, 'SLM': the teacher's training}.
     """
     teacher = self._teacher(
-      studies.Variant(studies.SLM, 'teacher', {}, {}, {}, {}), []
+      definition.Variant(definition.SLM, 'teacher', {}, {}, {}, {}), []
     )
     setting = self._setting
 
@@ -219,12 +219,12 @@ class JobsOfSeed:
 
     return {
       'SALT': job('salt', 'salt_timing', {'KD_STEPS': TIMED // 2}, [teacher]),
-      studies.SLM: job('teacher', 'teacher_timing', {}, []),
+      definition.SLM: job('teacher', 'teacher_timing', {}, []),
     }
 
   def _teacher(
-    self, variant: studies.Variant, models: Sequence[str]
-  ) -> jobs.Job:
+    self, variant: definition.Variant, models: Sequence[str]
+  ) -> processes.Job:
     options = dict(variant.teacher)
     recipe = options.pop('recipe', 'teacher')
     bindings = [*models, *self._setting.changes(recipe, options)]
@@ -232,7 +232,7 @@ class JobsOfSeed:
     self._setting.check_macros(bindings, [recipe, variant.recipe], where)
     return self._train(recipe, bindings, {}, [], [])
 
-  def _train(self, recipe, bindings, paths, before, suffix) -> jobs.Job:
+  def _train(self, recipe, bindings, paths, before, suffix) -> processes.Job:
     name = _folder_name(recipe, *bindings, *suffix)
     return self._job(
       name, 'salt_t5x.train', recipe, 'MODEL_DIR', bindings, paths, before
@@ -240,7 +240,7 @@ class JobsOfSeed:
 
   def _job(
     self, name, module, recipe, output, bindings, paths, before, alone=False
-  ) -> jobs.Job:
+  ) -> processes.Job:
     folder = os.path.join(self._folder, name)
     ready = None
     bindings = [
@@ -274,14 +274,14 @@ class JobsOfSeed:
 
   def _add(
     self, name, folder, command, options, before, ready=None, alone=False
-  ) -> jobs.Job:
+  ) -> processes.Job:
     """Adds a job, or finds it.
 
     Raises:
-      studies.StudyError: another one has its name.
+      definition.StudyError: another one has its name.
     """
     if name not in self._jobs:
-      self._jobs[name] = jobs.Job(
+      self._jobs[name] = processes.Job(
         f'{name} [{self._seed}]',
         folder,
         command,
@@ -292,7 +292,7 @@ class JobsOfSeed:
         alone,
       )
     if self._jobs[name].command != command:
-      raise studies.StudyError(
+      raise definition.StudyError(
         f'Two different jobs are called {name}: {self._jobs[name].command} and '
         f'{command}. Give the studies other names, or run them in two '
         '--work_dir.'
@@ -301,10 +301,10 @@ class JobsOfSeed:
 
   def _selection(
     self,
-    variant: studies.Variant,
+    variant: definition.Variant,
     models: Sequence[str],
     bindings: Sequence[str],
-  ) -> jobs.Job:
+  ) -> processes.Job:
     teacher = self._teacher(variant, models)
     # What they are made with, where it is not the setting's.
     made_with = list(models)
@@ -353,139 +353,5 @@ class JobsOfSeed:
     )
 
 
-def _depth(job: jobs.Job) -> int:
+def _depth(job: processes.Job) -> int:
   return 1 + max(map(_depth, job.needs), default=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """A study and its jobs, a list over the seeds of each.
-
-  Attributes:
-    name: of the study's file.
-    study: what is compared.
-    setting: what all runs are given.
-    trained: {variant: the jobs that train it}.
-    held_out: judge held-out text, for `Study.buckets_at`.
-    benchmarks: the same for `Study.benchmarks_at`.
-    theory: the same for `Study.theory`.
-    timing: {'SALT' and 'SLM': the jobs that time their steps}, if the study has
-      both.
-  """
-
-  name: str
-  study: studies.Study
-  setting: studies.Setting
-  trained: dict[str, list[jobs.Job]]
-  held_out: list[jobs.Job]
-  benchmarks: list[jobs.Job]
-  theory: list[jobs.Job]
-  timing: dict[str, list[jobs.Job]]
-
-
-def plan(
-  of_name: Mapping[str, studies.Study],
-  seeds: Sequence[str],
-  setting: studies.Setting,
-  work_dir: str,
-) -> tuple[list[Plan], list[jobs.Job]]:
-  """Makes the jobs of studies.
-
-  Args:
-    of_name: {name: study}.
-    seeds: all runs are made with each.
-    setting: what all runs are given.
-    work_dir: of data and runs.
-
-  Returns:
-    (the plans, their jobs, in the order of waiting).
-
-  Raises:
-    studies.StudyError: a step or a number is none, or what is to be reported
-      would not be measured or kept.
-  """
-  plans, found = [], []
-  _check_setting(setting)
-  for name, study in of_name.items():
-    variants = {v.label: [] for v in studies.expand(study.variants)}
-    plans.append(Plan(name, study, setting, variants, [], [], [], {}))
-    _check_steps(study, setting)
-  for seed in seeds:
-    made = JobsOfSeed(work_dir, seed, setting)
-    for x in plans:
-      _add_seed(x, made, os.path.join(work_dir, 'benchmarks'))
-    found += made.all
-  return plans, found
-
-
-def _check_setting(setting: studies.Setting) -> None:
-  recipes = [*studies.NEEDS, 'scores', 'evaluate', 'analyze']
-  setting.check_macros(setting.bindings, recipes, '--gin')
-  for binding in setting.bindings:
-    if re.match(r'RANDOM_SEED *=', binding):
-      raise studies.StudyError(
-        f'--gin={binding}: it would be the same for all --seeds. Give --seeds '
-        'instead.'
-      )
-  scoring = setting.number('SCORING_STEP', 'teacher')
-  length = setting.number('TRAIN_STEPS', 'teacher')
-  if scoring > length:
-    raise studies.StudyError(
-      f'SCORING_STEP = {scoring} is beyond the TEACHER_STEPS = {length} of the '
-      'teacher that scores. Set --gin=SCORING_STEP=... to a step that it has.'
-    )
-
-
-def _check_steps(study: studies.Study, setting: studies.Setting) -> None:
-  """Refuses steps that are not evaluated, or of which nothing is kept.
-
-  Raises:
-    studies.StudyError: there is one.
-  """
-  # Of the reference, as `study_report.summarize` takes them.
-  bindings = {v.label: v.bindings for v in studies.expand(study.variants)}
-  own = setting.with_bindings(setting.format(bindings[study.reference]))
-  last = own.number('TRAIN_STEPS')
-  period = own.number('EVAL_PERIOD')
-  every = own.number('CHECKPOINT_PERIOD')
-  keep = own.number('KEEP_PERIOD')
-  for name in ('report_at', 'buckets_at', 'benchmarks_at'):
-    for text in getattr(study, name):
-      step = setting.step(text)
-      if step == last:
-        continue
-      where = f'studies.Study.{name}: {text} is step {step}'
-      if step > last or step % period:
-        raise studies.StudyError(
-          f'{where}, which is not evaluated: runs of {last} steps are, every '
-          f'EVAL_PERIOD = {period}. Choose --gin=EVAL_PERIOD=... that divides '
-          'it (and CHECKPOINT_PERIOD with it).'
-        )
-      if name != 'report_at' and (step % every or step % keep):
-        raise studies.StudyError(
-          f'{where}, of which no checkpoint is kept: CHECKPOINT_PERIOD = '
-          f'{every} and KEEP_PERIOD = {keep} must divide it.'
-        )
-
-
-def _add_seed(x: Plan, made: JobsOfSeed, benchmarks: str) -> None:
-  study = x.study
-  trained = {v.label: made.of(v) for v in studies.expand(study.variants)}
-  for label, job in trained.items():
-    x.trained[label].append(job)
-  steps = lambda texts: [x.setting.step(text) for text in texts]
-  if study.buckets_at:
-    job = made.evaluation(
-      f'{x.name}_held_out', trained, steps(study.buckets_at)
-    )
-    x.held_out.append(job)
-  if study.benchmarks_at:
-    job = made.evaluation(
-      f'{x.name}_benchmarks', trained, steps(study.benchmarks_at), benchmarks
-    )
-    x.benchmarks.append(job)
-  if study.costs:
-    for label, job in made.timing().items():
-      x.timing.setdefault(label, []).append(job)
-  if study.theory:
-    x.theory.append(made.theory(f'{x.name}_numbers', trained, study.reference))

@@ -14,7 +14,7 @@
 
 """A study: runs that differ in one thing, compared.
 
-A gin file in `gin/studies/` names the variants; `study_jobs` makes of them the
+A gin file in `gin/studies/` names the variants; `jobs` makes of them the
 processes that are run.
 """
 
