@@ -357,7 +357,7 @@ def test_only_a_jobs_own_gin_files_count(tmp_path):
 
 
 def test_a_run_goes_on_from_its_last_evaluation(tmp_path):
-  directory = tmp_path / 'training_eval' / jobs_lib.HELD_OUT
+  directory = tmp_path / 'training_eval/minipile_ul2'
   writer = metric_writers.SummaryWriter(str(directory))
   for step in 10, 20, 40:
     writer.write_scalars(step, {'log_perplexity': 1.0})
@@ -366,7 +366,8 @@ def test_a_run_goes_on_from_its_last_evaluation(tmp_path):
     (tmp_path / f'checkpoint_{step}').mkdir()
     (tmp_path / f'checkpoint_{step}' / '_CHECKPOINT_METADATA').touch()
   assert sorted(checkpoints.finished(str(tmp_path))) == [10, 20, 30, 40]
-  jobs_lib.drop_what_was_not_evaluated(str(tmp_path), 10)
+  mine = setting('EVAL_PERIOD=10', "EVAL_MIXTURE_OR_TASK_NAME='minipile_ul2'")
+  jobs_lib.drop_what_was_not_evaluated(str(tmp_path), mine, 'salt')
   assert sorted(checkpoints.finished(str(tmp_path))) == [10, 20]
 
 

@@ -28,8 +28,6 @@ import shutil
 from salt_t5x import checkpoints, curves, engine
 from salt_t5x.studies import definition, processes
 
-# The task that runs are followed with.
-HELD_OUT = 'minipile_causal'
 # Steps of a run that is timed, and what makes it as short.
 TIMED = 60
 _TIMING = {
@@ -48,7 +46,15 @@ def _folder_name(recipe: str, *bindings: str) -> str:
   return ','.join([recipe, *words])
 
 
-def drop_what_was_not_evaluated(folder: str, period: int) -> None:
+def held_out_curves(folder: str, setting: definition.Setting) -> curves.Curves:
+  """What a run's evaluations found, by EVAL_MIXTURE_OR_TASK_NAME."""
+  name = setting.macro('EVAL_MIXTURE_OR_TASK_NAME').strip('\'"')
+  return curves.read_scalars(os.path.join(folder, 'training_eval', name))
+
+
+def drop_what_was_not_evaluated(
+  folder: str, setting: definition.Setting, recipe: str
+) -> None:
   """Removes checkpoints before which an evaluation is missing.
 
   A run saves, then evaluates. One that was killed in between would go on behind
@@ -56,10 +62,11 @@ def drop_what_was_not_evaluated(folder: str, period: int) -> None:
 
   Args:
     folder: of a run.
-    period: EVAL_PERIOD.
+    setting: has EVAL_PERIOD, and the name of what is evaluated.
+    recipe: of the run.
   """
-  directory = os.path.join(folder, 'training_eval', HELD_OUT)
-  known = dict(curves.read_scalars(directory).get('log_perplexity', ()))
+  known = dict(held_out_curves(folder, setting).get('log_perplexity', ()))
+  period = setting.number('EVAL_PERIOD', recipe)
   evaluated = 0
   while evaluated + period in known:
     evaluated += period
@@ -253,7 +260,8 @@ class JobsOfSeed:
       ready = functools.partial(
         drop_what_was_not_evaluated,
         folder,
-        self._setting.number('EVAL_PERIOD', recipe),
+        self._setting,
+        recipe,
       )
     paths = {output: folder, **paths}
     command = [

@@ -62,7 +62,7 @@ def write(plan: plans.Plan, output_dir: str, students: int) -> str:
   whole_files.write_whole(os.path.join(folder, 'curves.svg'), picture)
   results = {'held_out': found}
   texts = [
-    '### Held-out text, as a causal LM\n',
+    '### Held-out text\n',
     report.markdown(found, study),
     '![Held-out accuracy and log-perplexity over the steps](curves.svg)\n',
     f'{report.CAPTION}\n',
@@ -83,12 +83,7 @@ def write(plan: plans.Plan, output_dir: str, students: int) -> str:
 def _collect(plan: plans.Plan) -> report.OfVariants:
   """Reads {variant: held-out curves of each seed}."""
   return {
-    label: [
-      curves.read_scalars(
-        os.path.join(job.folder, 'training_eval', jobs.HELD_OUT)
-      )
-      for job in of_seeds
-    ]
+    label: [jobs.held_out_curves(job.folder, plan.setting) for job in of_seeds]
     for label, of_seeds in plan.trained.items()
   }
 
