@@ -144,7 +144,7 @@ def flat_gin(path: str) -> str:
   Raises:
     OSError: there is no such file.
   """
-  if path.startswith(f'{_GIN_PREFIX}') and _gin_file(path).is_file():
+  if path.startswith(_GIN_PREFIX) and _gin_file(path).is_file():
     text = read_gin(path)
   else:
     text = pathlib.Path(path).read_text(encoding='utf-8')

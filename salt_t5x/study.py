@@ -126,7 +126,9 @@ def main(argv: Sequence[str]) -> None:
       **data,
     )
   except ValueError as e:
-    raise app.UsageError(f'{e} Here: another --work_dir.') from e
+    raise app.UsageError(
+      f'{e} For this command it is {work_dir}/data: choose another --work_dir.'
+    ) from e
   print(prepare.table(info))
   if any(plan.benchmarks for plan in planned):
     # What benchmarks need is an extra.

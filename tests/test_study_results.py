@@ -14,24 +14,22 @@
 
 """A study's folder, from what finished runs left."""
 
+import dataclasses
 import json
 import pathlib
 
 from clu import metric_writers
 import pytest
+import test_studies
 
 from salt_t5x import web_page
 from salt_t5x.studies import definition, plans
 from salt_t5x.studies import results as results_lib
 
-STUDY = definition.Study(
-  title='A study',
-  about='About it.',
-  variants={
-    'SLM': {'recipe': 'teacher'},
-    'BASELINE': {'recipe': 'baseline'},
-    'RKD': {'recipe': 'rkd'},
-    'SALT': {'recipe': 'salt'},
+STUDY = dataclasses.replace(
+  test_studies.STUDY,
+  variants=test_studies.STUDY.variants
+  | {
     'SALT_DS': {'recipe': 'salt_ds'},
     'shorter': {'recipe': 'salt', 'TRAIN_STEPS': '70%'},
   },
@@ -82,22 +80,18 @@ def finished(tmp_path):
         for step in range(80, last + 1, 80)
       },
     )
-  for label, kd, plain in (('SALT', 0.3, 0.2), ('SLM', 0.1, 0.1)):
+  for label, seconds in (('RKD', 0.3), ('BASELINE', 0.2), ('SLM', 0.1)):
     for job in plan.timing[label]:
-      write(
-        job.folder,
-        'train',
-        {
-          step: {'timing/steps_per_second': 1 / (kd if step <= 30 else plain)}
-          for step in range(5, 61, 5)
-        },
-      )
+      rates = {'timing/steps_per_second': 1 / seconds}
+      write(job.folder, 'train', dict.fromkeys(range(5, 61, 5), rates))
   for job in made:
     if job.folder.split('/')[-1] == 'selection':
       folder = pathlib.Path(job.folder)
       folder.mkdir(parents=True)
       (folder / 'selection.json').touch()
-      (folder / 'selection.md').write_text('# Selection\n\nFiction: 7\n')
+      (folder / 'selection.md').write_text(
+        f'# Selection\n\nFiction: 7, {job.folder}\n'
+      )
       (folder / 'selection.png').write_bytes(b'\x89PNG')
   return plan, str(tmp_path / 'out')
 
@@ -133,7 +127,7 @@ def test_a_folder_and_a_page(finished, tmp_path):
   assert 'after 70% of the steps; that does not show here.' in text
   assert '| shorter | 560 |' in text and '| SLM | 960 |' in text
   assert '### What SALT_DS selected, with the first seed' in text
-  assert 'Fiction: 7' in text
+  assert 'Fiction: 7, …/selection' in text
   page = web_page.page('x', [(text, str(folder))])
   assert page.count('data:image/') == 2
 

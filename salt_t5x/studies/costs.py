@@ -51,34 +51,24 @@ def saving(
   return 1 - time / total_steps
 
 
-def step_times(curves: curves_lib.Curves, kd_steps: int) -> tuple[float, float]:
-  """(seconds of a distillation step, of a plain one): medians of a run's own.
+def step_time(curves: curves_lib.Curves) -> float:
+  """Seconds of a step: the median of a run's own.
 
   Args:
-    curves: of the run's `train` directory; t5x logs step n under n.
-    kd_steps: n_KD.
-
-  Returns:
-    NaN for a stage of which nothing was logged. The first value of each stage
-    holds compilation and is left out if there are more.
+    curves: of the run's `train` directory. The first value holds compilation
+      and is left out.
   """
-  stages = {True: [], False: []}
-  for step, rate in curves.get(_RATE, ()):
-    if rate > 0:
-      stages[step <= kd_steps].append(1 / rate)
-  medians = [
-    float(np.median(of_stage[1:] or of_stage)) if of_stage else float('nan')
-    for of_stage in (stages[True], stages[False])
-  ]
-  return medians[0], medians[1]
+  rates = [rate for _, rate in curves[_RATE]]
+  return float(np.median([1 / rate for rate in rates[1:]]))
 
 
 def measure(
   passes: Mapping[str, Sequence[float | None]],
   kd_steps: Mapping[str, int],
-  times: Sequence[tuple[float, float]],
+  kd_times: Sequence[float],
+  plain_times: Sequence[float],
   teacher_steps: int,
-  teacher_step_times: Sequence[float],
+  teacher_times: Sequence[float],
   total_steps: int,
   students: int,
 ) -> dict:
@@ -88,9 +78,10 @@ def measure(
     passes: {variant: share of the steps at which it passes BASELINE, or None,
       for each seed}.
     kd_steps: {variant: n_KD}, for those whose savings are wanted.
-    times: `step_times` of a run with both stages, for each seed.
+    kd_times: seconds of a distillation step, for each seed.
+    plain_times: of a plain one.
     teacher_steps: of the teacher's run.
-    teacher_step_times: seconds of a step of it, for each seed.
+    teacher_times: seconds of a step of it, for each seed.
     total_steps: of the students.
     students: among how many the teacher's training may be shared.
 
@@ -100,10 +91,8 @@ def measure(
     'with_teacher', 'shared': shares of BASELINE's time, of the seeds that reach
     it}}.
   """
-  ratio = [kd / plain for kd, plain in times]
-  teacher = [
-    t / plain for t, (_, plain) in zip(teacher_step_times, times, strict=True)
-  ]
+  ratio = np.divide(kd_times, plain_times).tolist()
+  teacher = np.divide(teacher_times, plain_times).tolist()
   savings = {}
   for variant, of_variant in kd_steps.items():
     found = {'alone': [], 'with_teacher': [], 'shared': []}

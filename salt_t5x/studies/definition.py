@@ -74,8 +74,7 @@ class Study:
       medium and hard for the teacher, the variant 'SLM' (section 5.4).
     benchmarks_at: the steps at which students, and SLM, are measured on the
       paper's few-shot tasks (App. F), as far as the package registry has them.
-    costs: whether to time the steps of SALT and of the teacher, the variants
-      'SALT' and 'SLM', and to tell what is saved (App. J).
+    costs: whether to time steps, and to tell what is saved (App. J).
     theory: whether to estimate the theory's quantities for the reference as the
       student, 'SLM' as its teacher and the variant 'ORACLE' (App. C and D).
     reference: the variant that others are compared with.
@@ -124,11 +123,6 @@ class Study:
       raise StudyError(
         f'studies.Study.theory: among the variants must be {SLM!r} and '
         f'{ORACLE!r}, not only {labels}.'
-      )
-    if self.costs and not {SLM, 'SALT'} <= set(labels):
-      raise StudyError(
-        f"studies.Study.costs: among the variants must be {SLM!r} and 'SALT', "
-        f'not only {labels}.'
       )
     for name in ('buckets_at', 'benchmarks_at'):
       if getattr(self, name) and SLM not in labels:

@@ -28,14 +28,13 @@ import shutil
 from salt_t5x import checkpoints, curves, engine
 from salt_t5x.studies import definition, processes
 
-# Steps of a run that is timed, and what makes it as short.
-TIMED = 60
+# A run that is timed: short, and without what is no step.
 _TIMING = {
-  'TRAIN_STEPS': TIMED,
+  'TRAIN_STEPS': 60,
   'STATS_PERIOD': 5,
-  'EVAL_PERIOD': TIMED,
+  'EVAL_PERIOD': 60,
   'EVAL_STEPS': 1,
-  'CHECKPOINT_PERIOD': TIMED,
+  'CHECKPOINT_PERIOD': 60,
   'WARMUP_STEPS': 1,
 }
 
@@ -204,29 +203,31 @@ class JobsOfSeed:
   def timing(self) -> dict[str, processes.Job]:
     """Short runs that nothing runs beside, for the costs (App. J).
 
-    Returns:
-      {'SALT': one whose first half distils, 'SLM': the teacher's training}.
-    """
-    teacher = self._teacher(
-      definition.Variant(definition.SLM, 'teacher', {}, {}, {}, {}), []
-    )
-    setting = self._setting
+    Not SALT's, in whose first stage the second one's step is compiled.
 
-    def job(recipe, name, more, needs):
+    Returns:
+      {'RKD': one that distils, 'BASELINE': one that does not, 'SLM': the
+      teacher's training}.
+    """
+    variant = definition.Variant(definition.SLM, 'teacher', {}, {}, {}, {})
+    teacher = self._teacher(variant, [])
+
+    def job(recipe, paths, needs):
       return self._job(
-        name,
+        f'{recipe}_timing',
         'salt_t5x.train',
         recipe,
         'MODEL_DIR',
-        setting.format(_TIMING | more),
-        {'TEACHER_PATH': teacher.folder} if needs else {},
+        self._setting.format(_TIMING),
+        paths,
         needs,
         alone=True,
       )
 
     return {
-      'SALT': job('salt', 'salt_timing', {'KD_STEPS': TIMED // 2}, [teacher]),
-      definition.SLM: job('teacher', 'teacher_timing', {}, []),
+      'RKD': job('rkd', {'TEACHER_PATH': teacher.folder}, [teacher]),
+      'BASELINE': job('baseline', {}, []),
+      definition.SLM: job('teacher', {}, []),
     }
 
   def _teacher(

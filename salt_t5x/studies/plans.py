@@ -34,8 +34,7 @@ class Plan:
     held_out: judge held-out text, for `Study.buckets_at`.
     benchmarks: the same for `Study.benchmarks_at`.
     theory: the same for `Study.theory`.
-    timing: {'SALT' and 'SLM': the jobs that time their steps}, if the study has
-      both.
+    timing: {model: the jobs that time its steps}, for `Study.costs`.
   """
 
   name: str

@@ -200,7 +200,7 @@ def _ends(results: Mapping[str, Any], study: definition.Study) -> list[str]:
       )
     else:
       text += ' and does not reach its final log-perplexity.'
-    lines.append(text + _beside_the_paper(label, gains, found, study))
+    lines.append(text + _beside_the_paper(label, gains, shares, study))
   return lines
 
 
@@ -213,7 +213,7 @@ def _of(found: Sequence[Any], of_seeds: Sequence[Any]) -> str:
 def _beside_the_paper(
   label: str,
   gains: Sequence[float],
-  shares: Sequence[float],
+  shares: Sequence[float | None],
   study: definition.Study,
 ) -> str:
   text = ''
@@ -225,11 +225,10 @@ def _beside_the_paper(
     else:
       text += f' In the paper it ends {expected}; that does not show here.'
   if (share := study.passes_in_the_paper.get(label)) is not None:
-    share *= 100
-    shows = shares and np.mean(shares) <= share
+    shows = None not in shares and np.mean(shares) <= share
     text += (
       f" The paper's has the few-shot scores of {study.reference} after "
-      f'{share:.0f}% of the steps'
+      f'{100 * share:.0f}% of the steps'
       f'{"." if shows else "; that does not show here."}'
     )
   return text

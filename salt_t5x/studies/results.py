@@ -106,20 +106,20 @@ def _costs(
     elif v.recipe == 'rkd':
       kd_steps[v.label] = total
 
-  def times(label, kd_steps):
-    return [
-      costs.step_times(
-        curves.read_scalars(os.path.join(job.folder, 'train')), kd_steps
-      )
-      for job in plan.timing[label]
+  times = {
+    label: [
+      costs.step_time(curves.read_scalars(os.path.join(job.folder, 'train')))
+      for job in of_seeds
     ]
-
+    for label, of_seeds in plan.timing.items()
+  }
   return costs.measure(
     passes,
     kd_steps,
-    times('SALT', jobs.TIMED // 2),
+    times['RKD'],
+    times['BASELINE'],
     setting.number('TRAIN_STEPS', 'teacher'),
-    [plain for _, plain in times(definition.SLM, 0)],
+    times[definition.SLM],
     total,
     students,
   )
@@ -182,6 +182,8 @@ def _selected(label: str, selection: processes.Job, folder: str) -> str:
   name = f'{os.path.basename(selection.folder)}.png'
   with open(path('md'), encoding='utf-8') as f:
     text = f.read().removeprefix('# Selection\n')
+  # The folder may be moved.
+  text = text.replace(os.path.dirname(selection.folder), '…')
   _copy(path('png'), folder, name)
   return (
     f'### What {label} selected, with the first seed\n{text}\n'
