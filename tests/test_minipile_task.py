@@ -20,7 +20,6 @@ import os
 import random
 import sys
 
-import gin
 import numpy as np
 import pytest
 import seqio
@@ -192,22 +191,6 @@ def test_the_vocabulary_is_the_built_one(minipile):
   features = seqio.get_mixture_or_task('minipile_ul2').output_features
   assert features['targets'].vocabulary == vocabulary
   assert features['inputs'].vocabulary == vocabulary
-
-
-def test_the_vocabulary_can_be_named_in_gin(minipile):
-  with gin.unlock_config():
-    gin.parse_config("""
-        from __gin__ import dynamic_registration
-        import builtins
-        from salt_t5x.tasks import minipile
-
-        builtins.dict.vocabulary = @minipile.vocabulary()
-    """)
-  try:
-    bound = gin.get_configurable(dict)()
-  finally:
-    gin.clear_config()
-  assert bound['vocabulary'] == minipile.vocabulary()
 
 
 @pytest.mark.parametrize('module', [MODULE, 'salt_t5x.tasks.pile'])
