@@ -264,8 +264,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     _TITLE,
     *(f'- {role}: {path}' for role, path in summary['models'].items()),
     f'- {summary["sequences"]} sequences of {summary["held_out"]}, '
-    f'{summary["num_completions"]} completions each; ω = {omega}, '
-    f'ρ = {summary["teacher_temperature"]}; ± standard errors over sequences',
+    f'{summary["num_completions"]} completions each; ω = {omega:g}, '
+    f'ρ = {summary["teacher_temperature"]:g}; ± standard errors over sequences',
     '- loss on them, nats per token: '
     + ', '.join(f'{role} {x:.3f}' for role, x in summary['losses'].items())
     + '\n',

@@ -145,6 +145,8 @@ def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
     further['benchmarks'] = found, f'### Few-shot benchmarks\n\n{table}'
   if plan.theory:
     found = _read(plan.theory, 'theory.json')
+    for job, of_seed in zip(plan.theory, found, strict=True):
+      of_seed['models'] = _without_the_place(of_seed['models'], job)
     _copy(os.path.join(plan.theory[0].folder, 'theory.png'), folder)
     text = (
       f"### The theory's numbers\n\n{theory_report.of_seeds(found)}\n"
@@ -158,6 +160,12 @@ def _read(of_seeds: Sequence[processes.Job], name: str) -> list[dict[str, Any]]:
   return [
     json_records.read_object(os.path.join(job.folder, name)) for job in of_seeds
   ]
+
+
+def _without_the_place(models: Mapping[str, str], job: processes.Job):
+  """Checkpoints' paths below --work_dir: results may be kept elsewhere."""
+  work_dir = os.path.dirname(os.path.dirname(job.folder))
+  return {role: path.replace(work_dir, '…') for role, path in models.items()}
 
 
 def _copy(path: str, folder: str, name: str | None = None) -> None:
