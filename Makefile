@@ -12,7 +12,7 @@ install: $(VENV)/installed
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[test]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 # Trains a teacher and five students on real text and compares them; ends in $(WORK_DIR)/report.html.
