@@ -146,7 +146,10 @@ def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
   if plan.theory:
     found = _read(plan.theory, 'theory.json')
     for job, of_seed in zip(plan.theory, found, strict=True):
-      of_seed['models'] = _without_the_place(of_seed['models'], job)
+      of_seed['models'] = {
+        role: _without_the_place(path, job)
+        for role, path in of_seed['models'].items()
+      }
     _copy(os.path.join(plan.theory[0].folder, 'theory.png'), folder)
     text = (
       f"### The theory's numbers\n\n{theory_report.of_seeds(found)}\n"
@@ -162,10 +165,9 @@ def _read(of_seeds: Sequence[processes.Job], name: str) -> list[dict[str, Any]]:
   ]
 
 
-def _without_the_place(models: Mapping[str, str], job: processes.Job):
-  """Checkpoints' paths below --work_dir: results may be kept elsewhere."""
-  work_dir = os.path.dirname(os.path.dirname(job.folder))
-  return {role: path.replace(work_dir, '…') for role, path in models.items()}
+def _without_the_place(text: str, job: processes.Job) -> str:
+  """Paths of a seed's runs become short: its folder may be moved."""
+  return text.replace(os.path.dirname(job.folder), '…')
 
 
 def _copy(path: str, folder: str, name: str | None = None) -> None:
@@ -190,8 +192,7 @@ def _selected(label: str, selection: processes.Job, folder: str) -> str:
   name = f'{os.path.basename(selection.folder)}.png'
   with open(path('md'), encoding='utf-8') as f:
     text = f.read().removeprefix('# Selection\n')
-  # The folder may be moved.
-  text = text.replace(os.path.dirname(selection.folder), '…')
+  text = _without_the_place(text, selection)
   _copy(path('png'), folder, name)
   return (
     f'### What {label} selected, with the first seed\n{text}\n'
