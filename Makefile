@@ -29,7 +29,7 @@ reproduce: install
 # Measures them on held-out text and on real benchmarks.
 evaluate: RUNS = $(WORK_DIR)/seed_0
 evaluate: salt
-	$(VENV)/bin/python -m salt_t5x.benchmark_data \
+	$(VENV)/bin/python -m salt_t5x.minipile.benchmark_data \
 	  --output_dir=$(WORK_DIR)/benchmarks --cache_dir=$(WORK_DIR)/../wheels
 	SALT_T5X_DATA=$(WORK_DIR)/data $(VENV)/bin/python -m salt_t5x.evaluate \
 	  --gin_file=salt_t5x/gin/recipes/tiny_evaluate.gin \

@@ -38,7 +38,7 @@ setuptools.setup(
   packages=_PACKAGES,
   package_dir=_PACKAGE_DIR,
   package_data={
-    'salt_t5x.few_shot': ['*.yaml'],
+    'salt_t5x.evaluation.few_shot': ['*.yaml'],
     'salt_t5x.launch': ['*.sh'],
   }
   | {f'salt_t5x.gin.{p}': ['*.gin'] for p in setuptools.find_packages('gin')},

@@ -33,7 +33,8 @@ from absl import app, flags
 import jax
 import measure
 
-from salt_t5x import chunked_losses, losses
+from salt_t5x import losses
+from salt_t5x.kernels import chunked_losses
 
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds; the median counts.')
 _CHUNK = flags.DEFINE_integer('chunk', 128, 'Positions in a chunk.')

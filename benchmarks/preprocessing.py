@@ -33,12 +33,7 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import (
-  feature_converters,
-  global_order,
-  local_cache,
-  preprocessors,
-)
+from salt_t5x.data import cache_writer, feature_converters, ordered_cache, ul2
 
 _SEQUENCES = flags.DEFINE_integer('sequences', 4000, 'Sequences in a round.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds; the median counts.')
@@ -69,16 +64,16 @@ def _register(rng: np.random.Generator, cache_dir: str) -> dict[str, str]:
     preprocessors=[seqio.CacheDatasetPlaceholder()],
     output_features={'targets': feature},
   )
-  local_cache.write(cached, cache_dir, {'train': 16}, key=lambda e: e['id'])
+  cache_writer.write(cached, cache_dir, {'train': 16}, key=lambda e: e['id'])
   seqio.add_global_cache_dirs([cache_dir])
-  views = {'ul2: mixture 6:2:1:1': preprocessors.RATES} | {
-    f'ul2: {d}': [float(d == other) for other in preprocessors.DENOISERS]
-    for d in preprocessors.DENOISERS
+  views = {'ul2: mixture 6:2:1:1': ul2.RATES} | {
+    f'ul2: {d}': [float(d == other) for other in ul2.DENOISERS]
+    for d in ul2.DENOISERS
   }
   add = functools.partial(
     seqio.TaskRegistry.add,
-    source=global_order.CachedSource(cached, {'targets': _LENGTH}),
-    task_cls=global_order.OrderedTask,
+    source=ordered_cache.CachedSource(cached, {'targets': _LENGTH}),
+    task_cls=ordered_cache.OrderedTask,
     shuffle_buffer_size=None,
   )
   add('plain', preprocessors=[], output_features={'targets': feature})
@@ -87,7 +82,7 @@ def _register(rng: np.random.Generator, cache_dir: str) -> dict[str, str]:
     tasks[view] = f'view_{i}'
     add(
       tasks[view],
-      preprocessors=[functools.partial(preprocessors.ul2, rates=rates)],
+      preprocessors=[functools.partial(ul2.ul2, rates=rates)],
       output_features={'inputs': feature, 'targets': feature},
     )
   return tasks

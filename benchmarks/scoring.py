@@ -34,7 +34,9 @@ import jax.numpy as jnp
 import measure
 import seqio
 
-from salt_t5x import losses, models, network, scoring
+from salt_t5x import losses, models, network
+from salt_t5x.kernels import token_statistics
+from salt_t5x.selection import scoring
 
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds; the median counts.')
 _BATCH = flags.DEFINE_integer('batch', 1, 'B, sequences in a batch.')
@@ -90,7 +92,7 @@ def _bare(model, params, batch):
 
 def _score(model, params, batch):
   targets = batch['decoder_target_tokens']
-  per_token = scoring.token_statistics(
+  per_token = token_statistics.token_statistics(
     *models.hidden_and_embedding(model, params, batch),
     targets,
     vocab_size=_VOCAB_SIZE,

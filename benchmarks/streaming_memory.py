@@ -35,7 +35,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import jsonl
+from salt_t5x.data import pile_shards
 
 _MEGABYTES = flags.DEFINE_integer(
   'megabytes', 1000, 'Text in the shard, in 10^6 bytes.', lower_bound=200
@@ -66,12 +66,12 @@ def _documents(megabytes: int):
 
 
 def _read(path):
-  for text, _, _ in jsonl.read(path):
+  for text, _, _ in pile_shards.read(path):
     yield text
 
 
 def _source(path):
-  source = jsonl.JsonlDataSource({'train': path})
+  source = pile_shards.JsonlDataSource({'train': path})
   for element in source.get_dataset('train', shuffle=False):
     yield element['text'].numpy()
 
@@ -110,7 +110,7 @@ def main(argv):
   peaks = {}
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, '00.jsonl.zst')
-    jsonl.write(path, _documents(_MEGABYTES.value))
+    pile_shards.write(path, _documents(_MEGABYTES.value))
     compressed = os.path.getsize(path) / 1e6
     for way in _WAYS:
       with futures.ProcessPoolExecutor(1, spawn) as process:

@@ -30,7 +30,7 @@ import sys
 from absl import app, flags
 import tqdm
 
-from salt_t5x import estimate
+from salt_t5x.estimate import steps as estimate_steps
 
 _SLICES = flags.DEFINE_integer('slices', 1, 'Slices of 256 v5e chips.')
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -76,7 +76,7 @@ def _estimate(recipe: str, output: pathlib.Path):
 
 def _row(recipe: str, paper: float | None, found) -> str:
   plain, kd, teacher = (
-    found[name] for name in ('plain step', 'KD step', estimate.TEACHER)
+    found[name] for name in ('plain step', 'KD step', estimate_steps.TEACHER)
   )
   if not (plain['fits'] and kd['fits']):
     return f'| {recipe} | does not fit |' + ' – |' * 8

@@ -34,17 +34,15 @@ import jax
 import numpy as np
 import tqdm
 
-from salt_t5x import (
-  checkpoints,
-  gin_command,
-  held_out,
-  models,
-  run_record,
-  scoring,
-  whole_batches,
-  whole_files,
-)
-from salt_t5x.analysis import completions, deviations, draws, theory_report
+from salt_t5x import command as command_lib
+from salt_t5x import files, models
+from salt_t5x.checkpoints import find, run_record
+from salt_t5x.checkpoints import restore as restore_lib
+from salt_t5x.evaluation import held_out
+from salt_t5x.inference import batches as batches_lib
+from salt_t5x.inference import sampler as sampler_lib
+from salt_t5x.theory import completions, deviations
+from salt_t5x.theory import report as theory_report
 from t5x import models as t5x_models
 from t5x import partitioning
 
@@ -80,8 +78,8 @@ def _find(role: str, which: Model) -> epath.Path:
   name = f'{role}/analyze.Model.path ({role.upper()}_PATH)'
   if not which.path:
     raise ValueError(f'{name} = {which.path!r}: name a model directory.')
-  return checkpoints.same_on_all_hosts(
-    checkpoints.find(
+  return find.same_on_all_hosts(
+    find.checkpoint(
       which.path,
       which.step,
       parameter=name,
@@ -154,23 +152,23 @@ def analyze(
   Raises:
     ValueError: a model, the data or a number does not fit.
   """
-  length = gin_command.check_lengths(task_feature_lengths)['targets']
+  length = command_lib.check_lengths(task_feature_lengths)['targets']
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
   prefixes = sorted(t for t in prefixes if t <= length)
   _check_numbers(
     length, lengths, prefixes, sequences, num_completions, distillation_weight,
     teacher_temperature, training_sequences, delta,
   )  # fmt: skip
-  whole_files.make_folder(
+  files.make_folder(
     output_dir, f'analyze.analyze.output_dir (OUTPUT_DIR) = {output_dir!r}'
   )
   which = {'student': student, 'teacher': teacher, 'oracle': oracle}
   found = {role: _find(role, x) for role, x in which.items()}
   _check_vocabularies(which)
   x = _sequences(held_out_task, split, sequences, length)
-  batches = whole_batches.WholeBatches(partitioner, batch_size)
+  batches = batches_lib.WholeBatches(partitioner, batch_size)
   features = jax.eval_shape(
-    scoring.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
+    models.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
   )
   loaded = {
     role: _load(role, y, found[role], features, partitioner)
@@ -178,7 +176,7 @@ def analyze(
   }
   run = _Programs(loaded, partitioner, batches, teacher_temperature, batch_size)
   of_oracle = loaded['oracle']
-  drawer = draws.Drawer(
+  drawer = sampler_lib.Drawer(
     of_oracle.model,
     of_oracle.params,
     of_oracle.axes,
@@ -284,7 +282,7 @@ def _load(
   partitioner: partitioning.BasePartitioner,
 ) -> _Loaded:
   shapes, axes = models.shapes_and_axes(which.model, features, partitioner)
-  params = checkpoints.restore(
+  params = restore_lib.parameters(
     checkpoint,
     shapes,
     axes,
@@ -307,7 +305,7 @@ class _Programs:
     self,
     loaded: Mapping[str, _Loaded],
     partitioner: partitioning.BasePartitioner,
-    batches: whole_batches.WholeBatches,
+    batches: batches_lib.WholeBatches,
     teacher_temperature: float,
     batch_size: int,
   ):
@@ -367,7 +365,7 @@ class _Programs:
 
 
 def _completions(
-  drawer: draws.Drawer,
+  drawer: sampler_lib.Drawer,
   x: np.ndarray,
   prefixes: Sequence[int],
   num_completions: int,
@@ -379,7 +377,7 @@ def _completions(
   """Yields (s, [n · n_com, T] int32 completions of x_1 ... x_s)."""
   # Whatever changes a draw, and the files that hold them.
   identity = [
-    checkpoints.identity(oracle),
+    find.identity(oracle),
     os.fspath(oracle),
     dtype,
     hashlib.sha256(x.tobytes()).hexdigest(),
@@ -426,4 +424,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import analyze as module
 
-  gin_command.start(module.main)
+  command_lib.start(module.main)

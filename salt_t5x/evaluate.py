@@ -36,19 +36,15 @@ from jax.experimental import multihost_utils
 import numpy as np
 import tqdm
 
-from salt_t5x import checkpoints as checkpoints_lib
-from salt_t5x import (
-  evaluation_results,
-  gin_command,
-  language_model,
-  models,
-  run_record,
-  scoring,
-  train_data,
-  whole_files,
-)
-from salt_t5x import measurements as measurements_lib
+from salt_t5x import command as command_lib
+from salt_t5x import files, models
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.checkpoints import find, run_record
+from salt_t5x.checkpoints import restore as restore_lib
+from salt_t5x.evaluation import measurements as measurements_lib
+from salt_t5x.evaluation import results as results_lib
+from salt_t5x.inference import language_model
+from salt_t5x.runs import train_data
 from t5x import models as t5x_models
 from t5x import partitioning, utils
 
@@ -125,7 +121,7 @@ def evaluate(
     ValueError: a checkpoint is missing or of another model or vocabulary, a
       task cannot be read, or the folder holds results of another evaluation.
   """
-  length = max(gin_command.check_lengths(task_feature_lengths).values())
+  length = max(command_lib.check_lengths(task_feature_lengths).values())
   if examples is not None and not (type(examples) is int and examples >= 1):
     raise ValueError(
       f'evaluate.evaluate.examples (EXAMPLES) = {examples!r}: set None for all '
@@ -137,10 +133,10 @@ def evaluate(
     )
   # On all hosts, or the others would wait for the one that fails.
   parameter = f'evaluate.evaluate.output_dir (OUTPUT_DIR) = {output_dir!r}'
-  whole_files.make_folder(output_dir, parameter)
+  files.make_folder(output_dir, parameter)
   candidates = _candidates(model, checkpoints, dtype, teacher)
   features = jax.eval_shape(
-    scoring.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
+    models.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
   )
   shapes = {
     id(x.model): models.shapes_and_axes(x.model, features, partitioner)
@@ -148,7 +144,7 @@ def evaluate(
   }
   for x in candidates:
     if x.checkpoint:
-      checkpoints_lib.check_architecture(
+      restore_lib.check_architecture(
         x.checkpoint, shapes[id(x.model)][0], f'The model of {x.name!r}'
       )
   measurements, missing = [], {}
@@ -173,7 +169,7 @@ def evaluate(
   options = {
     x.name: _options(x, shapes[id(x.model)][0], length) for x in candidates
   }
-  store = evaluation_results.Store(output_dir)
+  store = results_lib.Store(output_dir)
   todo = _todo(store, options, measurements)
   compiled: dict[int, language_model.LanguageModel] = {}
   with tqdm.tqdm(
@@ -209,7 +205,7 @@ def evaluate(
         progress.update()
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices('evaluated')
-  return evaluation_results.report(
+  return results_lib.report(
     store,
     [x.name for x in candidates],
     [x.name for x in measurements],
@@ -246,7 +242,7 @@ def _candidates(
         f'teacher.Teacher.path (TEACHER_PATH) = {teacher.path!r}: name the '
         "teacher's model directory."
       )
-    checkpoint = checkpoints_lib.same_on_all_hosts(
+    checkpoint = find.same_on_all_hosts(
       teacher_lib.find_checkpoint(teacher.path, teacher.step)
     )
     teacher_lib.check_vocabulary(teacher.path, model.output_vocabulary)
@@ -263,8 +259,8 @@ def _candidates(
     if not isinstance(path, str | None):
       raise ValueError(f"{parameter} = {path!r}: write {{'a name': 'a path'}}.")
     if path is not None:
-      checkpoint = checkpoints_lib.same_on_all_hosts(
-        checkpoints_lib.find(path, parameter=parameter)
+      checkpoint = find.same_on_all_hosts(
+        find.checkpoint(path, parameter=parameter)
       )
       vocabulary = model.output_vocabulary
       if difference := run_record.other_vocabulary(path, vocabulary):
@@ -292,7 +288,7 @@ def _options(
 
 
 def _todo(
-  store: evaluation_results.Store,
+  store: results_lib.Store,
   options: Mapping[str, Mapping[str, Any]],
   measurements: Sequence[measurements_lib.Measurement],
 ) -> dict[str, list[measurements_lib.Measurement]]:
@@ -322,7 +318,7 @@ def _params(
   """(parameters on the mesh, their partition specs)."""
   shapes, axes = shapes_and_axes
   if candidate.checkpoint:
-    params = checkpoints_lib.restore(
+    params = restore_lib.parameters(
       candidate.checkpoint,
       shapes,
       axes,
@@ -353,4 +349,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import evaluate as module
 
-  gin_command.start(module.main)
+  command_lib.start(module.main)

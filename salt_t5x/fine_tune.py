@@ -23,7 +23,9 @@ from etils import epath
 import flax
 import jax
 
-from salt_t5x import checkpoints, models, run_record, trainer
+from salt_t5x import models, trainer
+from salt_t5x.checkpoints import find, run_record
+from salt_t5x.checkpoints import restore as restore_lib
 from t5x import partitioning
 from t5x import train_state as train_state_lib
 
@@ -72,7 +74,7 @@ class FineTuneTrainer(trainer.SaltTrainer):
       raise ValueError(f'{_PARAMETER} = {initial_checkpoint!r}: {_REMEDY}.')
     if summary_dir:
       _check_apart(initial_checkpoint, summary_dir)
-    if not (summary_dir and checkpoints.finished(summary_dir)):
+    if not (summary_dir and find.finished(summary_dir)):
       checkpoint = _find(initial_checkpoint, int(train_state.step), model)
       train_state = _with_params_of(
         checkpoint, train_state, train_state_axes, partitioner
@@ -110,8 +112,8 @@ def _find(
       'Leave it empty: fine-tuning begins at step 0, from '
       f'{_PARAMETER} = {path!r}.'
     )
-  checkpoint = checkpoints.same_on_all_hosts(
-    checkpoints.find(path, parameter=_PARAMETER, remedy=_REMEDY)
+  checkpoint = find.same_on_all_hosts(
+    find.checkpoint(path, parameter=_PARAMETER, remedy=_REMEDY)
   )
   if difference := run_record.other_vocabulary(
     os.fspath(checkpoint), model.output_vocabulary
@@ -134,7 +136,7 @@ def _with_params_of(
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state['target']
   )
-  params = checkpoints.restore(
+  params = restore_lib.parameters(
     checkpoint,
     shapes,
     flax.core.unfreeze(train_state_axes.params),

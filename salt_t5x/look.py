@@ -44,7 +44,7 @@ from absl import app, flags
 import seqio
 import tensorflow as tf
 
-from salt_t5x import display, feature_converters, preprocessors
+from salt_t5x.data import feature_converters, render, ul2
 
 _CACHE_HINT = (
   'Build the cache with seqio_cache_tasks, name its folder in '
@@ -59,28 +59,28 @@ def fields(
   result = {}
   for name in sorted(set(example) - set(without)):
     value = example[name]
-    if name == 'denoiser' and 0 <= value < len(preprocessors.DENOISERS):
-      value = preprocessors.DENOISERS[value]
+    if name == 'denoiser' and 0 <= value < len(ul2.DENOISERS):
+      value = ul2.DENOISERS[value]
     elif isinstance(value, bytes):
       value = value.decode(errors='backslashreplace')
     result[name] = str(value)
   return result
 
 
-def table(groups: Sequence[str], rows: Sequence[display.Row]) -> list[str]:
+def table(groups: Sequence[str], rows: Sequence[render.Row]) -> list[str]:
   """Counts by group (the denoiser, say): means in tokens, shares of T."""
   lines = [
     f'{"":20}{"examples":>10}{"share":>8}{"inputs":>10}{"targets":>10}'
     f'{"loss":>8}{"padding":>9}'
   ]
-  counts = [collections.Counter(display.signs(row)) for row in rows]
+  counts = [collections.Counter(render.signs(row)) for row in rows]
   names = sorted(set(groups))
   for name in [*names, 'all'] if len(names) > 1 else names:
     mine = [
       c for c, g in zip(counts, groups, strict=True) if name in (g, 'all')
     ]
     mean = lambda of, mine=mine: sum(c[s] for c in mine for s in of) / len(mine)
-    width = mean(display.SIGNS)
+    width = mean(render.SIGNS)
     lines.append(
       f'{name[:19]:20}{len(mine):10,}{len(mine) / len(rows):8.1%}'
       f'{mean("="):10,.1f}{mean("#."):10,.1f}{mean("#!") / width:8.1%}'
@@ -192,7 +192,7 @@ def look(
   pack: bool = False,
   max_tokens: int = 120,
   statistics: int = 0,
-  paint: display.Paint = display.plain,
+  paint: render.Paint = render.plain,
 ) -> Iterator[str]:
   """Yields the lines that the command prints; its flags explain the rest."""
   feature = provider.output_features.get('targets')
@@ -225,33 +225,33 @@ def look(
   if has_tokens:
     yield 'In the strips and margins:'
     yield from (
-      paint(f'  {s}  {meaning}', s) for s, meaning in display.SIGNS.items()
+      paint(f'  {s}  {meaning}', s) for s, meaning in render.SIGNS.items()
     )
   features = [fields(example, without=tokens) for example in found]
   for i in range(min(examples, len(found))):
-    yield '-' * display.COLUMNS
+    yield '-' * render.COLUMNS
     is_short = lambda text: len(text) < 40 and '\n' not in text
     short = [f', {k} {v}' for k, v in features[i].items() if is_short(v)]
     title = f'{"row" if pack else "example"} {skip + i}{"".join(short)}'
-    yield paint(display.escape(title), 'head')
+    yield paint(render.escape(title), 'head')
     if has_tokens:
       too_many = sum(len(found[i].get(name, ())) for name in tokens)
       too_many -= sequence_length
       if too_many > 0:
         yield paint(f'CUT OFF: {too_many:,} tokens', '!')
-      yield from display.row_lines(
+      yield from render.row_lines(
         rows[i], feature.vocabulary, max_tokens, paint
       )
     for name, text in features[i].items():
       if not is_short(text):
-        title = f'{display.escape(name)}: {len(text):,} characters'
+        title = f'{render.escape(name)}: {len(text):,} characters'
         yield paint(title, 'head')
-        letters = [(display.escape(letter), '') for letter in text]
-        yield from display.text_lines(
+        letters = [(render.escape(letter), '') for letter in text]
+        yield from render.text_lines(
           letters, 5 * max_tokens, ' ', paint, unit='characters'
         )
   if has_tokens:
-    yield '-' * display.COLUMNS
+    yield '-' * render.COLUMNS
     yield from table([f.get('denoiser', 'all') for f in features], rows)
 
 
@@ -319,7 +319,7 @@ def main(args: argparse.Namespace) -> None:
   options = vars(args)
   provider = find(options.pop('task'), options.pop('module_import'))
   seqio.add_global_cache_dirs(options.pop('seqio_additional_cache_dirs'))
-  paint = display.colour if sys.stdout.isatty() else display.plain
+  paint = render.colour if sys.stdout.isatty() else render.plain
   for line in look(provider, **options, paint=paint):
     print(line)
 

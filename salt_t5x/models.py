@@ -20,9 +20,11 @@ from typing import Any
 import flax
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import seqio
 
-from salt_t5x import chunked_losses, losses, metrics
+from salt_t5x import losses, metrics
+from salt_t5x.kernels import chunked_losses
 from t5x import decoding, optimizers, partitioning, utils
 from t5x import losses as t5x_losses
 from t5x import models as t5x_models
@@ -248,3 +250,30 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
     return loss, base | metrics.distillation_from_sums(
       sums, distillation_weight
     )
+
+
+def features_of(
+  targets: Array, context_lengths: Array | None = None
+) -> dict[str, Array]:
+  """A decoder-only model's features of sequences.
+
+  Args:
+    targets: [B, T] int; 0 is padding.
+    context_lengths: [B] int, how many tokens of each are a prefix LM's
+      "inputs"; None for sequences without a prefix.
+
+  Returns:
+    {feature: [B, T]}, those that seqio's converters make of such sequences.
+  """
+  if context_lengths is None:
+    context_lengths = jnp.zeros(targets.shape[:1], jnp.int32)
+  positions, lengths = jnp.arange(targets.shape[1]), context_lengths[:, None]
+  return {
+    'decoder_input_tokens': jnp.pad(targets[:, :-1], ((0, 0), (1, 0))),
+    'decoder_target_tokens': targets,
+    'decoder_loss_weights': ((targets > 0) & (positions >= lengths)).astype(
+      jnp.int32
+    ),
+    # As the inputs are shifted right, the prefix is a position longer.
+    'decoder_causal_attention': (positions <= lengths).astype(jnp.int32),
+  }

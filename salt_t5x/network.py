@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from salt_t5x import attention, sharding
+from salt_t5x.kernels import attention, sharding
 
 _ACTIVATIONS = {
   'gelu': nn.gelu,

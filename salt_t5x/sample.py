@@ -37,19 +37,15 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import (
-  checkpoints,
-  gin_command,
-  held_out,
-  json_records,
-  local_cache,
-  scoring,
-  text_tasks,
-  whole_batches,
-  whole_files,
-)
+from salt_t5x import command as command_lib
+from salt_t5x import files, models
 from salt_t5x import teacher as teacher_lib
-from salt_t5x.analysis import completions, draws
+from salt_t5x.checkpoints import find
+from salt_t5x.data import cache_writer, text_tasks
+from salt_t5x.evaluation import held_out
+from salt_t5x.inference import batches as batches_lib
+from salt_t5x.inference import sampler as sampler_lib
+from salt_t5x.theory import completions
 from t5x import partitioning
 
 NAME = 'samples'
@@ -90,7 +86,7 @@ def sample(
     ValueError: the teacher, the lengths or the prompts do not fit, or the
       folder holds other samples.
   """
-  length = gin_command.check_lengths(task_feature_lengths)['targets']
+  length = command_lib.check_lengths(task_feature_lengths)['targets']
   counts = dict(zip(_SPLITS, (examples, held_out_examples), strict=True))
   for name, count in counts.items():
     if type(count) is not int or count < 1:
@@ -113,7 +109,7 @@ def sample(
   teacher_lib.check_vocabulary(teacher.path, vocabulary)
   info = {
     'teacher': os.fspath(checkpoint),
-    'teacher_identity': checkpoints.identity(checkpoint),
+    'teacher_identity': find.identity(checkpoint),
     'dtype': teacher.dtype,
     'sequence_length': length,
     'extra_ids': vocabulary.extra_ids,
@@ -124,13 +120,13 @@ def sample(
     'seed': seed,
   }
   parameter = f'sample.sample.output_dir (OUTPUT_DIR) = {output_dir!r}'
-  whole_files.make_folder(output_dir, parameter)
+  files.make_folder(output_dir, parameter)
   _begin(output_dir, info, parameter)
   features = jax.eval_shape(
-    scoring.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
+    models.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
   )
   params, axes = teacher_lib.load(teacher, checkpoint, features, partitioner)
-  drawer = draws.Drawer(
+  drawer = sampler_lib.Drawer(
     teacher.model, params, axes, partitioner, batch_size, seed
   )
   _check_teacher(teacher, params, axes, partitioner, drawer, length)
@@ -178,7 +174,7 @@ def _check_teacher(teacher, params, axes, partitioner, drawer, length) -> None:
     np.zeros(count),
     np.stack([np.full(count, len(_SPLITS)), np.arange(count)], axis=1),
   )
-  batches = whole_batches.WholeBatches(partitioner, count)
+  batches = batches_lib.WholeBatches(partitioner, count)
 
   def losses(params, tokens):
     pair = model, params
@@ -202,14 +198,14 @@ def _begin(output_dir: str, info: Mapping, parameter: str) -> None:
   """Notes what is drawn; refuses a folder with something else."""
   path = os.path.join(output_dir, 'info.json')
   if tf.io.gfile.exists(path):
-    there = json_records.read_object(path)
+    there = files.read_json_object(path)
     if differences := [k for k, v in info.items() if there.get(k) != v]:
       raise ValueError(
         f'{parameter} holds other samples ({", ".join(differences)} differ): '
         'choose another folder.'
       )
   elif jax.process_index() == 0:
-    whole_files.write_json(path, info)
+    files.write_json(path, info)
 
 
 def _prompts(task: str, split: str, count: int, length: int) -> np.ndarray:
@@ -248,10 +244,10 @@ def _write(
   # Not `vocabulary.sp_model`, to which the extra ids are added.
   with tf.io.gfile.GFile(vocabulary.sentencepiece_model_file, 'rb') as f:
     model = f.read()
-  whole_files.write_whole(os.path.join(output_dir, 'vocabulary.model'), model)
+  files.write_whole(os.path.join(output_dir, 'vocabulary.model'), model)
   task = text_tasks.cached_task(NAME, vocabulary, list(drawn))
   source = seqio.FunctionDataSource(read, list(drawn))
-  local_cache.write(
+  cache_writer.write(
     seqio.Task(
       task.name,
       source=source,
@@ -273,4 +269,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import sample as module
 
-  gin_command.start(module.main)
+  command_lib.start(module.main)

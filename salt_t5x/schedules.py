@@ -20,6 +20,7 @@ n - 1, which are the steps 1 to n_KD of Algorithm 1.
 
 from collections.abc import Callable
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -181,3 +182,22 @@ def linear_ratio_decay(
       f'linear_ratio_decay({distillation_weight}, {decay_start}, {decay_end})'
     ),
   )
+
+
+def kd_steps_of(schedule: Schedule | None, total_steps: int) -> int | float:
+  """The schedule's n_KD; infinity for one without end.
+
+  Raises:
+    ValueError: distillation would not end within the run.
+  """
+  if schedule is None:
+    return 0
+  if schedule.kd_steps is None:
+    return math.inf
+  if schedule.kd_steps > total_steps:
+    raise ValueError(
+      f'{schedule.parameter} = {schedule.kd_steps} lies past the run, '
+      f'trainer.SaltTrainer.total_steps = {total_steps} (TRAIN_STEPS): end '
+      'distillation within the run, or use schedules.constant for RKD.'
+    )
+  return schedule.kd_steps

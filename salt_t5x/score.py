@@ -34,8 +34,11 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import gin_command, global_order, score_shards, scorer, train_data
+from salt_t5x import command as command_lib
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.data import ordered_cache
+from salt_t5x.runs import train_data
+from salt_t5x.selection import score_shards, scorer
 from t5x import partitioning, utils
 
 _FEATURES = ('targets', 'id', 'domain')
@@ -71,10 +74,10 @@ def score(
     ValueError: the teacher, k or the batch do not fit; the folder holds other
       scores; or examples are missing, or lack the 'id' that selections go by.
   """
-  length = gin_command.check_lengths(dataset_cfg.task_feature_lengths)[
+  length = command_lib.check_lengths(dataset_cfg.task_feature_lengths)[
     'targets'
   ]
-  source = global_order.get_task(dataset_cfg.mixture_or_task_name).source
+  source = ordered_cache.get_task(dataset_cfg.mixture_or_task_name).source
   split = dataset_cfg.split
   train_data.check_vocabulary(dataset_cfg, teacher.model)
   teacher_lib.find_checkpoint(teacher.path, teacher.step)
@@ -170,7 +173,7 @@ def _missing(output_dir: str, manifest: score_shards.Manifest) -> np.ndarray:
 
 
 def _batches(
-  source: global_order.CachedSource,
+  source: ordered_cache.CachedSource,
   manifest: score_shards.Manifest,
   missing: np.ndarray,
   batch_size: int,
@@ -196,7 +199,7 @@ def _example(
   if 'id' not in example:
     raise ValueError(
       f"The examples of {task.name} have no 'id', which selections go by: "
-      'make them with salt_t5x.sequences.cut, and cache the task anew.'
+      'make them with salt_t5x.data.sequences.cut, and cache the task anew.'
     )
   example = {'domain': tf.constant(''), **example}
   return {name: example[name] for name in _FEATURES}
@@ -231,4 +234,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import score as module
 
-  gin_command.start(module.main)
+  command_lib.start(module.main)

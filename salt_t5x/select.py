@@ -34,288 +34,19 @@ given; FILE.md and FILE.png beside it show what was selected.
 """
 
 import argparse
-import collections
-from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
-import io
+from collections.abc import Sequence
 import os
-import re
 import sys
 
 from absl import app
 from absl.flags import argparse_flags
-from matplotlib import figure
-import numpy as np
 import tensorflow as tf
-import tqdm
 
-from salt_t5x import display, score_shards, selection, whole_files
-
-_QUANTILES = (100, 90, 75, 50, 25, 10, 0)
-_BINS = 100
-_DOMAINS_DRAWN = 25
+from salt_t5x import files
+from salt_t5x.selection import record as selection_record
+from salt_t5x.selection import score_shards, threshold
 
 # {name: int64 [2], in the pool and selected}
-Domains = Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Pool:
-  """The records that take part.
-
-  Attributes:
-    directory: of the scores.
-    manifest: of the scores.
-    kind: of score.
-    first_position: in the global order.
-  """
-
-  directory: str
-  manifest: score_shards.Manifest
-  kind: str
-  first_position: int
-
-  @property
-  def size(self) -> int:
-    return max(self.manifest.examples - self.first_position, 0)
-
-  def read(self, purpose: str) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Yields (records, names of their domains) by shard; shows progress.
-
-    Raises:
-      ValueError: a shard is missing or damaged, a score is not finite, or an
-        id is negative.
-    """
-    shards = score_shards.read_shards(self.directory, self.manifest)
-    progress = tqdm.tqdm(
-      shards, f'reading {purpose}', self.manifest.num_shards, unit='shard'
-    )
-    for index, (records, domains) in enumerate(progress):
-      start = index * self.manifest.shard_size
-      first = min(max(self.first_position - start, 0), len(records))
-      records = records[first:]
-      # The mean is of all tokens: a token that is not a number is in it,
-      # though medians may pass it by.
-      wrong = ~np.isfinite(records[self.kind]) | ~np.isfinite(records['mean'])
-      wrong |= records['id'] < 0
-      if wrong.any():
-        i = int(wrong.argmax())
-        raise ValueError(
-          f'{self.directory}: shard {index} of the scores has, at position '
-          f'{start + first + i} of the global order, {self.kind} = '
-          f'{records[self.kind][i]}, mean = {records["mean"][i]} and id = '
-          f'{records["id"][i]}. Scores must '
-          'be finite and ids at least 0: find out why they are not, and score '
-          'the data anew.'
-        )
-      if len(records):
-        yield records, domains
-
-
-def select(
-  pool: Pool, count: int, needed: int
-) -> tuple[selection.Selection, str, bytes]:
-  """Selects the top `count` records.
-
-  Args:
-    pool: of at least so many.
-    count: m.
-    needed: examples that the first stage reads.
-
-  Returns:
-    (record, report as Markdown, report's plot as PNG).
-
-  Raises:
-    ValueError: see `Pool.read`; or ids repeat.
-  """
-  # Nearest ranks; the selected records are the first of the pool.
-  ranks = [
-    1 + round((1 - q / 100) * (size - 1))
-    for q in _QUANTILES
-    for size in (pool.size, count)
-  ]
-  threshold, scores = selection.find_threshold(
-    lambda purpose: ((r[pool.kind], r['id']) for r, _ in pool.read(purpose)),
-    count,
-    ranks,
-  )
-  manifest = pool.manifest
-  record = selection.Selection(
-    kind=pool.kind,
-    threshold_score=threshold.score,
-    threshold_id=threshold.id,
-    selected=count,
-    pool=pool.size,
-    first_position=pool.first_position,
-    ties=threshold.ties,
-    ties_selected=threshold.ties_selected,
-    needed=needed,
-    top_k=manifest.top_k,
-    teacher=manifest.teacher,
-    step=manifest.step,
-    task=manifest.task,
-    split=manifest.split,
-    data=manifest.data,
-    scores=pool.directory,
-  )
-  quantiles = dict(
-    zip(_QUANTILES, zip(scores[::2], scores[1::2], strict=True), strict=True)
-  )
-  edges = np.histogram_bin_edges(
-    [], _BINS, (quantiles[0][0], quantiles[100][0])
-  )
-  histogram, domains = _count(pool, record, edges)
-  return (
-    record,
-    markdown(record, domains, quantiles),
-    plot(record, domains, histogram, edges),
-  )
-
-
-def _count(
-  pool: Pool, record: selection.Selection, edges: np.ndarray
-) -> tuple[np.ndarray, Domains]:
-  """Counts the pool's scores by bin, and domains; checks the selection."""
-  histogram = np.zeros(len(edges) - 1, np.int64)
-  domains = collections.defaultdict(lambda: np.zeros(2, np.int64))
-  for records, names in pool.read('domains'):
-    scores = records[pool.kind]
-    histogram += np.histogram(scores, edges)[0]
-    is_selected = record.is_selected(scores, records['id'])
-    for column, found in enumerate((records, records[is_selected])):
-      counts = np.bincount(found['domain'], minlength=len(names))
-      for name, count in zip(names, counts, strict=True):
-        domains[name][column] += count
-  selected = sum(count for _, count in domains.values())
-  if selected != record.selected:
-    raise ValueError(
-      f'{pool.directory}: {selected} records instead of {record.selected} are '
-      f'selected, as several have the id {record.threshold_id}. Ids must not '
-      'repeat: give the task ids that are its own, and score the data anew.'
-    )
-  return histogram, domains
-
-
-# --- The report ---------------------------------------------------------------
-
-
-def _printable(text: str) -> str:
-  return display.escape(text).replace('\n', r'\n')
-
-
-def _by_count(domains: Domains) -> list[tuple[str, int, int]]:
-  """(name, in the pool, selected), most frequent first."""
-  rows = [(name, *map(int, counts)) for name, counts in domains.items()]
-  return sorted((r for r in rows if r[1]), key=lambda row: (-row[1], row[0]))
-
-
-def markdown(
-  record: selection.Selection,
-  domains: Domains,
-  quantiles: Mapping[int, tuple[float, float]],
-) -> str:
-  """Formats the report; `quantiles` are {percent: (pool, selected)}."""
-  if record.needed > record.selected:
-    use = (
-      f'repeats the selected ones: each {record.repeats:.2f} times on average'
-    )
-  elif record.needed == record.selected:
-    use = 'reads each selected one once'
-  else:
-    use = (
-      f'reads the first {record.needed / record.selected:.2%} of the selected '
-      'ones in the global order; none repeats'
-    )
-  lines = [
-    '# Selection',
-    '',
-    f'- {record.selected:,} of {record.pool:,} examples '
-    f'({record.selected / record.pool:.2%}) are selected, those with the '
-    f'highest score `{record.kind}`, k = {record.top_k}.',
-    f'- The pool begins at position {record.first_position:,} of the global '
-    f'order of {_code(record.task)}, split {_code(record.split)}.',
-    f'- The scores are by {_code(record.teacher)}.',
-    f'- The threshold is the score {_short(record.threshold_score)}, which '
-    f'{record.ties:,} examples have; of these the {record.ties_selected:,} '
-    f'with ids up to {record.threshold_id} are selected.',
-    f'- The first stage takes {record.needed:,} examples: it {use}.',
-    '',
-    '| domain | in the pool | share, % | selected | share, % |',
-    '|---|--:|--:|--:|--:|',
-  ]
-  for name, before, after in _by_count(domains):
-    lines.append(
-      f'| {_escape(name)} | {before:,} | {100 * before / record.pool:.2f} '
-      f'| {after:,} | {100 * after / record.selected:.2f} |'
-    )
-  lines += [
-    f'| all | {record.pool:,} | 100.00 | {record.selected:,} | 100.00 |',
-    '',
-    '| quantile of the scores | in the pool | selected |',
-    '|---|--:|--:|',
-  ]
-  for percent, (before, after) in quantiles.items():
-    lines.append(f'| {percent}% | {_short(before)} | {_short(after)} |')
-  return '\n'.join(lines) + '\n'
-
-
-def _short(score: float) -> str:
-  return f'{score:.6g}'
-
-
-def _escape(text: str) -> str:
-  return re.sub(r'([\\`*_\[\]<>|~$&])', r'\\\1', _printable(text))
-
-
-def _code(text: str) -> str:
-  return f'`{_printable(text)}`'
-
-
-def plot(
-  record: selection.Selection,
-  domains: Domains,
-  histogram: np.ndarray,
-  edges: np.ndarray,
-) -> bytes:
-  """Draws the scores with the threshold, and domains before and after."""
-  rows = _by_count(domains)[:_DOMAINS_DRAWN]
-  canvas = figure.Figure(
-    figsize=(11, max(4.2, 1.2 + 0.32 * len(rows))), layout='constrained'
-  )
-  left, right = canvas.subplots(1, 2)
-  left.stairs(histogram, edges, fill=True, color='tab:gray')
-  left.axvline(record.threshold_score, color='tab:red')
-  left.set(
-    title='scores in the pool, and the threshold',
-    xlabel=f'score ({record.kind}, k = {record.top_k})',
-    ylabel='examples',
-  )
-  y = np.arange(len(rows))
-  names, before, after = zip(*rows, strict=True)
-  for offset, counts, total, label, color in (
-    (-0.2, before, record.pool, 'pool', 'tab:gray'),
-    (0.2, after, record.selected, 'selected', 'tab:red'),
-  ):
-    shares = 100 * np.array(counts) / total
-    right.barh(y + offset, shares, 0.4, label=label, color=color)
-  # Without `parse_math`, two dollar signs would enclose a formula.
-  labels = [_printable(name)[:30] for name in names]
-  right.set_yticks(y, labels, parse_math=False)
-  right.invert_yaxis()
-  others = len(domains) - len(rows)
-  right.set(
-    title='domains' + (f' (and {others} others)' if others else ''),
-    xlabel='share, %',
-  )
-  right.legend()
-  for axis in (left, right):
-    axis.grid(alpha=0.3)
-  png = io.BytesIO()
-  canvas.savefig(png, format='png', dpi=140)
-  return png.getvalue()
-
-
-# --- The command --------------------------------------------------------------
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -361,7 +92,7 @@ def _absolute(path: str) -> str:
   return path if '://' in path else os.path.abspath(path)
 
 
-def _count_to_select(args: argparse.Namespace, pool: Pool) -> int:
+def _count_to_select(args: argparse.Namespace, pool: threshold.Pool) -> int:
   """m.
 
   Raises:
@@ -405,15 +136,19 @@ def main(args: argparse.Namespace) -> None:
   if first_step is None:
     is_ez = args.kind == 'easy' and args.share is not None
     first_step = 0 if is_ez else manifest.step
-  pool = Pool(folder, manifest, args.kind, first_step * args.batch_size)
+  pool = threshold.Pool(
+    folder, manifest, args.kind, first_step * args.batch_size
+  )
   count = _count_to_select(args, pool)
   # Before all scores are read.
-  whole_files.make_folder(os.path.dirname(path), f'--output={args.output}')
-  record, text, png = select(pool, count, args.kd_steps * args.batch_size)
-  whole_files.write_whole(f'{stem}.png', png)
-  whole_files.write_whole(f'{stem}.md', text.encode())
+  files.make_folder(os.path.dirname(path), f'--output={args.output}')
+  record, text, png = threshold.select(
+    pool, count, args.kd_steps * args.batch_size
+  )
+  files.write_whole(f'{stem}.png', png)
+  files.write_whole(f'{stem}.md', text.encode())
   # Last, so that a record always has its report.
-  selection.write(path, record)
+  selection_record.write(path, record)
   print(text, end='')
 
 

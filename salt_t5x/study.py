@@ -28,8 +28,8 @@ import sys
 
 from absl import app, flags
 
-from salt_t5x import prepare, web_page
-from salt_t5x.studies import definition, plans, processes, results
+from salt_t5x.minipile import prepare
+from salt_t5x.studies import definition, plans, processes, results, web_page
 
 _WORK_DIR = flags.DEFINE_string(
   'work_dir', 'runs/salt', 'Where data and runs are kept.'
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
   print(prepare.table(info))
   if any(plan.benchmarks for plan in planned):
     # What benchmarks need is an extra.
-    from salt_t5x import benchmark_data
+    from salt_t5x.minipile import benchmark_data
 
     benchmark_data.build(
       os.path.join(work_dir, 'benchmarks'),

@@ -30,7 +30,9 @@ from etils import epath
 import jax
 import seqio
 
-from salt_t5x import checkpoints, models, run_record
+from salt_t5x import models
+from salt_t5x.checkpoints import find, run_record
+from salt_t5x.checkpoints import restore as restore_lib
 from t5x import models as t5x_models
 from t5x import partitioning
 
@@ -81,7 +83,7 @@ def find_checkpoint(path: str | None, step: int | None) -> epath.Path:
       "teacher's model directory; set TEACHER_PATH, or set ω "
       '(DISTILLATION_WEIGHT) to 0 to train without one.'
     )
-  return checkpoints.find(
+  return find.checkpoint(
     path,
     step,
     parameter='teacher.Teacher.path',
@@ -117,12 +119,12 @@ def resolve(
       os.fspath(began_with) == recorded
       if recorded_identity is None
       else began_with.is_dir()
-      and checkpoints.identity(began_with) == recorded_identity
+      and find.identity(began_with) == recorded_identity
     )
     if known:
-      step = checkpoints.step_of(began_with)
+      step = find.step_of(began_with)
       checkpoint = find_checkpoint(os.fspath(began_with.parent), step)
-  return checkpoints.same_on_all_hosts(checkpoint)
+  return find.same_on_all_hosts(checkpoint)
 
 
 def check_vocabulary(path: str, student_vocabulary: seqio.Vocabulary):
@@ -167,7 +169,7 @@ def load(
       take the batch, or it has fewer rows than its vocabulary.
   """
   shapes, axes = shapes_and_axes(teacher.model, batch, partitioner)
-  params = checkpoints.restore(
+  params = restore_lib.parameters(
     checkpoint,
     shapes,
     axes,

@@ -35,17 +35,12 @@ from typing import Any
 from absl import logging
 import jax
 
-from salt_t5x import (
-  checkpoints,
-  chunked_losses,
-  models,
-  run_checks,
-  run_record,
-  schedules,
-  train_data,
-  watched_trainer,
-)
+from salt_t5x import models, schedules
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.checkpoints import find, run_record
+from salt_t5x.kernels import chunked_losses
+from salt_t5x.runs import resilient_trainer, train_data
+from t5x import models as t5x_models
 from t5x import partitioning, utils
 from t5x import train_state as train_state_lib
 from t5x import trainer as t5x_trainer
@@ -55,7 +50,7 @@ Batch = Mapping[str, Array]
 PyTree = Any
 
 
-class SaltTrainer(watched_trainer.WatchedTrainer):
+class SaltTrainer(resilient_trainer.WatchedTrainer):
   """Trains by eq. (4) while the schedule's ω is positive, then by eq. (1)."""
 
   def __init__(
@@ -112,7 +107,7 @@ class SaltTrainer(watched_trainer.WatchedTrainer):
         and the remedy.
     """
     first_step = int(train_state.step)
-    self._kd_steps = run_checks.kd_steps(schedule, total_steps)
+    self._kd_steps = schedules.kd_steps_of(schedule, total_steps)
     self._schedule = schedule
     self._teacher = teacher
     self._teacher_temperature = teacher_temperature
@@ -124,9 +119,9 @@ class SaltTrainer(watched_trainer.WatchedTrainer):
     self._teacher_checkpoint = None
     self._data_is_checked = False
 
-    run_checks.normalizer(model, num_microbatches)
+    check_normalizer(model, num_microbatches)
     if self._kd_steps > 0:
-      run_checks.distillation(model, teacher_temperature, top_k)
+      check_distillation(model, teacher_temperature, top_k)
     record = None
     if summary_dir and run_record.begun(summary_dir):
       record = run_record.read(summary_dir)
@@ -185,7 +180,7 @@ class SaltTrainer(watched_trainer.WatchedTrainer):
     return dataclasses.replace(
       record,
       teacher=os.fspath(self._teacher_checkpoint),
-      teacher_identity=checkpoints.identity(self._teacher_checkpoint),
+      teacher_identity=find.identity(self._teacher_checkpoint),
       schedule=self._schedule.description,
       teacher_temperature=float(self._teacher_temperature),
       top_k=self._top_k,
@@ -407,3 +402,50 @@ def _compile(lowered) -> tuple[Any, float]:
   """(a lowered step, compiled; the seconds it took)."""
   start = time.monotonic()
   return lowered.compile(), time.monotonic() - start
+
+
+def check_distillation(
+  model: t5x_models.DecoderOnlyModel,
+  teacher_temperature: float,
+  top_k: int | None,
+):
+  """Checks ρ and k.
+
+  Raises:
+    ValueError: one is out of range.
+  """
+  is_number = type(teacher_temperature) in (int, float)
+  if not (is_number and 0 < teacher_temperature < math.inf):
+    raise ValueError(
+      f'trainer.SaltTrainer.teacher_temperature = {teacher_temperature!r}: ρ '
+      "is an exponent on the teacher's probabilities and must be positive "
+      '(below 1 flattens; the paper uses 0.25).'
+    )
+  vocab_size = model.output_vocabulary.vocab_size
+  is_count = type(top_k) is int and 1 <= top_k <= vocab_size
+  if top_k is not None and not is_count:
+    raise ValueError(
+      f'trainer.SaltTrainer.top_k = {top_k!r} is not between 1 and the '
+      f'{vocab_size} tokens of the vocabulary; None distils all of it.'
+    )
+
+
+def check_normalizer(
+  model: t5x_models.DecoderOnlyModel, num_microbatches: int | None
+):
+  """Checks that the loss does not depend on the microbatches.
+
+  Raises:
+    ValueError: it would.
+  """
+  factor = model.loss_normalizing_factor
+  if isinstance(factor, (int, float, type(None))):
+    return
+  if num_microbatches is not None and num_microbatches > 1:
+    raise ValueError(
+      f'models.SaltDecoderOnlyModel.loss_normalizing_factor = {factor!r} '
+      'with trainer.SaltTrainer.num_microbatches = '
+      f'{num_microbatches}: t5x divides inside each microbatch and adds the '
+      'gradients, so the loss would depend on the microbatches. Use None or '
+      'a constant (e.g. batch size times length), or one microbatch.'
+    )

@@ -45,7 +45,8 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import corpus, look, whole_files
+from salt_t5x import files, look
+from salt_t5x.data import hashing
 
 # Where text is looked for if no feature is named.
 _TEXT_FEATURES = ('text', 'targets', 'targets_pretokenized')
@@ -215,7 +216,7 @@ def sample(
   ) as progress:
     for document in dataset.as_numpy_iterator():
       text = document.decode(errors='replace')
-      if corpus.uniform('vocabulary sample', text) < share:
+      if hashing.uniform('vocabulary sample', text) < share:
         yield text
         size += len(document)
         progress.update(len(document))
@@ -330,7 +331,7 @@ def main(args: argparse.Namespace) -> None:
   if tf.io.gfile.exists(path):
     raise ValueError(f'--output={args.output} exists. Choose another name.')
   provider = look.find(args.task, args.module_import)
-  whole_files.make_folder(os.path.dirname(path), f'--output={args.output}')
+  files.make_folder(os.path.dirname(path), f'--output={args.output}')
   held_back = []
 
   def training_texts():
@@ -344,7 +345,7 @@ def main(args: argparse.Namespace) -> None:
         held_back.append(text)
 
   model = train(training_texts(), args.vocab_size, args.extra_ids)
-  whole_files.write_whole(path, model)
+  files.write_whole(path, model)
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
   bytes_per_token, byte_share = measure(processor, held_back)
   print(

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""mini-Pile's seqio tasks: the data set of `salt_t5x.prepare`.
+"""mini-Pile's seqio tasks: the data set of `salt_t5x.minipile.prepare`.
 
 The data lies in the directory that the environment variable SALT_T5X_DATA
 names when this module is imported, by default `data/minipile` under the working
@@ -23,14 +23,15 @@ used.
 `minipile_documents`, `minipile_sequences`, `minipile_ul2`, the views
 `minipile_causal`, `minipile_prefix`, `minipile_short_spans` and
 `minipile_long_spans`, and `minipile_held_out` are those of
-`salt_t5x.text_tasks`.
+`salt_t5x.data.text_tasks`.
 """
 
 import os
 
 import seqio
 
-from salt_t5x import json_records, text_tasks
+from salt_t5x import files
+from salt_t5x.data import text_tasks
 
 DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
 
@@ -48,14 +49,15 @@ def _sequence_length() -> int:
   if not os.path.exists(path):
     return 128
   try:
-    length = json_records.read_object(path)['arguments']['sequence_length']
+    length = files.read_json_object(path)['arguments']['sequence_length']
     if type(length) is not int or length < 2:
       raise ValueError(f'sequence_length = {length!r}')
     return length
   except (KeyError, TypeError, ValueError) as e:
     raise ValueError(
       f'SALT_T5X_DATA={DATA_DIR}: its info.json is not that of '
-      f'salt_t5x.prepare ({e!r}). Name the folder of a build, or make one anew.'
+      f'salt_t5x.minipile.prepare ({e!r}). Name the folder of a build, or '
+      'make one anew.'
     ) from e
 
 

@@ -27,7 +27,7 @@ Two environment variables say, when this module is imported, where things are
 
 `pile_documents`, `pile_sequences`, `pile_ul2`, the views `pile_causal`,
 `pile_prefix`, `pile_short_spans` and `pile_long_spans`, and `pile_held_out` are
-those of `salt_t5x.text_tasks`. Cache `pile_sequences` before training; the
+those of `salt_t5x.data.text_tasks`. Cache `pile_sequences` before training; the
 others read that cache:
 
     seqio_cache_tasks --module_import=salt_t5x.tasks.pile \
@@ -41,7 +41,7 @@ import os
 
 import seqio
 
-from salt_t5x import text_tasks
+from salt_t5x.data import text_tasks
 
 DATA_DIR = os.environ.get('SALT_T5X_PILE', os.path.join('data', 'pile'))
 

@@ -18,14 +18,15 @@ The environment variable SALT_T5X_SAMPLES names that job's folder when this
 module is imported; nothing but its info.json is read before a task is used.
 
 `samples_sequences`, `samples_ul2`, `samples_causal` and the other views are
-those of `salt_t5x.text_tasks`.
+those of `salt_t5x.data.text_tasks`.
 """
 
 import os
 
 import seqio
 
-from salt_t5x import json_records, text_tasks
+from salt_t5x import files
+from salt_t5x.data import text_tasks
 
 DATA_DIR = os.environ.get('SALT_T5X_SAMPLES', os.path.join('data', 'samples'))
 
@@ -37,7 +38,7 @@ def _info() -> dict:
       f'SALT_T5X_SAMPLES={DATA_DIR} has no info.json: name a folder of '
       '`python -m salt_t5x.sample`.'
     )
-  return json_records.read_object(path)
+  return files.read_json_object(path)
 
 
 def vocabulary() -> seqio.SentencePieceVocabulary:

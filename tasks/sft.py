@@ -43,7 +43,8 @@ from typing import Any
 
 import seqio
 
-from salt_t5x import supervised_tasks, text_metrics, text_tasks
+from salt_t5x.data import supervised_tasks, text_tasks
+from salt_t5x.evaluation import text_metrics
 
 DATA_DIR = os.environ.get('SALT_T5X_SFT')
 

@@ -28,8 +28,8 @@ import pytest
 import seqio
 
 import runs
-from salt_t5x import jsonl, local_cache
 from salt_t5x import score as score_job
+from salt_t5x.data import cache_writer, pile_shards
 
 SCORE = str(runs.TESTS / 'integration/notes_score.gin')
 
@@ -60,12 +60,12 @@ def write_documentation(folder: pathlib.Path):
   # One shard: Beam's workers would cut each of several by itself.
   for name, part in [('train/00', texts[:24]), ('val', texts[24:36])]:
     documents = [(text[:2000], key[0]) for key, text in part]
-    jsonl.write(str(folder / f'{name}.jsonl.zst'), documents)
+    pile_shards.write(str(folder / f'{name}.jsonl.zst'), documents)
 
 
 def cache(folder):
   """Caches `notes_sequences`; its tasks are registered."""
-  local_cache.write(
+  cache_writer.write(
     seqio.TaskRegistry.get('notes_sequences'),
     os.path.join(folder, 'cache'),
     {'train': 3, 'validation': 1},

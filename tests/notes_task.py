@@ -23,7 +23,7 @@ import os
 
 import seqio
 
-from salt_t5x import text_tasks
+from salt_t5x.data import text_tasks
 
 DIRECTORY = os.environ['SALT_T5X_TEST_NOTES']
 LENGTH = 48

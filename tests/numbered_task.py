@@ -19,7 +19,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from salt_t5x import global_order, preprocessors
+from salt_t5x.data import ordered_cache, ul2
 
 COUNT = 101  # a prime: no number of hosts divides it
 T = 64
@@ -58,10 +58,10 @@ def sequences_task(name):
   )
   seqio.TaskRegistry.add(
     f'{name}_ul2',
-    source=global_order.CachedSource(cached, {'targets': T}),
-    preprocessors=[preprocessors.ul2],
+    source=ordered_cache.CachedSource(cached, {'targets': T}),
+    preprocessors=[ul2.ul2],
     output_features={'inputs': feature, 'targets': feature},
-    task_cls=global_order.OrderedTask,
+    task_cls=ordered_cache.OrderedTask,
     shuffle_buffer_size=None,
   )
   return cached

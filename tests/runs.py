@@ -32,8 +32,9 @@ from unittest import mock
 
 import gin
 
-from salt_t5x import curves, engine
+from salt_t5x import engine
 from salt_t5x import trainer as trainer_lib
+from salt_t5x.studies import curves
 from t5x import train as t5x_train
 import tiny
 

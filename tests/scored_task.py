@@ -26,8 +26,8 @@ import notes_task
 import seqio
 import tensorflow as tf
 
-from salt_t5x import scorer
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.selection import scorer
 
 BATCH = 16
 TOP_K = 10

@@ -27,13 +27,14 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from salt_t5x import (
-  global_order,
-  held_out,
-  jsonl,
-  local_cache,
+from salt_t5x.data import (
+  cache_writer,
+  ordered_cache,
+  pile_shards,
   supervised_tasks,
 )
+from salt_t5x.evaluation import held_out
+from salt_t5x.evaluation.few_shot import scores
 import tiny
 
 # --- Caches -------------------------------------------------------------------
@@ -63,16 +64,16 @@ def cache(tmp_path_factory):
     preprocessors=[seqio.CacheDatasetPlaceholder()],
     output_features={'targets': targets},
   )
-  local_cache.write(cached, str(folder), {'train': 2}, lambda x: x['id'])
+  cache_writer.write(cached, str(folder), {'train': 2}, lambda x: x['id'])
   before = seqio.get_global_cache_dirs()
   seqio.set_global_cache_dirs([*before, str(folder)])
   seqio.TaskRegistry.add(
     'fuzzed',
-    source=global_order.CachedSource(cached, {'targets': tiny.LENGTH}),
+    source=ordered_cache.CachedSource(cached, {'targets': tiny.LENGTH}),
     preprocessors=[],
     output_features={'targets': targets},
     shuffle_buffer_size=None,
-    task_cls=global_order.OrderedTask,
+    task_cls=ordered_cache.OrderedTask,
   )
   yield pathlib.Path(cached.cache_dir)
   seqio.TaskRegistry.remove('fuzzed')
@@ -80,7 +81,7 @@ def cache(tmp_path_factory):
 
 
 def read_cache():
-  global_order.get_task('fuzzed').source.fingerprint('train')
+  ordered_cache.get_task('fuzzed').source.fingerprint('train')
   return held_out.read('fuzzed', 'train', None)
 
 
@@ -155,7 +156,7 @@ def test_records_of_something_else(cache, tmp_path):
 
 
 def test_the_search_for_a_damaged_file_has_an_end(cache, monkeypatch):
-  monkeypatch.setattr(global_order, '_SEARCH_SECONDS', -1)
+  monkeypatch.setattr(ordered_cache, '_SEARCH_SECONDS', -1)
   path = cache / FILES[3]
   content = path.read_bytes()[:-1]
   assert with_content(path, content, read_cache) is None
@@ -170,11 +171,11 @@ TEXTS = ['one', 'two\nlines', 'ü', '\0', ' spaced ']
 @settings(deadline=None, max_examples=200)
 def test_shards_of_text_are_as_written_or_reported(tmp_path_factory, data):
   path = tmp_path_factory.mktemp('text') / 'a.jsonl.zst'
-  jsonl.write(str(path), [(text, 'd') for text in TEXTS])
+  pile_shards.write(str(path), [(text, 'd') for text in TEXTS])
   path.write_bytes(damaged(data, path.read_bytes()))
-  report = jsonl.Report()
+  report = pile_shards.Report()
   found = read_or_named(
-    lambda: list(jsonl.read(str(path), report=report)), str(path)
+    lambda: list(pile_shards.read(str(path), report=report)), str(path)
   )
   if found is not None and not report.counts:
     assert [text.decode() for text, _, _ in found] == TEXTS
@@ -202,8 +203,8 @@ def test_lines_of_supervised_tasks(tmp_path_factory, content):
 @pytest.fixture(scope='module')
 def load(tmp_path_factory):
   """Reads lines as the test split of a benchmark."""
-  loading = pytest.importorskip('salt_t5x.few_shot.loading')
-  suite = pytest.importorskip('salt_t5x.few_shot.suite')
+  loading = pytest.importorskip('salt_t5x.evaluation.few_shot.loading')
+  suite = pytest.importorskip('salt_t5x.evaluation.few_shot.suite')
 
   def load(name: str, content: bytes):
     folder = tmp_path_factory.mktemp('benchmarks')
@@ -264,11 +265,13 @@ def test_damaged_documents_of_benchmarks(load, data):
 
 def test_tasks_in_yaml_run_no_other_code():
   """`!function` runs what it names: our own measures or lm-eval's."""
-  folder = pathlib.Path(jsonl.__file__).parent / 'few_shot'
+  folder = pathlib.Path(scores.__file__).parent
   files = sorted(folder.glob('*.yaml'))
   assert len(files) == 11
   for path in files:
     text = path.read_text(encoding='utf-8')
     for tag in re.findall(r'(?<!\w)!\S+\s+\S+', text):
       name = tag.removeprefix('!function ')
-      assert name.startswith(('salt_t5x.few_shot.scores.', 'lm_eval.tasks.'))
+      assert name.startswith(
+        ('salt_t5x.evaluation.few_shot.scores.', 'lm_eval.tasks.')
+      )

@@ -31,16 +31,13 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from salt_t5x import (
-  benchmark_data,
-  difficulty,
-  evaluation_results,
-  json_records,
-  prepare,
-  run_record,
-  score_shards,
-  selection,
-)
+from salt_t5x import files
+from salt_t5x.checkpoints import run_record
+from salt_t5x.evaluation import buckets
+from salt_t5x.evaluation import results as results_lib
+from salt_t5x.minipile import benchmark_data, prepare
+from salt_t5x.selection import record as selection_record
+from salt_t5x.selection import score_shards
 from salt_t5x.studies import processes
 
 MANIFEST = score_shards.Manifest(
@@ -63,7 +60,7 @@ RECORD = run_record.RunRecord(
   schedule='step(0.667, 5)',
   teacher_temperature=0.25,
 )
-SELECTION = selection.Selection(
+SELECTION = selection_record.Selection(
   kind='zero',
   threshold_score=0.5,
   threshold_id=7,
@@ -89,7 +86,7 @@ JOB = {'options': ['RANDOM_SEED=0'], 'gin_files': 'a1b2'}
 
 
 def read_result(folder):
-  store = evaluation_results.Store(folder)
+  store = results_lib.Store(folder)
   return store.has('A', 'm', OPTIONS) and store.read('A', 'm')
 
 
@@ -128,7 +125,9 @@ FORMATS = {
   'selection': Format(
     'selection.json',
     dataclasses.asdict(SELECTION),
-    lambda folder: selection.read(os.path.join(folder, 'selection.json')),
+    lambda folder: selection_record.read(
+      os.path.join(folder, 'selection.json')
+    ),
     SELECTION,
   ),
   'evaluation': Format(
@@ -206,7 +205,7 @@ def test_values_of_another_type(kind, data):
   result = read_json(kind, json.dumps(content).encode())
   if dataclasses.is_dataclass(result):
     # Whatever is read has the types that are declared.
-    json_records.check_types(result)
+    files.check_types(result)
 
 
 def test_a_file_where_another_belongs(kind):
@@ -221,7 +220,7 @@ def test_a_file_where_another_belongs(kind):
 def test_results_come_back_but_for_what_json_has_not(
   tmp_path_factory, content, number
 ):
-  store = evaluation_results.Store(str(tmp_path_factory.mktemp('results')))
+  store = results_lib.Store(str(tmp_path_factory.mktemp('results')))
   store.write('A', 'm', {'x': 1}, {'number': number, 'more': content}, [])
   assert store.has('A', 'm', {'x': 1})
   found = store.read('A', 'm')
@@ -229,8 +228,8 @@ def test_results_come_back_but_for_what_json_has_not(
 
 
 def test_results_that_are_no_number_are_shown(tmp_path):
-  running = pytest.importorskip('salt_t5x.few_shot.running')
-  store = evaluation_results.Store(str(tmp_path))
+  running = pytest.importorskip('salt_t5x.evaluation.few_shot.running')
+  store = results_lib.Store(str(tmp_path))
   text = dict.fromkeys(
     ('accuracy', 'accuracy_error', 'log_perplexity', 'log_perplexity_error'),
     math.inf,
@@ -254,7 +253,7 @@ def test_results_that_are_no_number_are_shown(tmp_path):
     ('sums', {'metrics': {'f1': math.nan}, 'errors': {}, 'examples': 1}),
   ):
     store.write('A', name, {}, result, [])
-  page = evaluation_results.report(
+  page = results_lib.report(
     store, ['A'], ['held_out', 'lambada', 'sums'], {}, ['sums'], write=True
   )
   assert '| all | 3 | nan / nan |' in page
@@ -321,7 +320,7 @@ def test_more_shards_than_there_can_be(tmp_path):
   write_scores(tmp_path, np.zeros(2, score_shards.RECORD), ['a'])
   manifest = dataclasses.replace(MANIFEST, examples=2**62, shard_size=1)
   with pytest.raises(ValueError, match='missing, the first is number 1'):
-    score_shards.files(str(tmp_path), manifest)
+    score_shards.paths(str(tmp_path), manifest)
 
 
 def test_a_folder_whose_name_is_a_pattern(tmp_path):
@@ -343,7 +342,7 @@ def read_documents(folder, content: bytes):
   path = folder / 'SLM' / 'task.jsonl'
   path.parent.mkdir(exist_ok=True)
   path.write_bytes(content)
-  return read_or_named(lambda: difficulty.read(str(folder), 'SLM'), str(path))
+  return read_or_named(lambda: buckets.read(str(folder), 'SLM'), str(path))
 
 
 @given(st.data())

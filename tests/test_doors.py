@@ -25,29 +25,19 @@ from absl import app
 from absl.testing import flagsaver
 import pytest
 
-from salt_t5x import (
-  benchmark_data,
-  corpus,
-  corpus_sources,
-  difficulty,
-  evaluate,
-  first_stage,
-  held_out,
-  look,
-  prepare,
-  score_shards,
-  select,
-  study,
-  vocabulary,
-)
+from salt_t5x import difficulty, evaluate, look, select, study, vocabulary
+from salt_t5x.evaluation import buckets, held_out
+from salt_t5x.minipile import benchmark_data, corpus, prepare
+from salt_t5x.minipile import sources as sources_lib
+from salt_t5x.selection import first_stage, report, score_shards
 
 # --- Commands -----------------------------------------------------------------
 
 COMMANDS = {
   vocabulary: ('--task=t', '--output=o.model', '--vocab_size=1000'),
   look: ('--task=t',),
-  select: ('--scores=s', '--output=o.json', '--kd_steps=5', '--batch_size=4'),
-  difficulty: ('--results=r', '--teacher=t'),
+  report: ('--scores=s', '--output=o.json', '--kd_steps=5', '--batch_size=4'),
+  buckets: ('--results=r', '--teacher=t'),
 }
 
 
@@ -89,15 +79,15 @@ def test_required_flags(capsys, module, flag):
     (look, '--skip=-1'),
     (look, '--max_tokens=0'),
     (look, '--statistics=-1'),
-    (select, '--kd_steps=0'),
-    (select, '--kd_steps=1e3'),
-    (select, '--batch_size=-4'),
-    (select, '--first_step=-1'),
-    (select, '--share=nan'),
-    (select, '--share=0'),
-    (select, '--kind=best'),
-    (select, '--output=record'),
-    (difficulty, '--nonsense=1'),
+    (report, '--kd_steps=0'),
+    (report, '--kd_steps=1e3'),
+    (report, '--batch_size=-4'),
+    (report, '--first_step=-1'),
+    (report, '--share=nan'),
+    (report, '--share=0'),
+    (report, '--kind=best'),
+    (report, '--output=record'),
+    (buckets, '--nonsense=1'),
   ],
 )
 def test_nonsense_flags(capsys, module, flag):
@@ -123,10 +113,10 @@ def test_what_a_module_raises_is_not_hidden(tmp_path, monkeypatch):
 def test_folders_that_are_none(tmp_path, path):
   (tmp_path / 'file').touch()
   path = tmp_path / path
-  flags = [*COMMANDS[select], f'--scores={path}']
+  flags = [*COMMANDS[report], f'--scores={path}']
   with pytest.raises(ValueError, match=f'--scores={path}: .*missing'):
     select.main(select.parse_flags(['prog', *flags]))
-  flags = [*COMMANDS[difficulty], f'--results={path}']
+  flags = [*COMMANDS[buckets], f'--results={path}']
   with pytest.raises(ValueError, match=f'--results={path}: there is no such'):
     difficulty.main(difficulty.parse_flags(['prog', *flags]))
 
@@ -283,7 +273,7 @@ def test_sizes_are_checked_before_the_work(tmp_path, monkeypatch, argument):
 
 @pytest.mark.parametrize('brings', [None, b'other'])
 def test_a_wrong_checksum_deletes_nothing(tmp_path, monkeypatch, brings):
-  source = next(s for s in corpus_sources.SOURCES if s.sha256)
+  source = next(s for s in sources_lib.SOURCES if s.sha256)
   archive = tmp_path / source.archive
   archive.write_bytes(b'mine, and another version')
   (tmp_path / 'notes.txt').write_text('mine')
@@ -303,9 +293,7 @@ def test_a_wrong_checksum_deletes_nothing(tmp_path, monkeypatch, brings):
 
 def test_what_is_read_has_the_checksum(tmp_path, monkeypatch):
   """No archive is opened but what `fetch` has compared."""
-  source = next(
-    s for s in corpus_sources.SOURCES if s.sha256 and not s.is_sdist
-  )
+  source = next(s for s in sources_lib.SOURCES if s.sha256 and not s.is_sdist)
   content = b'no archive'
   source = dataclasses.replace(
     source, sha256=hashlib.sha256(content).hexdigest()
@@ -325,7 +313,7 @@ def test_what_is_read_has_the_checksum(tmp_path, monkeypatch):
 
 # --- Source -------------------------------------------------------------------
 
-ROOT = pathlib.Path(corpus.__file__).parent.parent
+ROOT = pathlib.Path(corpus.__file__).parents[2]
 # What runs or loads whatever it is given, or brings it from elsewhere.
 IMPORTS = {
   'cloudpickle', 'dill', 'ftplib', 'http', 'joblib', 'jsonpickle', 'marshal',
@@ -341,8 +329,9 @@ METHODS = {'extract', 'extractall'}
 # Runs programs that a model wrote, on purpose, in a process that may do nothing
 # else; the two write to each other in marshal.
 ALLOWED = {
-  'salt_t5x/sandbox.py': {'marshal'},
-  'salt_t5x/sandbox_child.py': {'marshal', *NAMES} - {'eval'},
+  'salt_t5x/evaluation/few_shot/sandbox.py': {'marshal'},
+  'salt_t5x/evaluation/few_shot/sandbox_child.py': {'marshal', *NAMES}
+  - {'eval'},
 }
 
 

@@ -28,18 +28,13 @@ import pytest
 import seqio
 
 import runs
-from salt_t5x import (
-  checkpoints,
-  feature_converters,
-  fine_tune,
-  generation,
-  language_model,
-  models,
-  run_record,
-  scoring,
-  supervised_tasks,
-  text_metrics,
-)
+from salt_t5x import fine_tune, models
+from salt_t5x.checkpoints import find, run_record
+from salt_t5x.checkpoints import restore as restore_lib
+from salt_t5x.data import feature_converters, supervised_tasks
+from salt_t5x.evaluation import supervised as supervised_lib
+from salt_t5x.evaluation import text_metrics
+from salt_t5x.inference import language_model
 from t5x import partitioning
 from t5x import train as t5x_train
 import tiny
@@ -177,12 +172,12 @@ def compiled(pretrained):
   ):
     model = gin.get_bindings(t5x_train.train)['model']
   partitioner = partitioning.PjitPartitioner(num_partitions=1)
-  batch = scoring.features_of(np.ones((8, 32), np.int32))
+  batch = models.features_of(np.ones((8, 32), np.int32))
   shapes, axes = models.shapes_and_axes(model, batch, partitioner)
 
   def params(model_dir, step):
-    return checkpoints.restore(
-      checkpoints.find(str(model_dir), step, parameter='model_dir'),
+    return restore_lib.parameters(
+      find.checkpoint(str(model_dir), step, parameter='model_dir'),
       shapes,
       axes,
       partitioner.mesh,
@@ -220,7 +215,7 @@ def test_it_learns(tuned, tuned_dir, pretrained, compiled):
   assert written[STEPS] == pytest.approx(losses[1], rel=0.01)
 
   task = seqio.TaskRegistry.get('colours')
-  evaluate = lambda model: generation.evaluate(
+  evaluate = lambda model: supervised_lib.evaluate(
     model, task, 'validation', LENGTHS
   )
   (worse, _), (better, examples) = evaluate(before), evaluate(after)
@@ -347,10 +342,10 @@ def test_a_model_directory_or_one_of_its_checkpoints(name, step, pretrained):
 def test_a_checkpoint_in_bfloat16_is_trained_in_float32(
   pretrained, tmp_path, monkeypatch
 ):
-  restore = checkpoints.restore
+  restore = restore_lib.parameters
   monkeypatch.setattr(
-    checkpoints,
-    'restore',
+    restore_lib,
+    'parameters',
     lambda *args, **kwargs: restore(*args, dtype='bfloat16', **kwargs),
   )
   with make_trainer(pretrained) as trainer:

@@ -29,17 +29,11 @@ import pytest
 import seqio
 
 import runs
-from salt_t5x import (
-  analyze,
-  engine,
-  feature_converters,
-  first_stage,
-  preprocessors,
-  sample,
-  score,
-  train_data,
-)
+from salt_t5x import analyze, engine, sample, score
 from salt_t5x import trainer as trainer_lib
+from salt_t5x.data import feature_converters, ul2
+from salt_t5x.runs import train_data
+from salt_t5x.selection import first_stage
 from t5x import train as t5x_train
 from t5x import utils
 
@@ -325,7 +319,7 @@ def test_the_pile_completes_a_recipe():
       assert data.split in task.splits
       vocabulary = task.output_features['targets'].vocabulary
       assert vocabulary == student.output_vocabulary
-      needed = preprocessors.extra_ids_needed(1280)
+      needed = ul2.extra_ids_needed(1280)
       assert vocabulary.extra_ids >= needed
   assert names == ['pile_ul2', 'pile_progress']
 

@@ -20,7 +20,8 @@ import network_reference
 import numpy as np
 import pytest
 
-from salt_t5x import language_model, network
+from salt_t5x import network
+from salt_t5x.inference import language_model
 from t5x import partitioning
 import tiny
 

@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 import seqio
 
-from salt_t5x import run_record
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.checkpoints import run_record
 from t5x import partitioning
 import tiny
 

@@ -25,9 +25,10 @@ import jax
 import numpy as np
 import pytest
 
-from salt_t5x import checkpoints, run_record, schedules
+from salt_t5x import schedules
 from salt_t5x import teacher as teacher_lib
 from salt_t5x import trainer as trainer_lib
+from salt_t5x.checkpoints import find, run_record
 from t5x import trainer as t5x_trainer
 import tiny
 
@@ -327,7 +328,7 @@ def test_record(teacher_dir, tmp_path):
     vocab_size=tiny.VOCAB_SIZE,
     kd_steps=5,
     teacher=checkpoint,
-    teacher_identity=checkpoints.identity(epath.Path(checkpoint)),
+    teacher_identity=find.identity(epath.Path(checkpoint)),
     schedule='step(0.667, 5)',
     teacher_temperature=0.25,
   )
@@ -364,7 +365,7 @@ def test_metrics_reach_tensorboard(teacher_dir, tmp_path):
   )
   tiny.summaries(trainer, 3)
   trainer.close()
-  from salt_t5x import curves
+  from salt_t5x.studies import curves
 
   scalars = curves.read_scalars(os.path.join(tmp_path, 'train'))
   assert [s for s, _ in scalars['loss']] == [1, 2, 3]

@@ -33,8 +33,8 @@ GONE = ('PREEMPTED', 'STOPPED', 'TERMINATED')
 
 # What workers run.
 REMOTE = os.path.join(os.path.dirname(__file__), 'remote.sh')
-# What asks for the same command again: `salt_t5x.stopping.EXIT_CODE`; a worker
-# that was restarted leaves no exit code.
+# Exit codes after which the same command runs again:
+# `runs.preemption.EXIT_CODE`; a worker that was restarted leaves none.
 _AGAIN = {str(os.EX_TEMPFAIL), 'lost'}
 _KILLED = {str(128 + signal.SIGTERM), str(128 + signal.SIGKILL)}
 

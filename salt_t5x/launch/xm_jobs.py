@@ -28,7 +28,7 @@ from xmanager import xm, xm_local
 
 from salt_t5x.launch import checks, plan
 
-# What asks for the same command again: `salt_t5x.stopping.EXIT_CODE`.
+# What asks for the same command again: `salt_t5x.runs.preemption.EXIT_CODE`.
 _AGAIN = os.EX_TEMPFAIL
 # How XManager's local executor and Vertex AI tell of an exit code.
 _EXIT_CODE = r'returned non-zero code: (-?\d+)|non-zero status of (\d+)'

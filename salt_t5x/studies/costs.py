@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from salt_t5x import curves as curves_lib
+from salt_t5x.studies import curves as curves_lib
 
 _RATE = 'timing/steps_per_second'
 

@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from salt_t5x import difficulty, errors_of_means, evaluation_results
+from salt_t5x import standard_errors
+from salt_t5x.evaluation import buckets
+from salt_t5x.evaluation import results as results_lib
 
 # The measure of LAMBADA that shows what models at chance have learned.
 _NATS = 'log_perplexity'
 
 
-def buckets(
-  of_seeds: Sequence[difficulty.Task], reference: str
-) -> dict[str, Any]:
+def buckets(of_seeds: Sequence[buckets.Task], reference: str) -> dict[str, Any]:
   """What each model has on easy, medium and hard text (Table 5).
 
   Args:
@@ -44,7 +44,7 @@ def buckets(
     return {
       model: {
         bucket: [100 * means_of(task)[model][bucket].mean for task in of_seeds]
-        for bucket in (*difficulty.BUCKETS, difficulty.ALL)
+        for bucket in (*buckets.BUCKETS, buckets.ALL)
       }
       for model in means_of(of_seeds[0])
     }
@@ -70,9 +70,9 @@ def buckets_markdown(found: Mapping[str, Any]) -> str:
     gains = found['gain'].get(model)
     cells = []
     for x in names:
-      text = errors_of_means.over(of_model[x], 2)
+      text = standard_errors.over(of_model[x], 2)
       if gains:
-        text += f' ({errors_of_means.over(gains[x], 2, "+")})'
+        text += f' ({standard_errors.over(gains[x], 2, "+")})'
       cells.append(text)
     lines.append(f'| {model} | {" | ".join(cells)} |')
   lines += [
@@ -97,7 +97,7 @@ def few_shot(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """
   results = [x['results'] for x in of_seeds]
   first = next(iter(results[0].values()))
-  benchmarks = [x for x in first if x != evaluation_results.HELD_OUT]
+  benchmarks = [x for x in first if x != results_lib.HELD_OUT]
   scores = {
     model: {
       x: [100 * of_seed[model][x]['score'] for of_seed in results]
@@ -132,7 +132,7 @@ def few_shot_markdown(found: Mapping[str, Any]) -> str:
   ]
 
   def row(name, documents, chance, of_models, digits):
-    cells = [errors_of_means.over(of_models[x], digits) for x in models]
+    cells = [standard_errors.over(of_models[x], digits) for x in models]
     lines.append(
       f'| {name} | {documents} | {chance} |' + ''.join(f' {x} |' for x in cells)
     )

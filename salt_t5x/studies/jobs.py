@@ -25,8 +25,9 @@ import os
 import re
 import shutil
 
-from salt_t5x import checkpoints, curves, engine
-from salt_t5x.studies import definition, processes
+from salt_t5x import engine
+from salt_t5x.checkpoints import find
+from salt_t5x.studies import curves, definition, processes
 
 # A run that is timed: short, and without what is no step.
 _TIMING = {
@@ -69,7 +70,7 @@ def drop_what_was_not_evaluated(
   evaluated = 0
   while evaluated + period in known:
     evaluated += period
-  for step, path in checkpoints.finished(folder).items():
+  for step, path in find.finished(folder).items():
     if step > evaluated:
       shutil.rmtree(path)
 

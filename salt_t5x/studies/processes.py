@@ -28,7 +28,7 @@ import time
 
 import tqdm
 
-from salt_t5x import json_records, whole_files
+from salt_t5x import files
 
 
 class JobError(RuntimeError):
@@ -117,7 +117,7 @@ class Job:
     """
     if os.path.exists(self._options_file):
       try:
-        begun_with = json_records.read(self._options_file)
+        begun_with = files.read_json(self._options_file)
       except ValueError as e:
         raise JobError(
           f'{self._options_file} is damaged ({e}), so that nobody knows what '
@@ -138,7 +138,7 @@ class Job:
     os.makedirs(self.folder, exist_ok=True)
     if self._ready:
       self._ready()
-    whole_files.write_json(self._options_file, self._options)
+    files.write_json(self._options_file, self._options)
     # Jobs share the machine: no memory of their own.
     xla_flags = os.environ.get('XLA_FLAGS', '')
     environment = {

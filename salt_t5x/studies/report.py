@@ -31,8 +31,8 @@ matplotlib.use('Agg')  # Files only; there may be no screen.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from salt_t5x import curves as curves_lib
-from salt_t5x import errors_of_means
+from salt_t5x import standard_errors
+from salt_t5x.studies import curves as curves_lib
 from salt_t5x.studies import definition
 
 # {variant: for each seed, curves of 'accuracy' and 'log_perplexity'}
@@ -133,11 +133,11 @@ def markdown(results: Mapping[str, Any], study: definition.Study) -> str:
     theirs = at.get((reference, row['step']))
     difference = ''
     if theirs is not None and row['variant'] != reference:
-      difference = errors_of_means.over(_gains(row, theirs), 3)
+      difference = standard_errors.over(_gains(row, theirs), 3)
     lines.append(
       f'| {row["variant"]} | {row["step"]} '
-      f'| {errors_of_means.over(row["accuracy"], 2)} '
-      f'| {errors_of_means.over(row["log_perplexity"], 3)} | {difference} |'
+      f'| {standard_errors.over(row["accuracy"], 2)} '
+      f'| {standard_errors.over(row["log_perplexity"], 3)} | {difference} |'
     )
   lines.append('')
   if results['seeds'] > 1:
@@ -176,7 +176,7 @@ def _best(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _is_same(differences: Sequence[float]) -> bool:
   """Whether a mean is within two standard errors of zero."""
-  error = errors_of_means.standard_error(differences)
+  error = standard_errors.standard_error(differences)
   return abs(np.mean(differences)) <= 2 * error
 
 
@@ -187,8 +187,8 @@ def _ends(results: Mapping[str, Any], study: definition.Study) -> list[str]:
   lines = []
   for label, shares in results['passes'].items():
     gains = _gains(rows[label], rows[reference])
-    mean, error = np.mean(gains), errors_of_means.standard_error(gains)
-    size = errors_of_means.with_error(abs(mean), error, 3)
+    mean, error = np.mean(gains), standard_errors.standard_error(gains)
+    size = standard_errors.with_error(abs(mean), error, 3)
     text = (
       f'- {label} ends {size} {"below" if mean >= 0 else "above"} {reference}'
     )
@@ -196,7 +196,7 @@ def _ends(results: Mapping[str, Any], study: definition.Study) -> list[str]:
     if found:
       text += (
         f' and reaches its final log-perplexity after '
-        f'{errors_of_means.over(found, 0)}% of the steps{_of(found, shares)}.'
+        f'{standard_errors.over(found, 0)}% of the steps{_of(found, shares)}.'
       )
     else:
       text += ' and does not reach its final log-perplexity.'
@@ -236,8 +236,8 @@ def _beside_the_paper(
 
 def _costs(results: Mapping[str, Any]) -> list[str]:
   costs, lines = results['costs'], []
-  ratio = errors_of_means.over(costs['ratio'], 2)
-  teacher_step = errors_of_means.over(costs['teacher_step'], 2)
+  ratio = standard_errors.over(costs['ratio'], 2)
+  teacher_step = standard_errors.over(costs['teacher_step'], 2)
   lines.append(
     f"A KD step takes {ratio} plain steps, and a step of the teacher's "
     f'training {teacher_step}: medians of short runs with nothing beside them. '
@@ -252,7 +252,7 @@ def _costs(results: Mapping[str, Any]) -> list[str]:
   ]
   for label, savings in costs['savings'].items():
     cells = [
-      errors_of_means.over([100 * x for x in savings[k]], 0)
+      standard_errors.over([100 * x for x in savings[k]], 0)
       + '%'
       + _of(savings[k], costs['ratio'])
       if savings[k]
@@ -310,7 +310,7 @@ def plot(
     axes[2].errorbar(
       np.mean(values),
       row,
-      xerr=errors_of_means.standard_error(values) if len(values) > 1 else None,
+      xerr=standard_errors.standard_error(values) if len(values) > 1 else None,
       marker='o',
       capsize=3,
       color=color_of[label],

@@ -20,17 +20,12 @@ from typing import Any
 
 import jax
 
-from salt_t5x import (
-  curves,
-  difficulty,
-  engine,
-  json_records,
-  prepare,
-  whole_files,
-)
-from salt_t5x.analysis import theory_report
+from salt_t5x import engine, files
+from salt_t5x.evaluation import buckets
+from salt_t5x.minipile import prepare
 from salt_t5x.studies import (
   costs,
+  curves,
   definition,
   evaluations,
   jobs,
@@ -38,6 +33,7 @@ from salt_t5x.studies import (
   processes,
   report,
 )
+from salt_t5x.theory import report as theory_report
 
 
 def write(plan: plans.Plan, output_dir: str, students: int) -> str:
@@ -59,7 +55,7 @@ def write(plan: plans.Plan, output_dir: str, students: int) -> str:
   if plan.timing:
     found['costs'] = _costs(plan, found['passes'], students)
   picture = report.plot(study, of_variants, steps)
-  whole_files.write_whole(os.path.join(folder, 'curves.svg'), picture)
+  files.write_whole(os.path.join(folder, 'curves.svg'), picture)
   results = {'held_out': found}
   texts = [
     '### Held-out text\n',
@@ -70,13 +66,13 @@ def write(plan: plans.Plan, output_dir: str, students: int) -> str:
   for name, (found, text) in _further(plan, folder).items():
     results[name] = found
     texts.append(text)
-  whole_files.write_json(os.path.join(folder, 'results.json'), results)
+  files.write_json(os.path.join(folder, 'results.json'), results)
   texts += [
     _selected(label, selection, folder)
     for label, selection in _selections(plan).items()
   ]
   text = '\n'.join([f'## {study.title}\n', f'{study.about}\n', *texts])
-  whole_files.write_whole(os.path.join(folder, 'results.md'), text.encode())
+  files.write_whole(os.path.join(folder, 'results.md'), text.encode())
   return text
 
 
@@ -130,7 +126,7 @@ def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
   further = {}
   if plan.held_out:
     of_seeds = [
-      difficulty.read(
+      buckets.read(
         job.folder, definition.SLM, plan.study.reference, ['held_out']
       )[0]
       for job in plan.held_out
@@ -161,7 +157,7 @@ def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
 
 def _read(of_seeds: Sequence[processes.Job], name: str) -> list[dict[str, Any]]:
   return [
-    json_records.read_object(os.path.join(job.folder, name)) for job in of_seeds
+    files.read_json_object(os.path.join(job.folder, name)) for job in of_seeds
   ]
 
 
@@ -173,7 +169,7 @@ def _without_the_place(text: str, job: processes.Job) -> str:
 def _copy(path: str, folder: str, name: str | None = None) -> None:
   with open(path, 'rb') as f:
     target = os.path.join(folder, name or os.path.basename(path))
-    whole_files.write_whole(target, f.read())
+    files.write_whole(target, f.read())
 
 
 def _selections(plan: plans.Plan) -> dict[str, processes.Job]:
@@ -214,7 +210,7 @@ def configuration(
     seeds: of the runs.
     count: of jobs.
   """
-  files = ', '.join(
+  recipes = ', '.join(
     path.removeprefix('salt_t5x/') for path in setting.files('salt')
   )
   bindings = ', '.join(f'`{b}`' for b in setting.bindings) or 'none'
@@ -238,7 +234,7 @@ def configuration(
   table = '\n'.join(f'    {x}' for x in prepare.table(info).splitlines())
   return (
     '## Configuration\n\n'
-    f'- Recipes: {files}, and those of the other models; {numbers}\n'
+    f'- Recipes: {recipes}, and those of the other models; {numbers}\n'
     f'- Further gin bindings: {bindings}\n'
     f'- Seeds: {", ".join(seeds)}; {count} jobs in all. A seed is of the '
     "parameters and of UL2's draws; all seeds read the same sequences in the "

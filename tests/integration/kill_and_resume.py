@@ -60,8 +60,11 @@ import tensorflow as tf
 import tqdm
 
 import runs
-from salt_t5x import checkpoints, curves, engine, stopping
+from salt_t5x import engine
 from salt_t5x import trainer as trainer_lib
+from salt_t5x.checkpoints import find
+from salt_t5x.runs import preemption
+from salt_t5x.studies import curves
 import tiny
 
 STEPS, KD_STEPS, PERIOD = 12, 5, 3  # As in faults.gin.
@@ -262,7 +265,7 @@ def differences(
     ]
   states = []
   for folder in model_dir, unbroken:
-    last = checkpoints.finished(str(folder)).get(STEPS)
+    last = find.finished(str(folder)).get(STEPS)
     if last is None:
       return [*found, f'{folder} has no checkpoint_{STEPS}']
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
@@ -358,9 +361,9 @@ def trial(world: pathlib.Path, model_dir: pathlib.Path, faults: list[Fault]):
   log = model_dir.with_suffix('.log')
   exits = []
   for fault in [*faults, None]:
-    was_complete = STEPS in checkpoints.finished(str(model_dir))
+    was_complete = STEPS in find.finished(str(model_dir))
     exits.append(wait(fork(log, train, world, model_dir, fault)))
-    saved = exits[-1] == stopping.EXIT_CODE
+    saved = exits[-1] == preemption.EXIT_CODE
     killed = exits[-1] in (-signal.SIGKILL, -signal.SIGTERM)
     if fault is None or not (saved or killed):
       break

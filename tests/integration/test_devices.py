@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import runs
-from salt_t5x import sharding
+from salt_t5x.kernels import sharding
 from t5x import partitioning
 import tiny
 

@@ -29,7 +29,10 @@ import numpy as np
 import pytest
 
 import runs
-from salt_t5x import checkpoints, run_directory, watching
+from salt_t5x.checkpoints import damage as damage_lib
+from salt_t5x.checkpoints import find
+from salt_t5x.runs import model_dir as model_dir_lib
+from salt_t5x.runs import nonfinite
 import tiny
 
 STEPS, KD_STEPS, PERIOD = 8, 4, 2
@@ -67,11 +70,11 @@ def stopped(unbroken, unbroken_dir, tmp_path):
   shutil.copytree(unbroken_dir, model_dir)
   shutil.rmtree(model_dir / f'checkpoint_{STEPS}')
   yield model_dir
-  run_directory.release(str(model_dir))
+  model_dir_lib.release(str(model_dir))
 
 
 def last_step(model_dir):
-  return max(checkpoints.finished(str(model_dir)))
+  return max(find.finished(str(model_dir)))
 
 
 def test_a_run_goes_on_with_the_checkpoint_before_a_damaged_one(
@@ -165,7 +168,7 @@ def test_changes_can_be_allowed(stopped, unbroken, teacher_dir, tmp_path):
 
 def poisoned(bad):
   """Within it the loss of a step is NaN, once."""
-  step_fn, left = watching.Watch.step, {bad}
+  step_fn, left = nonfinite.Watch.step, {bad}
 
   def step(self, train_state, batch):
     if int(train_state.step) in left:
@@ -175,7 +178,7 @@ def poisoned(bad):
       train_state = train_state.restore_state({**state, 'target': params})
     return step_fn(self, train_state, batch)
 
-  return mock.patch.object(watching.Watch, 'step', step)
+  return mock.patch.object(nonfinite.Watch, 'step', step)
 
 
 @pytest.mark.parametrize('bad', [KD_STEPS, STEPS - 1])
@@ -184,11 +187,11 @@ def test_nan_never_reaches_a_checkpoint(unbroken, teacher_dir, tmp_path, bad):
   model_dir = tmp_path / 'model'
   with (
     poisoned(bad),
-    pytest.raises(watching.NonFiniteError, match=f'Step {bad + 1}: the loss'),
+    pytest.raises(nonfinite.NonFiniteError, match=f'Step {bad + 1}: the loss'),
   ):
     train(model_dir, teacher_dir)
   assert last_step(model_dir) == bad // PERIOD * PERIOD
-  run_directory.release(str(model_dir))
+  model_dir_lib.release(str(model_dir))
   resumed = train(model_dir, teacher_dir)
   assert resumed.rows == unbroken.rows[bad // PERIOD * PERIOD :]
   tiny.assert_equal(resumed.state, unbroken.state)
@@ -245,7 +248,7 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(
   assert done.returncode not in (0, 75), done.stdout[-3000:]
   assert 'File too large' in done.stderr or 'EFBIG' in done.stderr
   assert last_step(model_dir) == 2
-  assert checkpoints.damage(checkpoints.finished(str(model_dir))[2]) is None
+  assert damage_lib.describe(find.finished(str(model_dir))[2]) is None
   resumed = train(model_dir, teacher_dir)
   assert resumed.rows == unbroken.rows[2:]
   tiny.assert_equal(resumed.state, unbroken.state)

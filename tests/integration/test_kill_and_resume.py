@@ -17,7 +17,7 @@
 import json
 
 import runs
-from salt_t5x import stopping
+from salt_t5x.runs import preemption
 
 # SIGTERM as the first step begins; then SIGKILL in the second stage.
 SEED, TRIALS = 116, 1
@@ -40,5 +40,5 @@ def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
   tally = json.loads(output.read_text())
   assert (tally['trials'], tally['failed']) == (TRIALS, 0)
   ended_early = {e for r in tally['results'] for e in r['exits'][:-1]}
-  assert {-9, stopping.EXIT_CODE} <= ended_early
+  assert {-9, preemption.EXIT_CODE} <= ended_early
   assert all(r['exits'][-1] == 0 for r in tally['results'])

@@ -31,7 +31,8 @@ import kill_and_resume as faults
 import pytest
 
 import runs
-from salt_t5x import checkpoints, stopping
+from salt_t5x.checkpoints import find
+from salt_t5x.runs import preemption
 
 pytestmark = pytest.mark.skipif(
   not runs.REAL_T5X,
@@ -239,8 +240,8 @@ def test_processes_stop_together_and_go_on(world, single, tmp_path):
     time.sleep(0.02)
   run.terminate(1)
   exits = run.wait()
-  assert exits == [stopping.EXIT_CODE] * 2, run.log()
-  step = max(checkpoints.finished(str(model_dir)))
+  assert exits == [preemption.EXIT_CODE] * 2, run.log()
+  step = max(find.finished(str(model_dir)))
   assert 2 <= step < faults.STEPS
   assert max(consumed(model_dir)) == step - 1
   run = Run(world, model_dir, 2, 1)
@@ -272,7 +273,7 @@ def test_processes_go_back_together_from_nan(world, single, tmp_path):
   run = Run(world, tmp_path / 'stops', 2, 1, flags[0], bad_step=bad)
   assert 0 not in run.wait()
   assert f'Step {bad + 1}: the loss is nan' in run.log()
-  assert max(checkpoints.finished(str(tmp_path / 'stops'))) == 3
+  assert max(find.finished(str(tmp_path / 'stops'))) == 3
 
 
 def test_other_numbers_of_processes_are_refused(world, single, tmp_path):
@@ -292,6 +293,6 @@ def test_a_second_run_in_the_directory_is_refused_by_all(world, tmp_path):
     time.sleep(0.02)
   second = Run(world, model_dir, 2, 1)
   exits = second.wait()
-  assert 0 not in exits and stopping.EXIT_CODE not in exits
+  assert 0 not in exits and preemption.EXIT_CODE not in exits
   assert first.wait() == [0]
   assert 'is in use by another process' in second.log()

@@ -27,7 +27,7 @@ import pytest
 import seqio
 
 import runs
-from salt_t5x import jsonl
+from salt_t5x.data import pile_shards
 
 NOTES = str(runs.TESTS / 'integration/notes.gin')
 SHARDS = 5
@@ -41,7 +41,7 @@ def notes(tmp_path_factory, chain):
   rng = random.Random(0)
   (folder / 'train').mkdir()
   for path in ('train/00', 'train/01', 'train/02', 'val'):
-    jsonl.write(
+    pile_shards.write(
       str(folder / f'{path}.jsonl.zst'),
       (
         (
@@ -52,7 +52,7 @@ def notes(tmp_path_factory, chain):
       ),
     )
   bad = folder / 'train/01.jsonl.zst'
-  bad.write_bytes(bad.read_bytes() + jsonl.zstandard.compress(DAMAGE))
+  bad.write_bytes(bad.read_bytes() + pile_shards.zstandard.compress(DAMAGE))
   with notes_corpus.registered(folder) as module:
     yield module
 

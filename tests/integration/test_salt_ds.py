@@ -30,8 +30,9 @@ import seqio
 
 import reference
 import runs
-from salt_t5x import score_shards, selection
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.selection import record as selection_record
+from salt_t5x.selection import score_shards
 from t5x import partitioning
 import tiny
 
@@ -411,7 +412,7 @@ def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
   path = select(
     scores, tmp_path / 'selection.json', '--kind=easy', '--share=0.02'
   )
-  record = selection.read(path)
+  record = selection_record.read(path)
   assert record.repeats > 1 and record.first_position == 0
   run = runs.train(
     tmp_path / 'a',

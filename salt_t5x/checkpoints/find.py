@@ -1,0 +1,155 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""t5x checkpoints, read without t5x's checkpoint manager.
+
+That one removes temporary directories, among them the save in progress of a run
+that is still training. Here directories are only read.
+"""
+
+import hashlib
+import os
+import re
+from typing import Any
+
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+import orbax.checkpoint as ocp
+
+PyTree = Any
+
+
+def multiples(period: int | None, total_steps: int) -> list[int]:
+  """The steps of a run at which it saves whatever t5x's periods.
+
+  t5x counts those from the step that a process begins with, so a run that was
+  preempted saves at other steps from then on.
+
+  Args:
+    period: steps from one to the next; None for none.
+    total_steps: of the run.
+  """
+  return list(range(period, total_steps + 1, period)) if period else []
+
+
+def finished(model_dir: str) -> dict[int, epath.Path]:
+  """Lists {step: directory}, leaving out what is still being written."""
+  names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
+  found = names.find_all(epath.Path(model_dir))
+  return {m.step: epath.Path(m.path) for m in found}
+
+
+def checkpoint(
+  path: str,
+  step: int | None = None,
+  *,
+  parameter: str,
+  step_parameter: str = 'step',
+  remedy: str = 'name the model directory of a training run',
+) -> epath.Path:
+  """Finds a finished checkpoint; reads the directory and changes nothing.
+
+  A checkpoint that is still being written is not seen.
+
+  Args:
+    path: a model directory, or one `checkpoint_<step>` directory.
+    step: the step to take from a model directory; None for the newest.
+    parameter: the gin parameter of the path, for messages.
+    step_parameter: the gin parameter of the step, for messages.
+    remedy: what to do, for messages.
+
+  Returns:
+    The `checkpoint_<step>` directory.
+
+  Raises:
+    ValueError: there is no such checkpoint; the message says what is there.
+  """
+  # Orbax wants local paths absolute; URLs are.
+  directory = epath.Path(path if '://' in path else os.path.abspath(path))
+  if not directory.is_dir():
+    raise ValueError(
+      f'{parameter} = {path!r}: there is no such directory; {remedy}.'
+    )
+  named = re.fullmatch(r'checkpoint_(\d+)', directory.name)
+  if named:
+    if step is not None and step != int(named[1]):
+      raise ValueError(
+        f'{step_parameter} = {step}, but {parameter} = {path!r} names step '
+        f'{named[1]}; leave one of them out.'
+      )
+    step, directory = int(named[1]), directory.parent
+  found = finished(os.fspath(directory))
+  if not found:
+    raise ValueError(
+      f'{parameter} = {path!r} holds no finished checkpoint_<step>; {remedy}.'
+    )
+  if step is None:
+    step = max(found)
+  if step not in found:
+    raise ValueError(
+      f'{step_parameter} = {step}: {directory} has no such checkpoint, only '
+      f'the steps {sorted(found)}. Note that t5x keeps the last '
+      '`SaveCheckpointConfig.keep` checkpoints only.'
+    )
+  checkpoint = found[step]
+  if not (checkpoint / 'state').is_dir():
+    raise ValueError(
+      f'{parameter}: {checkpoint} is not an Orbax checkpoint of t5x (it has no '
+      "'state'). Convert it with t5x first."
+    )
+  return checkpoint
+
+
+def unfinished(model_dir: str) -> list[epath.Path]:
+  """Lists the directories of saves that did not come to their end."""
+  directory = epath.Path(model_dir)
+  done = finished(model_dir).values()
+  return sorted(
+    path
+    for path in directory.glob('checkpoint_*')
+    if path.is_dir() and path not in done
+  )
+
+
+def is_ocdbt(state: epath.Path) -> bool:
+  """Whether all arrays lie in one store; older t5x wrote a folder for each."""
+  names = ('manifest.ocdbt', 'd', 'ocdbt.process_*')
+  return any(any(state.glob(name)) for name in names)
+
+
+def identity(checkpoint: epath.Path) -> str:
+  """Tells one save from another, and finds a copy of it to be the same.
+
+  The store's manifest holds the time of the save and random names. Without one
+  (older t5x), saves of one model and step are not told apart.
+  """
+  state = checkpoint / 'state'
+  file = 'manifest.ocdbt' if is_ocdbt(state) else '_METADATA'
+  content = (state / file).read_bytes() if (state / file).exists() else b''
+  return hashlib.sha256(content).hexdigest()[:16]
+
+
+def step_of(checkpoint: epath.Path) -> int:
+  """The step in the name of a `checkpoint_<step>` directory."""
+  return int(checkpoint.name.removeprefix('checkpoint_'))
+
+
+def same_on_all_hosts(checkpoint: epath.Path) -> epath.Path:
+  """Process 0's, where hosts may have found different newest checkpoints."""
+  if jax.process_count() == 1:
+    return checkpoint
+  step = multihost_utils.broadcast_one_to_all(np.int32(step_of(checkpoint)))
+  return checkpoint.parent / f'checkpoint_{int(step)}'

@@ -1,0 +1,133 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Checkpoints' parameters, read onto a mesh."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from salt_t5x.checkpoints import damage
+
+PyTree = Any
+
+
+def check_architecture(
+  checkpoint: epath.Path, shapes: PyTree, parameter: str
+) -> None:
+  """Compares a checkpoint's parameters with a model's; reads no values.
+
+  Args:
+    checkpoint: a `checkpoint_<step>` directory.
+    shapes: the model's parameters, as `jax.ShapeDtypeStruct`s.
+    parameter: the gin parameter of the model, for messages.
+
+  Raises:
+    ValueError: names or shapes differ, of which the message lists the first
+      ones; or the checkpoint is damaged.
+  """
+  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+  try:
+    metadata = handler.metadata(checkpoint / 'state').tree
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise ValueError(
+      f'{parameter}: {checkpoint} is damaged: '
+      f'{damage.describe(checkpoint) or e}. Restore it, or name another '
+      'checkpoint.'
+    ) from e
+  flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
+  found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
+  expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
+  if differences := _differences(expected, found):
+    listed = '\n  '.join(differences[:4])
+    raise ValueError(
+      f'{parameter} is not the architecture of {checkpoint}; '
+      f'{len(differences)} parameters differ:\n  {listed}\nInclude the '
+      'gin file of the size (and VOCAB_SIZE) it was trained with.'
+    )
+
+
+def parameters(
+  checkpoint: epath.Path,
+  shapes: PyTree,
+  axes: PyTree,
+  mesh: jax.sharding.Mesh,
+  *,
+  dtype: str | None = None,
+  parameter: str,
+) -> PyTree:
+  """Reads the parameters, and only them, onto a mesh.
+
+  Args:
+    checkpoint: a `checkpoint_<step>` directory.
+    shapes: the model's parameters, as `jax.ShapeDtypeStruct`s.
+    axes: their partition specs.
+    mesh: the mesh.
+    dtype: of the parameters; None keeps them as they were saved.
+    parameter: the gin parameter of the model, for messages.
+
+  Returns:
+    The parameters.
+
+  Raises:
+    ValueError: the checkpoint is of another architecture, or damaged.
+  """
+  check_architecture(checkpoint, shapes, parameter)
+  restore_args = jax.tree.map(
+    lambda _, spec: ocp.ArrayRestoreArgs(
+      mesh=mesh,
+      mesh_axes=spec if spec is not None else jax.sharding.PartitionSpec(),
+      dtype=None if dtype is None else jnp.dtype(dtype),
+    ),
+    shapes,
+    axes,
+  )
+  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+  with ocp.Checkpointer(handler) as checkpointer:
+    try:
+      return checkpointer.restore(
+        checkpoint / 'state',
+        args=ocp.args.PyTreeRestore(
+          item={'target': shapes},
+          restore_args={'target': restore_args},
+          partial_restore=True,
+        ),
+      )['target']
+    except Exception as e:
+      if (found := damage.describe(checkpoint)) is None:
+        raise
+      raise ValueError(
+        f'{checkpoint} is damaged: {found}. Restore it, or name another one.'
+      ) from e
+
+
+def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]):
+  """Lists how two {parameter: shape} mappings differ, one line each."""
+  lines = []
+  for name in sorted({*expected, *found}):
+    if name not in found:
+      lines.append(f'{name} {expected[name]} is not in the checkpoint')
+    elif name not in expected:
+      lines.append(f'{name} {found[name]} is not in the model')
+    elif expected[name] != found[name]:
+      lines.append(
+        f'{name} is {found[name]} in the checkpoint, {expected[name]} in the '
+        'model'
+      )
+  return lines

@@ -1,0 +1,189 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Registers the seqio tasks of a text corpus in the Pile's form.
+
+`register('corpus', ...)` makes
+
+  corpus_documents    'text', 'domain' and 'id' as the shards hold them;
+  corpus_sequences    T tokens each: what `seqio_cache_tasks` caches;
+  corpus_ul2          the paper's objective, drawn for each sequence (App. E);
+  corpus_causal, corpus_prefix, corpus_short_spans, corpus_long_spans
+                      one denoiser of it each, to look at and to evaluate with.
+
+  corpus_held_out     a mixture of corpus_causal and corpus_ul2, to evaluate
+                      with: models are compared by the causal view, and the
+                      objective's own stands beside it;
+  corpus_train_subset the causal view of the training data's beginning;
+  corpus_progress     a mixture of corpus_held_out's two and that one, to
+                      follow training with (Fig. 3 and 8).
+
+All from corpus_ul2 on read the cache of `corpus_sequences` in one global order.
+"""
+
+from collections.abc import Mapping, Sequence
+import functools
+
+import seqio
+import tensorflow as tf
+
+from salt_t5x.data import ordered_cache, pile_shards, sequences, ul2
+
+EXTRA_IDS = 100  # as T5's; sentinels for up to 2,211 tokens
+
+Filepatterns = Mapping[str, str | Sequence[str]]
+
+
+def documents_task(name: str, split_to_filepattern: Filepatterns) -> seqio.Task:
+  """Makes `{name}_documents`."""
+  text = seqio.Feature(
+    seqio.PassThroughVocabulary(0), add_eos=False, dtype=tf.string, rank=0
+  )
+  return seqio.Task(
+    f'{name}_documents',
+    source=pile_shards.JsonlDataSource(split_to_filepattern),
+    preprocessors=[],
+    output_features={'text': text},
+  )
+
+
+def sequences_task(
+  name: str,
+  split_to_filepattern: Filepatterns,
+  vocabulary: seqio.Vocabulary,
+  sequence_length: int,
+) -> seqio.Task:
+  """Makes `{name}_sequences`."""
+  return seqio.Task(
+    f'{name}_sequences',
+    source=pile_shards.JsonlDataSource(split_to_filepattern),
+    preprocessors=[
+      sequences.tokenize,
+      functools.partial(sequences.cut, length=sequence_length),
+      seqio.CacheDatasetPlaceholder(),
+    ],
+    output_features={
+      'targets': seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
+    },
+  )
+
+
+def register(
+  name: str,
+  split_to_filepattern: Filepatterns,
+  vocabulary: seqio.Vocabulary,
+  sequence_length: int,
+  mode_tokens: bool = False,
+  seed: int = 0,
+) -> None:
+  """Registers the tasks and the mixture of a corpus; nothing is read yet.
+
+  Args:
+    name: the tasks' common prefix.
+    split_to_filepattern: globs of `*.jsonl.zst` shards, local or remote.
+    vocabulary: with extra ids for UL2's sentinels.
+    sequence_length: T.
+    mode_tokens: as in `preprocessors.ul2`.
+    seed: of all that UL2 draws.
+  """
+  cached = sequences_task(
+    name, split_to_filepattern, vocabulary, sequence_length
+  )
+  documents = documents_task(name, split_to_filepattern)
+  seqio.TaskRegistry.add_provider(documents.name, documents)
+  _register_views(name, cached, sequence_length, mode_tokens, seed)
+
+
+def cached_task(
+  name: str, vocabulary: seqio.Vocabulary, splits: Sequence[str]
+) -> seqio.Task:
+  """Makes `{name}_sequences` of sequences that lie in a cache alone."""
+
+  def read(split, shuffle_files, seed=None):
+    raise ValueError(f'{name}_sequences has nothing but its cache.')
+
+  return seqio.Task(
+    f'{name}_sequences',
+    source=seqio.FunctionDataSource(read, splits),
+    preprocessors=[seqio.CacheDatasetPlaceholder(required=True)],
+    output_features={
+      'targets': seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
+    },
+  )
+
+
+def register_cached(
+  name: str,
+  vocabulary: seqio.Vocabulary,
+  sequence_length: int,
+  splits: Sequence[str] = ('train', 'validation'),
+  mode_tokens: bool = False,
+  seed: int = 0,
+) -> None:
+  """`register` for sequences without documents, e.g. of `salt_t5x.sample`.
+
+  Args:
+    name: the tasks' common prefix.
+    vocabulary: with extra ids for UL2's sentinels.
+    sequence_length: T.
+    splits: of the cache.
+    mode_tokens: as in `preprocessors.ul2`.
+    seed: of all that UL2 draws.
+  """
+  cached = cached_task(name, vocabulary, splits)
+  _register_views(name, cached, sequence_length, mode_tokens, seed)
+
+
+def _register_views(
+  name: str,
+  cached: seqio.Task,
+  sequence_length: int,
+  mode_tokens: bool,
+  seed: int,
+) -> None:
+  """Registers `cached` and what reads its cache."""
+  seqio.TaskRegistry.add_provider(cached.name, cached)
+  targets = cached.output_features['targets']
+  rates = {'ul2': ul2.RATES} | {
+    denoiser: [float(denoiser == other) for other in ul2.DENOISERS]
+    for denoiser in ul2.DENOISERS
+  }
+  lengths = {'targets': sequence_length}
+  whole = ordered_cache.CachedSource(cached, lengths)
+  sources = dict.fromkeys(rates, whole)
+  sources['train_subset'] = ordered_cache.TrainingSubset(cached, lengths)
+  rates['train_subset'] = rates['causal']
+  for view, source in sources.items():
+    seqio.TaskRegistry.add(
+      f'{name}_{view}',
+      source=source,
+      preprocessors=[
+        functools.partial(
+          ul2.ul2,
+          rates=rates[view],
+          mode_tokens=mode_tokens,
+          seed=seed,
+        )
+      ],
+      output_features={'inputs': targets, 'targets': targets},
+      shuffle_buffer_size=None,
+      task_cls=ordered_cache.OrderedTask,
+    )
+  held_out = [f'{name}_causal', f'{name}_ul2']
+  for mixture, views in {
+    'held_out': held_out,
+    'progress': [*held_out, f'{name}_train_subset'],
+  }.items():
+    seqio.MixtureRegistry.add(f'{name}_{mixture}', views, default_rate=1)

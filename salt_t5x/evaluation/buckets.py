@@ -1,0 +1,444 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Results on documents that are easy, medium and hard for the teacher (App. M).
+
+    python -m salt_t5x.difficulty --results=DIR --teacher=SLM \
+      --baseline=BASELINE
+
+DIR is the folder of an evaluation (`salt_t5x.evaluate`), which keeps what each
+document of a task got in DIR/CHECKPOINT/TASK.jsonl. The documents of a task are
+split into tertiles by the teacher's results, and the scores of all checkpoints
+averaged over each (Tables 5, 24 to 26): DIR/difficulty.md, .json and .png.
+
+'SALT @36K' is a checkpoint of an early stage: it is held against
+'BASELINE @36K', and 'SALT' against 'BASELINE'.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import io
+import json
+import math
+import os
+import re
+from typing import Any
+
+from matplotlib import figure
+import numpy as np
+import tensorflow as tf
+
+from salt_t5x import standard_errors
+
+BUCKETS = ('easy', 'medium', 'hard')
+ALL = 'all'
+# Standard errors of a difference within which two models are on a par.
+_ON_A_PAR = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+  """The mean of documents' scores.
+
+  Attributes:
+    mean: NaN without documents.
+    standard_error: of the mean; NaN for fewer than two documents.
+    count: of documents.
+  """
+
+  mean: float
+  standard_error: float
+  count: int
+
+
+# {model: {bucket or 'all': the mean of its documents}}
+Means = Mapping[str, Mapping[str, Mean]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What models reached in a task.
+
+  Attributes:
+    name: of the task.
+    means: of the scores, 0 to 1.
+    differences: of a model's scores from the baseline's of the same stage,
+      document by document; models without such a baseline are not here.
+    without_confidence: documents for which the teacher's confidence is NaN.
+    missing: models that have no results.
+  """
+
+  name: str
+  means: Means
+  differences: Means
+  without_confidence: int
+  missing: Sequence[str]
+
+
+# --- Tertiles and means -------------------------------------------------------
+
+
+def buckets(scores: np.ndarray, confidences: np.ndarray) -> np.ndarray:
+  """Splits documents into tertiles by how hard they are for the teacher.
+
+  The easiest has the highest score; of equal scores the one with the higher
+  confidence is easier (NaN: the hardest), of equal confidences the earlier one.
+  The document of rank r (from 0) of N is in tertile ⌊3r / N⌋: if N is not a
+  multiple of 3, the easier buckets are those with a document more.
+
+  Args:
+    scores: [N] float, the teacher's.
+    confidences: [N] float, log-likelihoods of what the teacher put out.
+
+  Returns:
+    [N] int, indices into BUCKETS.
+
+  Raises:
+    ValueError: a score is NaN.
+  """
+  scores, confidences = np.asarray(scores), np.asarray(confidences)
+  if np.isnan(scores).any():
+    first = int(np.isnan(scores).argmax())
+    raise ValueError(f'The score of document {first} is NaN: it has no rank.')
+  # Stable, and NaN comes last.
+  order = np.lexsort((-confidences, -scores))
+  ranks = np.empty(len(scores), int)
+  ranks[order] = np.arange(len(scores))
+  return len(BUCKETS) * ranks // max(len(scores), 1)
+
+
+def _mean(values: np.ndarray) -> Mean:
+  mean = float(np.mean(values)) if len(values) else math.nan
+  return Mean(mean, standard_errors.standard_error(values), len(values))
+
+
+def per_bucket(
+  buckets: np.ndarray, scores_of_models: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Mean]]:
+  """Averages scores over buckets.
+
+  Args:
+    buckets: [N] int, see `buckets`.
+    scores_of_models: {model: [N] scores of the same documents}.
+
+  Returns:
+    {model: {bucket: mean}}; the last bucket is 'all', of all documents.
+  """
+  return {
+    model: {
+      **{
+        bucket: _mean(scores[buckets == i]) for i, bucket in enumerate(BUCKETS)
+      },
+      ALL: _mean(scores),
+    }
+    for model, scores in scores_of_models.items()
+  }
+
+
+def _stage(model: str) -> str:
+  """The '@36K' of 'SALT @36K'; '' for the end of training."""
+  return re.search(r'( ?@[^@]*)?$', model)[0]
+
+
+def _baselines(models: Sequence[str], baseline: str | None) -> dict[str, str]:
+  """{model: the baseline of its stage}, where there is one."""
+  found = {x: f'{baseline}{_stage(x)}' for x in models if baseline}
+  return {x: y for x, y in found.items() if y in models and y != x}
+
+
+def measure(
+  name: str,
+  scores: Mapping[str, np.ndarray],
+  teacher: str,
+  confidences: np.ndarray,
+  baseline: str | None = None,
+  missing: Sequence[str] = (),
+) -> Task:
+  """Finds what models reach in each bucket.
+
+  Args:
+    name: of the task.
+    scores: {model: [N] scores, 0 to 1}, of the same documents.
+    teacher: the model whose scores say what is easy.
+    confidences: [N], the teacher's.
+    baseline: the model to hold others against, without its stage. The teacher
+      is not: it chose the buckets.
+    missing: models without results.
+
+  Returns:
+    The averages.
+  """
+  found = buckets(scores[teacher], confidences)
+  differences = {
+    model: scores[model] - scores[of_stage]
+    for model, of_stage in _baselines(list(scores), baseline).items()
+    if model != teacher
+  }
+  return Task(
+    name,
+    per_bucket(found, scores),
+    per_bucket(found, differences),
+    int(np.isnan(confidences).sum()),
+    missing,
+  )
+
+
+# --- The report ---------------------------------------------------------------
+
+
+def _cell(mean: Mean, difference: Mean | None) -> str:
+  if not mean.count:
+    return '–'
+  text = standard_errors.with_error(
+    mean.mean, mean.standard_error, 1, scale=100
+  )
+  # NaN, of a single document, is no difference.
+  if (
+    difference and abs(difference.mean) > _ON_A_PAR * difference.standard_error
+  ):
+    mark = '**' if difference.mean > 0 else '*'
+    return f'{mark}{text}{mark}'
+  return text
+
+
+def markdown(
+  tasks: Sequence[Task], teacher: str, baseline: str | None = None
+) -> str:
+  """Formats tables like Table 24, one for each task, in percent."""
+  lines = [
+    '# Easy, medium and hard documents',
+    '',
+    f'Tertiles by the score of {teacher}, ties by its confidence in its own '
+    'output. Percent ± standard error over documents.',
+  ]
+  if baseline:
+    lines += [
+      '',
+      f'**Better** and *worse* than {baseline} of the same stage by more than '
+      f'{_ON_A_PAR} standard errors of the difference, document by document; '
+      'what is not marked is on a par. By chance some 5% of equals are marked.',
+    ]
+  for task in tasks:
+    counts = next(iter(task.means.values()))
+    heads = [
+      f'{name.capitalize()} ({counts[name].count})' for name in (*BUCKETS, ALL)
+    ]
+    lines += [
+      '',
+      f'## {task.name}',
+      '',
+      f'| model | {" | ".join(heads)} |',
+      '|---|' + '--:|' * len(heads),
+    ]
+    for model, means in task.means.items():
+      differences = task.differences.get(model, {})
+      cells = [
+        _cell(mean, differences.get(name)) for name, mean in means.items()
+      ]
+      lines.append(f'| {model} | {" | ".join(cells)} |')
+    if task.without_confidence:
+      lines += [
+        '',
+        f'The confidence of {teacher} is not a number in '
+        f'{task.without_confidence} of {counts[ALL].count} documents; of equal '
+        'scores they are the hardest.',
+      ]
+    if task.missing:
+      lines += ['', f'No results: {", ".join(task.missing)}.']
+  return '\n'.join(lines) + '\n'
+
+
+def to_json(
+  tasks: Sequence[Task], teacher: str, baseline: str | None = None
+) -> dict[str, Any]:
+  """The fields of the tasks."""
+  return {
+    'teacher': teacher,
+    'baseline': baseline,
+    'tasks': {x.name: dataclasses.asdict(x) for x in tasks},
+  }
+
+
+def plot(tasks: Sequence[Task]) -> bytes:
+  """Draws each task's buckets as groups of bars, as PNG."""
+  columns = min(len(tasks), 3)
+  rows = -(-len(tasks) // columns)
+  canvas = figure.Figure(
+    figsize=(1 + 4.5 * columns, 1 + 3 * rows), layout='constrained'
+  )
+  axes = canvas.subplots(rows, columns, squeeze=False).ravel()
+  models = list(dict.fromkeys(x for task in tasks for x in task.means))
+  width = 0.85 / len(models)
+  drawn = {}
+  for axis, task in zip(axes, tasks, strict=False):
+    for model, means in task.means.items():
+      i = models.index(model)
+      drawn[model] = axis.bar(
+        np.arange(len(BUCKETS)) + (i + 0.5) * width - 0.425,
+        [100 * means[bucket].mean for bucket in BUCKETS],
+        width,
+        yerr=[100 * means[bucket].standard_error for bucket in BUCKETS],
+        error_kw={'linewidth': 0.7},
+        color=f'C{i}',
+      )
+    axis.set_xticks(range(len(BUCKETS)), BUCKETS)
+    # Also where nobody scores.
+    top = max(axis.get_ylim()[1], 1)
+    axis.set(title=task.name, ylabel='score, %', ylim=(0, top))
+    axis.grid(alpha=0.3, axis='y')
+  for axis in axes[len(tasks) :]:
+    axis.set_axis_off()
+  canvas.legend(
+    drawn.values(), drawn, loc='outside lower center', ncols=min(len(drawn), 6)
+  )
+  png = io.BytesIO()
+  canvas.savefig(png, format='png', dpi=140)
+  return png.getvalue()
+
+
+# --- The command --------------------------------------------------------------
+
+
+def _number(value: Any) -> float:
+  if type(value) not in (int, float):
+    raise ValueError(f'{value!r} is no number')
+  return float(value)
+
+
+def _read(path: str) -> dict[int, tuple[float, float]]:
+  """{document: (score, confidence)}.
+
+  Raises:
+    ValueError: a line is not of the form that evaluations write.
+  """
+  found = {}
+  with tf.io.gfile.GFile(path, 'rb') as lines:
+    for number, line in enumerate(lines, 1):
+      try:
+        document = json.loads(line)
+        doc_id, confidence = document['doc_id'], document['confidence']
+        score = _number(document['score'])
+        confidence = math.nan if confidence is None else _number(confidence)
+        if type(doc_id) is not int:
+          raise ValueError(f'doc_id = {doc_id!r}')
+        if not math.isfinite(score):
+          raise ValueError(f'score = {score}')
+        if doc_id in found:
+          raise ValueError(f'document {doc_id} occurs twice')
+      except (
+        KeyError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+      ) as e:
+        raise ValueError(
+          f'{path}, line {number}: expected a doc_id of its own, a finite '
+          f'score and a confidence, got {line.strip()[:200]!r} ({e!r}). Delete '
+          "the checkpoint's results of this task, and evaluate it again."
+        ) from e
+      found[doc_id] = score, confidence
+  if not found:
+    raise ValueError(f'{path} holds no documents.')
+  return found
+
+
+def _read_task(
+  results: str,
+  name: str,
+  models: Sequence[str],
+  teacher: str,
+  baseline: str | None,
+) -> Task:
+  """Measures a task; `models` are the rows, and the teacher has results."""
+  path = lambda model: os.path.join(results, model, f'{name}.jsonl')
+  of_teacher = _read(path(teacher))
+  documents = sorted(of_teacher)
+  scores, missing = {}, []
+  for model in models:
+    if not tf.io.gfile.exists(path(model)):
+      missing.append(model)
+      continue
+    found = _read(path(model))
+    if differing := sorted(found.keys() ^ of_teacher.keys()):
+      paths = [path(model), path(teacher)]
+      has_it, lacks_it = paths if differing[0] in found else paths[::-1]
+      raise ValueError(
+        f'Document {differing[0]} is in {has_it}, but not in {lacks_it}; '
+        f'{len(differing)} differ. Evaluate both checkpoints on the same '
+        'documents (EXAMPLES).'
+      )
+    scores[model] = np.array([found[i][0] for i in documents])
+  confidences = np.array([of_teacher[i][1] for i in documents])
+  return measure(name, scores, teacher, confidences, baseline, missing)
+
+
+def _tasks_of(results: str, model: str) -> list[str]:
+  folder = os.path.join(results, model)
+  names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+  return sorted(x[: -len('.jsonl')] for x in names if x.endswith('.jsonl'))
+
+
+def _place(model: str) -> tuple:
+  """Orders rows: early stages before later ones, the end of training last."""
+  stage = _stage(model)
+  number = re.search(r'\d+(\.\d+)?', stage)
+  return not stage, float(number[0]) if number else math.inf, stage, model
+
+
+def read(
+  results: str,
+  teacher: str,
+  baseline: str | None = None,
+  tasks: Sequence[str] | None = None,
+) -> list[Task]:
+  """Reads an evaluation and measures its tasks.
+
+  Args:
+    results: the folder of an evaluation.
+    teacher: the checkpoint whose results say what is easy.
+    baseline: see `measure`.
+    tasks: their names; None for all that the teacher has.
+
+  Returns:
+    The tasks; their rows are the teacher and the others by stage and name.
+
+  Raises:
+    ValueError: there is no such checkpoint or task, a file is damaged, or it
+      is of other documents than the teacher's.
+  """
+  if not tf.io.gfile.isdir(results):
+    raise ValueError(f'--results={results}: there is no such folder.')
+  # Of remote folders the names end with a slash.
+  names = [x.rstrip('/') for x in tf.io.gfile.listdir(results)]
+  available = {x: found for x in names if (found := _tasks_of(results, x))}
+  of_any_stage = {x.removesuffix(_stage(x)) for x in available}
+  for flag, name, known in (
+    ('teacher', teacher, available),
+    ('baseline', baseline, of_any_stage),
+  ):
+    if name is not None and name not in known:
+      raise ValueError(
+        f'--{flag}={name}: {results} has no results of it, only of '
+        f'{sorted(available)}.'
+      )
+  tasks = available[teacher] if tasks is None else tasks
+  for name in tasks:
+    if name not in available[teacher]:
+      raise ValueError(
+        f'--tasks={",".join(tasks)}: {teacher} has no results of {name!r}, '
+        f'only of {available[teacher]}.'
+      )
+  models = [teacher, *sorted(available.keys() - {teacher}, key=_place)]
+  return [_read_task(results, x, models, teacher, baseline) for x in tasks]

@@ -1,0 +1,251 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Makes lm-eval's task objects, from local files or from a hub."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from absl import logging
+import jinja2
+import jinja2.meta
+from lm_eval import tasks as lm_eval_tasks
+from lm_eval.api import task as lm_eval_task
+import tqdm
+
+from salt_t5x.evaluation.few_shot import sandbox, suite
+
+_HERE = pathlib.Path(__file__).parent
+# LAMBADA's answers begin with a space of their own: a demonstration must not
+# have another.
+_ALWAYS = {'lambada': {'target_delimiter': ''}}
+# Tasks without another split take demonstrations from the one they evaluate;
+# lm-eval then leaves out the document itself.
+_HUB = {'lambada': {'fewshot_split': 'test'}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A benchmark that is ready to run.
+
+  Attributes:
+    benchmark: which one.
+    task: lm-eval's object.
+    source: the local folder, or the hub's data set.
+    from_evaluated: whether demonstrations come from the evaluated documents,
+      never the one at hand itself.
+    data: tells files from others of the same names: {split: bytes}; nothing is
+      known of a hub's.
+  """
+
+  benchmark: suite.Benchmark
+  task: lm_eval_task.ConfigurableTask
+  source: str
+  from_evaluated: bool
+  data: Mapping[str, int]
+
+
+def load(
+  benchmarks: Sequence[suite.Benchmark],
+  *,
+  data_dir: str | None,
+  use_hub: bool,
+  run_programs: bool,
+  length: int,
+) -> tuple[list[Task], dict[str, str]]:
+  """Loads what can be loaded.
+
+  Args:
+    benchmarks: the suite.
+    data_dir: a folder, on every host, of `<benchmark>/<split>.jsonl` files,
+      whose lines have the fields of the data sets that the tasks name; it goes
+      before the hub.
+      'test' is evaluated, or else 'validation'; demonstrations come from
+      'train' or 'prompt', or else from the evaluated file.
+    use_hub: whether to ask the hub for what is not there.
+    run_programs: whether programs that a model writes may be run.
+    length: T of the model; an answer is at most half of it.
+
+  Returns:
+    (tasks in the suite's order, {benchmark: why it is missing}).
+
+  Raises:
+    ValueError: the folder does not exist, or a file of it cannot be read as
+      its task's; or programs cannot be run safely here.
+  """
+  if data_dir and not os.path.isdir(data_dir):
+    raise ValueError(
+      f'evaluate.evaluate.data_dir (BENCHMARK_DATA) = {data_dir!r}: there is '
+      'no such folder on this host; make it with `python -m '
+      'salt_t5x.minipile.benchmark_data`, or set None to read all tasks from '
+      'the hub.'
+    )
+  build = _Builder(benchmarks)
+  found, missing = [], {}
+  bar = tqdm.tqdm(benchmarks, desc='Tasks', leave=False, disable=None)
+  for benchmark in bar:
+    if benchmark.runs_programs:
+      if not run_programs:
+        missing[benchmark.name] = (
+          'it runs the programs that a model writes: set RUN_PROGRAMS = True'
+        )
+        continue
+      sandbox.check()
+    local = _local(benchmark, data_dir)
+    try:
+      if local is not None:
+        source = os.path.join(data_dir, benchmark.name)
+        task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | local)
+        _check_documents(task)
+      elif use_hub:
+        hub = _HUB.get(benchmark.name, {})
+        task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | hub)
+        _check_documents(task)
+        source = f'{task.config.dataset_path} (hub)'
+      else:
+        missing[benchmark.name] = 'no local files, and USE_HUB = False'
+        continue
+    except Exception as e:  # pylint: disable=broad-exception-caught
+      if local is not None:
+        raise ValueError(
+          f'{source} cannot be read as {benchmark.title}: {_reason(e)} Mend '
+          'its files, or remove the folder.'
+        ) from e
+      # What a hub can answer is without end; the suite runs what it can.
+      reason = str(e).strip().split('\n')[0]
+      missing[benchmark.name] = f'{type(e).__name__}: {reason}'
+      if isinstance(e, ConnectionError):
+        logging.warning('The hub cannot be reached: %s', reason)
+        use_hub = False
+      continue
+    config = task.config
+    evaluated = config.test_split or config.validation_split
+    task.set_config('num_fewshot', benchmark.shots)
+    if benchmark.max_tokens:
+      limit = min(benchmark.max_tokens, length // 2)
+      task.set_config('generation_kwargs', {'max_gen_toks': limit}, update=True)
+    same = (config.fewshot_split or config.training_split) == evaluated
+    files = (local or {}).get('dataset_kwargs', {}).get('data_files', {})
+    data = {split: os.path.getsize(path) for split, path in files.items()}
+    found.append(Task(benchmark, task, source, same, data))
+  return found, missing
+
+
+def _reason(error: BaseException) -> str:
+  """An error and what caused it, which says more of a file."""
+  if isinstance(error, StopIteration):
+    return 'a file holds no document.'
+  text = f'{type(error).__name__}: {error}'.strip().removesuffix('.') + '.'
+  return text + (f' {_reason(error.__cause__)}' if error.__cause__ else '')
+
+
+def _check_documents(task: lm_eval_task.ConfigurableTask) -> None:
+  """Looks at what lm-eval would take without a word.
+
+  A field that is missing is 'None' in a prompt, a program without tests passes,
+  and an answer that is not among the choices is always wrong; -1 and '' stand
+  for one that is kept secret.
+
+  Raises:
+    ValueError: there is such a document among those to evaluate.
+  """
+  config = task.config
+  columns = set(task.eval_docs.column_names)
+  right = _fields(config.doc_to_target, columns)
+  used = right | _fields(config.doc_to_text, columns)
+  used |= _fields(config.doc_to_choice, columns)
+  choices, label = config.doc_to_choice, config.doc_to_target
+  # Where choices depend on the document, so does their number.
+  has_label = isinstance(label, str) and label in columns
+  count = len(choices) if has_label and isinstance(choices, list) else None
+  for number, document in enumerate(
+    task.eval_docs.select_columns(sorted(used))
+  ):
+    for name, value in document.items():
+      values = value if isinstance(value, list) else [value]
+      is_secret = name in right and value in ('', -1)
+      if is_secret or not values or None in values:
+        raise ValueError(
+          f'document {number} (from 0) has {name!r} = {value!r}.'
+        )
+    if count is not None and document[label] not in range(count):
+      raise ValueError(
+        f'document {number} (from 0) has {label!r} = {document[label]!r}, and '
+        f'the choices are 0 to {count - 1}.'
+      )
+
+
+def _fields(template: Any, columns: set[str]) -> set[str]:
+  """The fields of a document that a template, or a field's name, names."""
+  if not isinstance(template, str):
+    return set()
+  parsed = jinja2.Environment().parse(template)
+  return columns & {template, *jinja2.meta.find_undeclared_variables(parsed)}
+
+
+class _Builder:
+  """Knows the tasks' YAML files."""
+
+  def __init__(self, benchmarks: Sequence[suite.Benchmark]):
+    theirs = pathlib.Path(lm_eval_tasks.__file__).parent
+    folders = {theirs / x.folder for x in benchmarks if x.folder} | {_HERE}
+    # Not lm-eval's 14,000 tasks, which take seconds to list.
+    self._manager = lm_eval_tasks.TaskManager(
+      include_path=sorted(folders), include_defaults=False
+    )
+
+  def __call__(
+    self, benchmark: suite.Benchmark, overrides: Mapping[str, Any]
+  ) -> lm_eval_task.ConfigurableTask:
+    # Members of a group are tasks with overrides.
+    group = {
+      'group': 'salt_t5x',
+      'task': [{'task': benchmark.task, **overrides}],
+    }
+    return self._manager.load([group])['tasks'][benchmark.task]
+
+
+def _local(
+  benchmark: suite.Benchmark, data_dir: str | None
+) -> dict[str, Any] | None:
+  """What reads a benchmark's local files; None if there are none."""
+  folder = os.path.join(data_dir or '', benchmark.name)
+  if not data_dir or not os.path.isdir(folder):
+    return None
+  files = {
+    split: os.path.abspath(os.path.join(folder, f'{split}.jsonl'))
+    for split in ('train', 'prompt', 'validation', 'test')
+    if os.path.exists(os.path.join(folder, f'{split}.jsonl'))
+  }
+  evaluated = [split for split in ('test', 'validation') if split in files]
+  if not evaluated:
+    raise ValueError(
+      f'{folder} has neither test.jsonl nor validation.jsonl: there is nothing '
+      'to evaluate. Add one, or remove the folder.'
+    )
+  others = [split for split in ('prompt', 'train') if split in files]
+  return {
+    'dataset_path': 'json',
+    'dataset_name': None,
+    'dataset_kwargs': {'data_files': files},
+    # lm-eval leaves the document at hand out of its demonstrations only where
+    # both come from the "test" split.
+    'training_split': None,
+    'validation_split': None,
+    'test_split': evaluated[0],
+    'fewshot_split': (others or evaluated)[0],
+  }

@@ -1,0 +1,251 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Tables of few-shot results: all tasks (Table 12) and domains (Table 2)."""
+
+from collections.abc import Mapping, Sequence
+import io
+import math
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')  # Files only; there may be no screen.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from salt_t5x.evaluation.few_shot import running, suite
+from salt_t5x.standard_errors import with_error
+
+# {model: {benchmark: its result}}
+Results = Mapping[str, Mapping[str, running.Result]]
+
+
+def from_json(
+  found: Mapping[str, Mapping[str, Any]],
+) -> dict[str, running.Result]:
+  """{benchmark: result} of what was saved as dictionaries.
+
+  Raises:
+    ValueError: a result is of another form.
+  """
+  results = {}
+  for name, fields in found.items():
+    try:
+      # JSON has no NaN.
+      numbers = {'score', 'standard_error'}
+      if 'perplexity' in fields['measures']:
+        numbers |= {'log_perplexity', 'log_perplexity_error'}
+      nan = {x: math.nan for x in numbers if fields[x] is None}
+      results[name] = running.Result(**(fields | nan))
+    except (KeyError, TypeError) as e:
+      raise ValueError(
+        f'A result of {name} is not of the form that few-shot tasks have '
+        f'({e!r}). Delete its files, and evaluate again.'
+      ) from e
+  return results
+
+
+def averages(
+  results: Mapping[str, running.Result], benchmarks: Sequence[suite.Benchmark]
+) -> dict[str, tuple[float, float]]:
+  """Unweighted means of scores, and their standard errors.
+
+  {domain: (mean, standard error)}, and 'Average' over all tasks. Tasks without
+  a result have no part; a domain without any is left out.
+  """
+  means = {}
+  for domain in [*suite.DOMAINS, 'Average']:
+    found = [
+      results[x.name]
+      for x in benchmarks
+      if x.name in results and domain in (x.domain, 'Average')
+    ]
+    if found:
+      # Tasks are independent of each other.
+      error = np.linalg.norm([x.standard_error for x in found]) / len(found)
+      means[domain] = float(np.mean([x.score for x in found])), float(error)
+  return means
+
+
+def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
+  """Bold where a row's highest is, unless all are equal."""
+  known = [x for x in cells if x is not None and not math.isnan(x)]
+  highest = max(known) if len(set(known)) > 1 else None
+  return [
+    f'**{text}**' if cell is not None and cell == highest else text
+    for cell, text in zip(cells, texts, strict=True)
+  ]
+
+
+def tasks_table(results: Results, benchmarks: Sequence[suite.Benchmark]) -> str:
+  """All tasks as Markdown (App. H), in percent, with standard errors."""
+  models = list(results)
+  lines = [
+    '| domain | task | metric | documents | chance |'
+    + ''.join(f' {model} |' for model in models),
+    '|---|---|---|---|---|' + '---|' * len(models),
+  ]
+  for benchmark in benchmarks:
+    found = [results[model].get(benchmark.name) for model in models]
+    known = [x for x in found if x]
+    if not known:
+      continue
+    texts = [
+      with_error(x.score, x.standard_error, 1, scale=100) if x else '–'
+      for x in found
+    ]
+    cells = _best([x and x.score for x in found], texts)
+    title = benchmark.title + (' †' if known[0].from_evaluated else '')
+    lines.append(
+      f'| {benchmark.domain} | {title} | {benchmark.metric} '
+      f'| {known[0].documents} | {100 * known[0].chance:.1f} |'
+      + ''.join(f' {cell} |' for cell in cells)
+    )
+  lines += ['', f'Percent ± standard error; {_shots(benchmarks)}.']
+  known = {
+    x.name: next(r[x.name] for r in results.values() if x.name in r)
+    for x in benchmarks
+    if any(x.name in r for r in results.values())
+  }
+  if any(x.from_evaluated for x in known.values()):
+    lines.append(
+      '† There is no training split here: demonstrations are other documents '
+      'of the evaluated file.'
+    )
+  if cut := [
+    f'{x.title} {100 * known[x.name].cut / known[x.name].requests:.0f}%'
+    for x in benchmarks
+    if x.name in known and known[x.name].cut
+  ]:
+    lines.append(
+      'Requests longer than the model is wide, which lost the beginning of '
+      f'their context: {", ".join(cut)}.'
+    )
+  lines += _log_perplexities(results, benchmarks)
+  return '\n'.join(lines) + '\n'
+
+
+def _shots(benchmarks: Sequence[suite.Benchmark]) -> str:
+  others = [f'{x.title} {x.shots}-shot' for x in benchmarks if x.shots != 1]
+  return ', '.join(['1-shot', *others])
+
+
+def _log_perplexities(
+  results: Results, benchmarks: Sequence[suite.Benchmark]
+) -> list[str]:
+  lines = []
+  for benchmark in benchmarks:
+    found = {
+      model: of_model[benchmark.name]
+      for model, of_model in results.items()
+      if benchmark.name in of_model
+    }
+    cells = [
+      f'{model} {with_error(x.log_perplexity, x.log_perplexity_error, 3)}'
+      for model, x in found.items()
+      if x.log_perplexity is not None
+    ]
+    if cells:
+      lines += [
+        '',
+        f'{benchmark.title}, log-perplexity of the right answer, nats (lower '
+        f'is better): {"; ".join(cells)}.',
+      ]
+  return lines
+
+
+def domains_table(
+  results: Results, benchmarks: Sequence[suite.Benchmark]
+) -> str:
+  """Domain averages as Markdown (Table 2), in percent.
+
+  A domain of which tasks are missing says how many are there.
+  """
+  means = {
+    model: averages(of_model, benchmarks) for model, of_model in results.items()
+  }
+  done = {name for of_model in results.values() for name in of_model}
+  lines = [
+    '| domain | tasks |' + ''.join(f' {model} |' for model in results),
+    '|---|---|' + '---|' * len(results),
+  ]
+  for domain in [*suite.DOMAINS, 'Average']:
+    of_domain = [x for x in benchmarks if domain in (x.domain, 'Average')]
+    count = sum(x.name in done for x in of_domain)
+    if not count:
+      continue
+    tasks = (
+      f'{count}' if count == len(of_domain) else f'{count} of {len(of_domain)}'
+    )
+    found = [means[model].get(domain) for model in results]
+    cells = [x and x[0] for x in found]
+    texts = [with_error(*x, 2, scale=100) if x else '–' for x in found]
+    lines.append(
+      f'| {domain} | {tasks} |'
+      + ''.join(f' {text} |' for text in _best(cells, texts))
+    )
+  return '\n'.join(lines) + '\n'
+
+
+def missing_list(missing: Mapping[str, str]) -> str:
+  """What could not be run, as Markdown; empty if all was."""
+  if not missing:
+    return ''
+  titles = {x.name: x.title for x in suite.PAPER}
+  by_reason = {}
+  for name, reason in missing.items():
+    by_reason.setdefault(reason, []).append(titles[name])
+  return 'Not run:\n\n' + ''.join(
+    f'- {", ".join(names)}: {reason}\n' for reason, names in by_reason.items()
+  )
+
+
+def plot(results: Results, benchmarks: Sequence[suite.Benchmark]) -> bytes:
+  """Draws scores, standard errors and chance as bars: a PNG file's bytes."""
+  done = [x for x in benchmarks if any(x.name in r for r in results.values())]
+  figure, axis = plt.subplots(
+    figsize=(max(6, 0.12 * len(done) * (len(results) + 1)), 4.2),
+    layout='constrained',
+  )
+  width = 0.85 / len(results)
+  for i, (model, of_model) in enumerate(results.items()):
+    places = [j for j, x in enumerate(done) if x.name in of_model]
+    found = [of_model[done[j].name] for j in places]
+    axis.bar(
+      [j + (i + 0.5) * width - 0.425 for j in places],
+      [100 * x.score for x in found],
+      width,
+      yerr=[100 * x.standard_error for x in found],
+      error_kw={'linewidth': 0.7},
+      label=model,
+    )
+  for j, benchmark in enumerate(done):
+    chance = next(
+      r[benchmark.name].chance for r in results.values() if benchmark.name in r
+    )
+    axis.hlines(100 * chance, j - 0.45, j + 0.45, 'black', 'dotted')
+  axis.set_xticks(
+    range(len(done)), [x.title for x in done], rotation=45, ha='right'
+  )
+  axis.margins(x=0.01)
+  axis.set(ylabel='score, % (dotted: chance)')
+  figure.legend(
+    loc='outside upper center', ncols=len(results), fontsize='small'
+  )
+  file = io.BytesIO()
+  figure.savefig(file, dpi=140)
+  plt.close(figure)
+  return file.getvalue()

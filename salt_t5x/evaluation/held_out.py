@@ -1,0 +1,173 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Next-token accuracy and log-perplexity on held-out text (Table 1)."""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import numpy as np
+
+from salt_t5x import standard_errors
+from salt_t5x.data import ordered_cache
+from salt_t5x.inference import language_model
+
+ALL = 'all'
+
+
+def read(
+  name: str, split: str, examples: int | None
+) -> list[tuple[str, np.ndarray]]:
+  """Reads the sequences of a cache, in its global order.
+
+  Args:
+    name: a task over a `global_order.CachedSource`. What it draws or cuts plays
+      no part: whole sequences are judged, as a causal LM's.
+    split: of the cache, e.g. 'validation'.
+    examples: how many; None for all.
+
+  Returns:
+    (domain, tokens, int32 [t]) of each that has tokens; the domain is '' where
+    the cache has none.
+
+  Raises:
+    ValueError: the task reads its data in another way, or has none; or its
+      cache is damaged.
+  """
+  source = ordered_cache.get_task(name, 'HELD_OUT_TASK').source
+  available = source.num_input_examples(split)
+  if examples is not None and not (type(examples) is int and examples >= 1):
+    raise ValueError(
+      f'evaluate.evaluate.held_out_examples (HELD_OUT_EXAMPLES) = {examples!r}:'
+      f' set None for all {available} of {name}, or a number of at least 1.'
+    )
+  count = available if examples is None else min(examples, available)
+  records = source.records(split).map(source.parser(split))
+  if examples is not None:
+    records = records.take(count)
+  with source.naming_damage(split):
+    found = [
+      (
+        example.get('domain', b'').decode(errors='backslashreplace'),
+        example['targets'][example['targets'] > 0],
+      )
+      for example in records.as_numpy_iterator()
+    ]
+  if len(found) != count:
+    raise ValueError(
+      f'The cache {source.cached_task.cache_dir} says that it holds '
+      f'{available} examples of the {split} split, but has {len(found)}: '
+      f'restore its files, or cache {source.cached_task.name} anew.'
+    )
+  found = [(domain, tokens) for domain, tokens in found if len(tokens)]
+  if not found:
+    raise ValueError(
+      f'HELD_OUT_TASK = {name!r}: the split {split!r} of its cache has '
+      'no tokens.'
+    )
+  return found
+
+
+def measure(
+  model: language_model.LanguageModel,
+  sequences: Sequence[tuple[str, Sequence[int]]],
+) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+  """Judges every token of the sequences, given those before it.
+
+  Args:
+    model: the model.
+    sequences: (domain, tokens) of each, at most T tokens.
+
+  Returns:
+    ({domain, or `ALL`: {'accuracy': share of tokens that are the likeliest,
+    'log_perplexity': nats a token, 'accuracy_error' and 'log_perplexity_error':
+    their standard errors over sequences (NaN for one), 'tokens': how many}},
+    [{'doc_id': number, 'domain', 'score': accuracy, 'confidence': the
+    sequence's log-likelihood, nats}]).
+  """
+  found = model.judge([([], x) for _, x in sequences], 'Held-out text')
+  domains = [domain for domain, _ in sequences]
+  groups = {ALL: range(len(sequences))} | {
+    domain: [i for i, other in enumerate(domains) if other == domain]
+    for domain in sorted(set(domains))
+    if domain
+  }
+  documents = [
+    {
+      'doc_id': i,
+      'domain': domain,
+      'score': judgement.hits / judgement.tokens,
+      'confidence': judgement.log_likelihood,
+    }
+    for i, (domain, judgement) in enumerate(zip(domains, found, strict=True))
+  ]
+  return {
+    name: _measure([found[i] for i in rows]) for name, rows in groups.items()
+  }, documents
+
+
+def _measure(
+  judgements: Sequence[language_model.Judgement],
+) -> dict[str, float]:
+  tokens = np.array([x.tokens for x in judgements], np.float64)
+  losses = np.array([-x.log_likelihood for x in judgements], np.float64)
+  hits = np.array([x.hits for x in judgements], np.float64)
+  accuracy, accuracy_error = _ratio(hits, tokens)
+  log_perplexity, log_perplexity_error = _ratio(losses, tokens)
+  return {
+    'accuracy': accuracy,
+    'accuracy_error': accuracy_error,
+    'log_perplexity': log_perplexity,
+    'log_perplexity_error': log_perplexity_error,
+    'tokens': int(tokens.sum()),
+  }
+
+
+def _ratio(values: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+  """(sum of values / sum of tokens, its standard error over sequences)."""
+  ratio, n = values.sum() / tokens.sum(), len(values)
+  if n < 2:
+    return float(ratio), math.nan
+  residuals = np.sum((values - ratio * tokens) ** 2) * n / (n - 1)
+  return float(ratio), float(np.sqrt(residuals) / tokens.sum())
+
+
+def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
+  """{model: what `measure` found} as a Markdown table, domains in rows."""
+  models = list(results)
+  first = results[models[0]]
+  lines = [
+    '| domain | tokens |' + ''.join(f' {model} |' for model in models),
+    '|---|---|' + '---|' * len(models),
+  ]
+  for domain in [x for x in first if x != ALL] + [ALL]:
+    cells = []
+    for of_model in results.values():
+      x = of_model[domain]
+      accuracy = standard_errors.with_error(
+        x['accuracy'], x['accuracy_error'], 2, scale=100
+      )
+      nats = standard_errors.with_error(
+        x['log_perplexity'], x['log_perplexity_error'], 3
+      )
+      cells.append(f' {accuracy} / {nats} |')
+    lines.append(f'| {domain} | {first[domain]["tokens"]} |' + ''.join(cells))
+  lines += [
+    '',
+    'Accuracy in percent / log-perplexity in nats a token, ± standard errors '
+    'over sequences.',
+  ]
+  return '\n'.join(lines) + '\n'

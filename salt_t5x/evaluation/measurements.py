@@ -1,0 +1,219 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What an evaluation measures: held-out text, few-shot and supervised tasks.
+
+Each `Measurement` is checked where it is made, before anything compiles.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from absl import logging
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+import seqio
+
+from salt_t5x import standard_errors
+from salt_t5x.checkpoints import run_record
+from salt_t5x.data import ordered_cache
+from salt_t5x.evaluation import held_out
+from salt_t5x.evaluation import results as results_lib
+from salt_t5x.evaluation import supervised as supervised_lib
+from salt_t5x.inference import language_model
+from t5x import models as t5x_models
+from t5x import utils
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """A part of the evaluation, with a file of its own for each checkpoint.
+
+  Attributes:
+    name: of the file.
+    options: what the result depends on.
+    run: (model, vocabulary) -> (result, what each document got).
+  """
+
+  name: str
+  options: Mapping[str, Any]
+  run: Callable[
+    [language_model.LanguageModel, seqio.Vocabulary],
+    tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]],
+  ]
+
+
+def of_held_out(
+  cfg: utils.DatasetConfig, examples: int | None, length: int
+) -> Measurement:
+  """Held-out text; see `held_out`. Args as in `evaluate.evaluate`.
+
+  Raises:
+    ValueError: there is none, or its sequences are too long.
+  """
+  name = cfg.mixture_or_task_name
+  source = ordered_cache.get_task(name, 'HELD_OUT_TASK').source
+  sequences = held_out.read(name, cfg.split, examples)
+  longest = max(len(tokens) for _, tokens in sequences)
+  if longest > length:
+    raise ValueError(
+      f'The sequences of {name} have up to {longest} tokens, but '
+      f"TASK_FEATURE_LENGTHS = {{'targets': {length}}}: set it to at least "
+      'that, if the model can take it.'
+    )
+  return Measurement(
+    name=results_lib.HELD_OUT,
+    options={
+      'task': name,
+      'split': cfg.split,
+      'examples': len(sequences),
+      'data': source.fingerprint(cfg.split),
+    },
+    run=lambda model, _: held_out.measure(model, sequences),
+  )
+
+
+def of_few_shot(
+  suite: str | Sequence[str],
+  data_dir: str | None,
+  use_hub: bool,
+  examples: int | None,
+  run_programs: bool,
+  length: int,
+  model: t5x_models.DecoderOnlyModel,
+) -> tuple[list[Measurement], dict[str, str]]:
+  """The few-shot tasks; see `few_shot`. Args as in `evaluate.evaluate`.
+
+  Returns:
+    (a measurement for each task that is there, {benchmark: why it is not}).
+
+  Raises:
+    ImportError: lm-eval is missing.
+    ValueError: see `few_shot.loading.load`.
+  """
+  try:
+    # An optional package, and seconds to import.
+    from salt_t5x.evaluation.few_shot import lm_eval_model, loading, running
+    from salt_t5x.evaluation.few_shot import suite as suite_lib
+  except ImportError as e:
+    raise ImportError(
+      "The few-shot tasks need lm-eval: pip install 'salt_t5x[evaluate]', or "
+      f'set SUITE = () to do without them. ({e})'
+    ) from e
+  _warn_of_newlines(model.output_vocabulary)
+  benchmarks = suite_lib.find(suite)
+  tasks, missing = loading.load(
+    benchmarks,
+    data_dir=data_dir,
+    use_hub=use_hub,
+    run_programs=run_programs,
+    length=length,
+  )
+  if jax.process_count() > 1:
+    # A hub may have failed on one host; all must run the same programs.
+    mine = {task.benchmark.name for task in tasks}
+    everywhere = multihost_utils.process_allgather(
+      np.array([x.name in mine for x in benchmarks])
+    ).all(axis=0)
+    common = {
+      x.name for x, there in zip(benchmarks, everywhere, strict=True) if there
+    }
+    missing |= {name: 'not on all hosts' for name in mine - common}
+    tasks = [task for task in tasks if task.benchmark.name in common]
+
+  def measurement(task):
+    def run(model, vocabulary):
+      view = lm_eval_model.HarnessModel(model, vocabulary)
+      result, documents = running.run(view, task, examples)
+      return dataclasses.asdict(result), documents
+
+    return Measurement(
+      name=task.benchmark.name,
+      options={
+        'shots': task.benchmark.shots,
+        'source': task.source,
+        'data': task.data,
+        'examples': examples,
+      },
+      run=run,
+    )
+
+  return [measurement(task) for task in tasks], missing
+
+
+def _warn_of_newlines(vocabulary: seqio.Vocabulary) -> None:
+  if '\n' not in vocabulary.decode(vocabulary.encode('a\nb')):
+    logging.warning(
+      'VOCABULARY, %s, has no newline. Answers of few-shot tasks end with one, '
+      'so generated answers go on to their limit and count as wrong.',
+      vocabulary,
+    )
+
+
+def of_supervised(
+  name: str,
+  split: str | Mapping[str, str],
+  lengths: Mapping[str, int],
+  examples: int | None,
+  model: t5x_models.DecoderOnlyModel,
+) -> Measurement:
+  """A supervised task; see `generation`. Args as in `evaluate.evaluate`.
+
+  Raises:
+    ValueError: it has no such split, another vocabulary, or cannot be
+      evaluated.
+  """
+  parameter = 'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS)'
+  task = seqio.get_mixture_or_task(name)
+  if isinstance(split, Mapping):
+    if name not in split:
+      raise ValueError(
+        f'evaluate.evaluate.supervised_split (SUPERVISED_SPLIT) = {split}: '
+        f'{name} is missing.'
+      )
+    split = split[name]
+  if split not in task.splits:
+    raise ValueError(
+      f'evaluate.evaluate.supervised_split (SUPERVISED_SPLIT) = {split!r}: '
+      f'{name} has the splits {sorted(task.splits)}; choose one of them, or '
+      'give {task: split}.'
+    )
+  theirs = task.output_features['targets'].vocabulary
+  if run_record.fingerprint(theirs) != run_record.fingerprint(
+    model.output_vocabulary
+  ):
+    raise ValueError(
+      f'{parameter}: {name} has another vocabulary ({theirs}) than the '
+      'model: bind VOCABULARY to the one that the task was registered with.'
+    )
+  supervised_lib.check(task, lengths)
+
+  def run(of_checkpoint, _):
+    metrics, found = supervised_lib.evaluate(
+      of_checkpoint, task, split, lengths, examples
+    )
+    # Of the first metric, which is the mean of the examples' own.
+    scores = [100 * x['score'] for x in found if 'score' in x]
+    errors = {next(iter(metrics)): standard_errors.standard_error(scores)}
+    result = {'metrics': metrics, 'errors': errors, 'examples': len(found)}
+    return result, found
+
+  return Measurement(
+    name=name,
+    options={'split': split, 'examples': examples, 'lengths': dict(lengths)},
+    run=run,
+  )

@@ -1,0 +1,196 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Files of an evaluation, and the page that shows them."""
+
+from collections.abc import Mapping, Sequence
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from salt_t5x import files, standard_errors
+from salt_t5x.evaluation import held_out
+
+HELD_OUT = 'held_out'
+
+
+class Store:
+  """`<checkpoint>/<measurement>.json`, and `.jsonl` of its documents."""
+
+  def __init__(self, output_dir: str):
+    self.output_dir = output_dir
+
+  def path(self, *names: str) -> str:
+    return os.path.join(self.output_dir, *names)
+
+  def has(
+    self, checkpoint: str, measurement: str, options: Mapping[str, Any]
+  ) -> bool:
+    """Tells whether a result is there.
+
+    Raises:
+      ValueError: it is there, made with other options, or damaged.
+    """
+    path = self.path(checkpoint, f'{measurement}.json')
+    if not tf.io.gfile.exists(path):
+      return False
+    found = _load(path)['options']
+    # As JSON has them.
+    options = json.loads(json.dumps(options))
+    if found != options:
+      raise ValueError(
+        f'{path} was made with {found}, and now {options} is asked for: choose '
+        'another evaluate.evaluate.output_dir (OUTPUT_DIR), or delete it.'
+      )
+    return True
+
+  def write(
+    self,
+    checkpoint: str,
+    measurement: str,
+    options: Mapping[str, Any],
+    result: Mapping[str, Any],
+    documents: Sequence[Mapping[str, Any]],
+  ) -> None:
+    """Writes a result; it is there once all of it is."""
+    if documents:
+      lines = ''.join(json.dumps(x) + '\n' for x in documents)
+      path = self.path(checkpoint, f'{measurement}.jsonl')
+      files.write_whole(path, lines.encode())
+    files.write_json(
+      self.path(checkpoint, f'{measurement}.json'),
+      {'options': options, 'result': result},
+    )
+
+  def read(self, checkpoint: str, measurement: str) -> dict[str, Any]:
+    """A result. NaN and infinities are None.
+
+    Raises:
+      ValueError: it is missing or damaged.
+    """
+    return _load(self.path(checkpoint, f'{measurement}.json'))['result']
+
+
+def _load(path: str) -> dict[str, dict[str, Any]]:
+  """{'options': ..., 'result': ...}.
+
+  Raises:
+    ValueError: the file is missing, or of another form.
+  """
+  try:
+    content = files.read_json_object(path)
+    for name in ('options', 'result'):
+      if not isinstance(content.get(name), dict):
+        raise ValueError(f'{name!r} is {content.get(name)!r}')
+    return content
+  except ValueError as e:
+    raise ValueError(
+      f'{path} is missing or no result of an evaluation ({e}). Delete it, and '
+      'evaluate again: what is missing is made.'
+    ) from e
+
+
+def report(
+  store: Store,
+  checkpoints: Sequence[str],
+  measurements: Sequence[str],
+  missing: Mapping[str, str],
+  supervised_tasks: Sequence[str],
+  write: bool,
+) -> str:
+  """Makes the tables.
+
+  Args:
+    store: holds every measurement of every checkpoint.
+    checkpoints: their names, in the order of columns.
+    measurements: their names.
+    missing: {few-shot benchmark: why it was not run}.
+    supervised_tasks: those measurements that are fine-tuning tasks.
+    write: whether to write results.md, results.json and results.png.
+
+  Returns:
+    The text of results.md.
+  """
+  found = {
+    checkpoint: {name: store.read(checkpoint, name) for name in measurements}
+    for checkpoint in checkpoints
+  }
+  sections = ['# Results']
+  if HELD_OUT in measurements:
+    table = held_out.markdown({x: y[HELD_OUT] for x, y in found.items()})
+    sections += ['## Held-out text', table]
+  if supervised_tasks:
+    table = _supervised_table(found, supervised_tasks)
+    sections += ['## Supervised tasks', table]
+  others = {HELD_OUT, *supervised_tasks}
+  few_shot = [name for name in measurements if name not in others]
+  png = None
+  if few_shot or missing:
+    # An optional package.
+    from salt_t5x.evaluation.few_shot import results as few_shot_results
+    from salt_t5x.evaluation.few_shot import suite
+
+    results = {
+      checkpoint: few_shot_results.from_json(
+        {name: of_checkpoint[name] for name in few_shot}
+      )
+      for checkpoint, of_checkpoint in found.items()
+    }
+    benchmarks = suite.find([*few_shot, *missing])
+    sections += [
+      '## Few-shot, domains',
+      few_shot_results.domains_table(results, benchmarks),
+      '## Few-shot, tasks',
+      few_shot_results.tasks_table(results, benchmarks),
+    ]
+    if few_shot:
+      png = few_shot_results.plot(results, benchmarks)
+      sections += ['![Few-shot results](results.png)']
+    if missing:
+      sections += [few_shot_results.missing_list(missing)]
+  text = '\n\n'.join(x.strip() for x in sections) + '\n'
+  if write:
+    content = {'results': found, 'missing': missing}
+    files.write_json(store.path('results.json'), content)
+    files.write_whole(store.path('results.md'), text.encode())
+    if png:
+      files.write_whole(store.path('results.png'), png)
+  return text
+
+
+def _supervised_table(
+  found: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
+) -> str:
+  """A row for each metric of each task (Table 4)."""
+  lines = [
+    '| task | metric | examples |' + ''.join(f' {model} |' for model in found),
+    '|---|---|---|' + '---|' * len(found),
+  ]
+  for task in tasks:
+    first = next(iter(found.values()))[task]
+    for metric in first['metrics']:
+      cells = []
+      for of_model in found.values():
+        x = of_model[task]
+        error = x['errors'].get(metric)
+        cells.append(
+          f' {standard_errors.with_error(x["metrics"][metric], error, 2)} |'
+        )
+      lines.append(
+        f'| {task} | {metric} | {first["examples"]} |' + ''.join(cells)
+      )
+  return '\n'.join(lines) + '\n'

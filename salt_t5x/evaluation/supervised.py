@@ -1,0 +1,152 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Evaluates a model on a seqio task by greedy decoding (§5.3)."""
+
+from collections.abc import Mapping
+import numbers
+from typing import Any
+
+from absl import logging
+import seqio
+
+from salt_t5x.inference import language_model
+
+
+def check(task: seqio.Task, sequence_length: Mapping[str, int]) -> None:
+  """Looks whether a task can be evaluated; see `evaluate`.
+
+  Raises:
+    ValueError: the task has no metric of predictions, or the lengths leave no
+      room.
+  """
+  length, max_tokens = max(sequence_length.values()), sequence_length['targets']
+  if not 0 < max_tokens < length:
+    raise ValueError(
+      f'TASK_FEATURE_LENGTHS = {dict(sequence_length)}: targets must leave '
+      "room for inputs: set {'inputs': T, 'targets': less than T}, as in "
+      'training.'
+    )
+  if not task.predict_metric_fns:
+    raise ValueError(
+      f'The task {task.name} has no metric of predictions: register it with '
+      'metric_fns, e.g. text_metrics.accuracy.'
+    )
+
+
+def evaluate(
+  model: language_model.LanguageModel,
+  task: seqio.Task,
+  split: str,
+  sequence_length: Mapping[str, int],
+  max_examples: int | None = None,
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+  """Generates the targets of a split and measures them as the task does.
+
+  As in seqio's own evaluation, targets are the task's texts before they were
+  tokenized or cut, and both sides pass through its postprocessor.
+
+  Args:
+    model: with the vocabulary of the task.
+    task: has metric functions of predictions.
+    split: of the task.
+    sequence_length: those of training, {'inputs': T, 'targets': n}; at most n
+      tokens are generated.
+    max_examples: the first ones; None for all.
+
+  Returns:
+    ({metric: value}, [{'doc_id': number, 'inputs', 'target', 'prediction':
+    texts, 'score': the first metric of this example alone, if that is a number,
+    from percent to a share, 'confidence': the prediction's log-likelihood in
+    nats, 'inputs_cut': tokens of the inputs that were left out, where some
+    were or the task counts them}]).
+
+  Raises:
+    ValueError: see `check`; or the split has no example, or T is more than the
+      model's.
+  """
+  check(task, sequence_length)
+  length, max_tokens = max(sequence_length.values()), sequence_length['targets']
+  if length > model.length:
+    raise ValueError(
+      f'TASK_FEATURE_LENGTHS = {dict(sequence_length)}: the model was made for '
+      f'{model.length} tokens.'
+    )
+  dataset = task.get_dataset(
+    sequence_length, split=split, shuffle=False, num_epochs=1
+  )
+  examples = list(dataset.take(max_examples or -1).as_numpy_iterator())
+  if not examples:
+    raise ValueError(f'The split {split!r} of {task.name} has no example.')
+  room = length - max_tokens
+  inputs = [example['inputs'].tolist() for example in examples]
+  for example, tokens in zip(examples, inputs, strict=True):
+    if len(tokens) > room:
+      example['inputs_cut'] = example.get('inputs_cut', 0) + len(tokens) - room
+  inputs = [tokens[:room] for tokens in inputs]
+  generated = model.continuations(inputs, max_tokens, task.name)
+  vocabulary = task.output_features['targets'].vocabulary
+  judgements = model.judge(
+    [
+      # What ended by itself said so.
+      (context, [*tokens, vocabulary.eos_id][:max_tokens])
+      for context, tokens in zip(inputs, generated, strict=True)
+    ]
+  )
+  results, targets, predictions = [], [], []
+  for i, (example, tokens, judgement) in enumerate(
+    zip(examples, generated, judgements, strict=True)
+  ):
+    target = _text(task, example, 'targets')
+    prediction = vocabulary.decode(tokens)
+    targets.append(task.postprocess_fn(target, example=example, is_target=True))
+    predictions.append(
+      task.postprocess_fn(prediction, example=example, is_target=False)
+    )
+    results.append(
+      {
+        'doc_id': i,
+        'inputs': _text(task, example, 'inputs'),
+        'target': target,
+        'prediction': prediction,
+        'confidence': judgement.log_likelihood,
+      }
+    )
+    alone = task.predict_metric_fns[0](targets[-1:], predictions[-1:])
+    if isinstance(score := next(iter(alone.values())), numbers.Real):
+      results[-1]['score'] = float(score) / 100
+    if 'inputs_cut' in example:
+      results[-1]['inputs_cut'] = int(example['inputs_cut'])
+  if cut := sum(bool(result.get('inputs_cut')) for result in results):
+    logging.warning(
+      '%s: the inputs of %d of %d examples lost their ends, to fit in %d '
+      'tokens.',
+      task.name,
+      cut,
+      len(results),
+      length - max_tokens,
+    )
+  metrics = {}
+  for metric_fn in task.predict_metric_fns:
+    metrics |= metric_fn(targets, predictions)
+  return metrics, results
+
+
+def _text(task: seqio.Task, example: Mapping[str, Any], feature: str) -> str:
+  """A feature's text: as it was, if that is there, or of its tokens."""
+  if (text := example.get(f'{feature}_pretokenized')) is not None:
+    return text.decode()
+  vocabulary = task.output_features[feature].vocabulary
+  return vocabulary.decode(example[feature].tolist())

@@ -1,0 +1,122 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Files that are there once all of them is, local or remote."""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import math
+import os
+from typing import Any, TypeVar, get_args
+
+import tensorflow as tf
+
+
+def write_whole(path: str, content: bytes) -> None:
+  """Writes a file, all of it or nothing; its folder is made if missing."""
+  if folder := os.path.dirname(path):
+    tf.io.gfile.makedirs(folder)
+  with tf.io.gfile.GFile(f'{path}.tmp', 'wb') as f:
+    f.write(content)
+  tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
+
+
+def make_folder(path: str, name: str) -> None:
+  """Makes a folder for results before there are any that could be lost.
+
+  Args:
+    path: of the folder, local or remote; it may be there.
+    name: of the flag or gin parameter that gives it, and its value.
+
+  Raises:
+    ValueError: it cannot be made, or a local one cannot be written to.
+  """
+  try:
+    tf.io.gfile.makedirs(path)
+  except tf.errors.OpError as e:
+    raise ValueError(f'{name}: {path} cannot be made ({e.message}).') from e
+  if '://' not in path and not os.access(path, os.W_OK):
+    raise ValueError(f'{name}: {path} cannot be written to.')
+
+
+def write_json(path: str, content: Any) -> None:
+  """Writes JSON, which has neither NaN nor infinities: they become null."""
+  text = json.dumps(_finite(content), indent=2, allow_nan=False)
+  write_whole(path, f'{text}\n'.encode())
+
+
+def _finite(content: Any) -> Any:
+  if isinstance(content, Mapping):
+    return {name: _finite(x) for name, x in content.items()}
+  if isinstance(content, list | tuple):
+    return [_finite(x) for x in content]
+  is_finite = not isinstance(content, float) or math.isfinite(content)
+  return content if is_finite else None
+
+
+Record = TypeVar('Record')
+
+
+def read_json(path: str) -> Any:
+  """Parses a file, local or remote.
+
+  Raises:
+    ValueError: it cannot be read, or is no JSON; the message says why.
+  """
+  try:
+    with tf.io.gfile.GFile(path, 'rb') as f:
+      return json.loads(f.read())
+  except (tf.errors.OpError, RecursionError) as e:
+    raise ValueError(str(e)) from e
+
+
+def read_json_object(path: str) -> dict[str, Any]:
+  """As `read_json`, of a file that holds an object.
+
+  Raises:
+    ValueError: see `read_json`; or it holds something else.
+  """
+  content = read_json(path)
+  if not isinstance(content, Mapping):
+    raise ValueError(f'it holds a {type(content).__name__}, not an object')
+  return content
+
+
+def read_record(path: str, cls: type[Record]) -> Record:
+  """Reads the fields of a dataclass whose constructor checks them.
+
+  Raises:
+    ValueError: see `read_json_object`; or they are not the dataclass's.
+  """
+  content = read_json_object(path)
+  try:
+    return cls(**content)
+  except TypeError as e:
+    raise ValueError(str(e)) from e
+
+
+def check_types(record: Any) -> None:
+  """Compares a dataclass's values with their declared types, as JSON has them.
+
+  Raises:
+    ValueError: a value is of another type. True is no int, and 1 no float.
+  """
+  for field in dataclasses.fields(record):
+    value = getattr(record, field.name)
+    allowed = get_args(field.type) or (field.type,)
+    if type(value) not in allowed:
+      names = ' or '.join(x.__name__ for x in allowed)
+      raise ValueError(f'{field.name} = {value!r} is no {names}')

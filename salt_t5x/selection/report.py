@@ -1,0 +1,148 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What was selected, as tables and a plot."""
+
+from collections.abc import Mapping
+import io
+import re
+
+from matplotlib import figure
+import numpy as np
+
+from salt_t5x.data import render
+from salt_t5x.selection import record as selection_record
+
+_DOMAINS_DRAWN = 25
+
+Domains = Mapping[str, np.ndarray]
+
+
+def _printable(text: str) -> str:
+  return render.escape(text).replace('\n', r'\n')
+
+
+def _by_count(domains: Domains) -> list[tuple[str, int, int]]:
+  """(name, in the pool, selected), most frequent first."""
+  rows = [(name, *map(int, counts)) for name, counts in domains.items()]
+  return sorted((r for r in rows if r[1]), key=lambda row: (-row[1], row[0]))
+
+
+def markdown(
+  record: selection_record.Selection,
+  domains: Domains,
+  quantiles: Mapping[int, tuple[float, float]],
+) -> str:
+  """Formats the report; `quantiles` are {percent: (pool, selected)}."""
+  if record.needed > record.selected:
+    use = (
+      f'repeats the selected ones: each {record.repeats:.2f} times on average'
+    )
+  elif record.needed == record.selected:
+    use = 'reads each selected one once'
+  else:
+    use = (
+      f'reads the first {record.needed / record.selected:.2%} of the selected '
+      'ones in the global order; none repeats'
+    )
+  lines = [
+    '# Selection',
+    '',
+    f'- {record.selected:,} of {record.pool:,} examples '
+    f'({record.selected / record.pool:.2%}) are selected, those with the '
+    f'highest score `{record.kind}`, k = {record.top_k}.',
+    f'- The pool begins at position {record.first_position:,} of the global '
+    f'order of {_code(record.task)}, split {_code(record.split)}.',
+    f'- The scores are by {_code(record.teacher)}.',
+    f'- The threshold is the score {_short(record.threshold_score)}, which '
+    f'{record.ties:,} examples have; of these the {record.ties_selected:,} '
+    f'with ids up to {record.threshold_id} are selected.',
+    f'- The first stage takes {record.needed:,} examples: it {use}.',
+    '',
+    '| domain | in the pool | share, % | selected | share, % |',
+    '|---|--:|--:|--:|--:|',
+  ]
+  for name, before, after in _by_count(domains):
+    lines.append(
+      f'| {_escape(name)} | {before:,} | {100 * before / record.pool:.2f} '
+      f'| {after:,} | {100 * after / record.selected:.2f} |'
+    )
+  lines += [
+    f'| all | {record.pool:,} | 100.00 | {record.selected:,} | 100.00 |',
+    '',
+    '| quantile of the scores | in the pool | selected |',
+    '|---|--:|--:|',
+  ]
+  for percent, (before, after) in quantiles.items():
+    lines.append(f'| {percent}% | {_short(before)} | {_short(after)} |')
+  return '\n'.join(lines) + '\n'
+
+
+def _short(score: float) -> str:
+  return f'{score:.6g}'
+
+
+def _escape(text: str) -> str:
+  return re.sub(r'([\\`*_\[\]<>|~$&])', r'\\\1', _printable(text))
+
+
+def _code(text: str) -> str:
+  return f'`{_printable(text)}`'
+
+
+def plot(
+  record: selection_record.Selection,
+  domains: Domains,
+  histogram: np.ndarray,
+  edges: np.ndarray,
+) -> bytes:
+  """Draws the scores with the threshold, and domains before and after."""
+  rows = _by_count(domains)[:_DOMAINS_DRAWN]
+  canvas = figure.Figure(
+    figsize=(11, max(4.2, 1.2 + 0.32 * len(rows))), layout='constrained'
+  )
+  left, right = canvas.subplots(1, 2)
+  left.stairs(histogram, edges, fill=True, color='tab:gray')
+  left.axvline(record.threshold_score, color='tab:red')
+  left.set(
+    title='scores in the pool, and the threshold',
+    xlabel=f'score ({record.kind}, k = {record.top_k})',
+    ylabel='examples',
+  )
+  y = np.arange(len(rows))
+  names, before, after = zip(*rows, strict=True)
+  for offset, counts, total, label, color in (
+    (-0.2, before, record.pool, 'pool', 'tab:gray'),
+    (0.2, after, record.selected, 'selected', 'tab:red'),
+  ):
+    shares = 100 * np.array(counts) / total
+    right.barh(y + offset, shares, 0.4, label=label, color=color)
+  # Without `parse_math`, two dollar signs would enclose a formula.
+  labels = [_printable(name)[:30] for name in names]
+  right.set_yticks(y, labels, parse_math=False)
+  right.invert_yaxis()
+  others = len(domains) - len(rows)
+  right.set(
+    title='domains' + (f' (and {others} others)' if others else ''),
+    xlabel='share, %',
+  )
+  right.legend()
+  for axis in (left, right):
+    axis.grid(alpha=0.3)
+  png = io.BytesIO()
+  canvas.savefig(png, format='png', dpi=140)
+  return png.getvalue()
+
+
+# --- The command --------------------------------------------------------------

@@ -1,0 +1,261 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Files of scores, in the order of the data they belong to.
+
+A folder of scores holds `scores.json`, which says what was scored and how
+(`Manifest`), and shards of `shard_size` examples each but for the last:
+`scores-00003.bin`, records of `RECORD` in the global order, and beside it
+`scores-00003.json`, the names of the domains that its records number, and a
+checksum. A shard is there whole or not at all.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+import dataclasses
+import json
+import os
+import re
+import zlib
+
+import numpy as np
+import tensorflow as tf
+
+from salt_t5x import files
+
+# Eq. (10) as printed (`zero`) and as the text has it (`drop`), eq. (70)
+# (`easy`), and the mean and median log-perplexity.
+KINDS = ('zero', 'drop', 'easy', 'mean', 'median')
+
+RECORD = np.dtype(
+  [('id', '<i8'), ('domain', '<i4'), *((kind, '<f4') for kind in KINDS)]
+)
+
+_REQUESTS = 32
+_SHARD = re.compile(r'scores-(\d{5}|[1-9]\d{5,17})\.bin')
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """What was scored, and how.
+
+  Attributes:
+    task: the cached seqio task.
+    split: of it.
+    data: the cache's fingerprint.
+    teacher: the checkpoint's directory, `.../checkpoint_<step>`.
+    step: of the teacher, n_0.
+    dtype: the teacher's parameters are held in; None as they were saved.
+    top_k: k.
+    examples: that are scored, from the beginning of the global order.
+    shard_size: examples in a shard.
+
+  Raises:
+    ValueError: a value that no folder of scores has.
+  """
+
+  task: str
+  split: str
+  data: str
+  teacher: str
+  step: int
+  dtype: str | None
+  top_k: int
+  examples: int
+  shard_size: int
+
+  def __post_init__(self):
+    files.check_types(self)
+    for name in ('step', 'top_k', 'examples', 'shard_size'):
+      value, least = getattr(self, name), int(name != 'step')
+      if not least <= value < 2**63:
+        raise ValueError(f'{name} = {value!r} is not possible')
+
+  @property
+  def num_shards(self) -> int:
+    return -(-self.examples // self.shard_size)
+
+  def examples_of(self, index: int) -> int:
+    """The number of records in a shard."""
+    return min(self.shard_size, self.examples - index * self.shard_size)
+
+
+def _path(directory: str, index: int, suffix: str) -> str:
+  return os.path.join(directory, f'scores-{index:05d}.{suffix}')
+
+
+def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
+  """Writes the manifest, or finds the same one there.
+
+  A job that failed before its first shard leaves nothing that holds the next
+  one to its settings.
+
+  Args:
+    directory: of the scores.
+    manifest: of the job.
+    write: False in those processes of a job that only look.
+
+  Raises:
+    ValueError: the folder holds scores of something else.
+  """
+  path = os.path.join(directory, 'scores.json')
+  if _shards(directory):
+    there = read_manifest(directory)
+    differences = [
+      f'{field.name} is {getattr(there, field.name)!r} there and '
+      f'{getattr(manifest, field.name)!r} here'
+      for field in dataclasses.fields(manifest)
+      if getattr(there, field.name) != getattr(manifest, field.name)
+    ]
+    if differences:
+      raise ValueError(
+        f'SCORES_DIR = {directory!r} holds scores of another kind: '
+        f'{"; ".join(differences)}. Set these as they were there (shard_size '
+        'is BATCH_SIZE times score.score.batches_per_shard), or choose another '
+        'folder.'
+      )
+    return
+  if not write:
+    return
+  files.make_folder(directory, f'SCORES_DIR = {directory!r}')
+  files.write_whole(
+    path, json.dumps(dataclasses.asdict(manifest), indent=2).encode()
+  )
+
+
+def read_manifest(directory: str) -> Manifest:
+  """Reads `scores.json`.
+
+  Raises:
+    ValueError: there is none, or it is damaged.
+  """
+  path = os.path.join(directory, 'scores.json')
+  try:
+    return files.read_record(path, Manifest)
+  except ValueError as e:
+    raise ValueError(
+      f'{path} is missing or damaged ({e}): score the data with salt_t5x.score.'
+    ) from e
+
+
+def _shards(directory: str) -> set[int]:
+  """The numbers of the shards in a folder."""
+  if not tf.io.gfile.isdir(directory):
+    return set()
+  # Not `glob`, to which '[' in the folder's name would be a pattern.
+  found = map(_SHARD.fullmatch, tf.io.gfile.listdir(directory))
+  return {int(match[1]) for match in found if match}
+
+
+def has_shard(directory: str, index: int) -> bool:
+  # Written last.
+  return tf.io.gfile.exists(_path(directory, index, 'bin'))
+
+
+def write_shard(
+  directory: str, index: int, records: np.ndarray, domains: Sequence[str]
+) -> None:
+  """Writes records of `RECORD`; 'domain' indexes `domains`."""
+  content, domains = records.astype(RECORD).tobytes(), list(domains)
+  table = {'domains': domains, 'crc32': _checksum(content, domains)}
+  files.write_whole(
+    _path(directory, index, 'json'),
+    json.dumps(table, ensure_ascii=False).encode(),
+  )
+  files.write_whole(_path(directory, index, 'bin'), content)
+
+
+def _checksum(content: bytes, domains: Sequence[str]) -> int:
+  return zlib.crc32('\0'.join(domains).encode(), zlib.crc32(content))
+
+
+def paths(directory: str, manifest: Manifest) -> list[str]:
+  """The paths of all shards of records, in order.
+
+  Raises:
+    ValueError: some are missing, or have another length than they should.
+  """
+  count = manifest.num_shards
+  # A damaged manifest may name more shards than there can be.
+  there = {i for i in _shards(directory) if i < count}
+  if len(there) < count:
+    first = next(i for i in range(count) if i not in there)
+    raise ValueError(
+      f'{directory}: {count - len(there)} of {count} shards of scores are '
+      f'missing, the first is number {first}. Run the same salt_t5x.score '
+      'again: it makes what is missing.'
+    )
+  paths = [_path(directory, i, 'bin') for i in range(count)]
+  # At once: a bucket answers in tens of milliseconds.
+  with futures.ThreadPoolExecutor(_REQUESTS) as pool:
+    sizes = list(pool.map(lambda path: tf.io.gfile.stat(path).length, paths))
+  for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+    expected = manifest.examples_of(index)
+    if size != expected * RECORD.itemsize:
+      raise ValueError(
+        f'{path}: {size} bytes, where {expected} records take '
+        f'{expected * RECORD.itemsize}. Delete it and run salt_t5x.score again.'
+      )
+  return paths
+
+
+def read_shards(
+  directory: str, manifest: Manifest
+) -> Iterator[tuple[np.ndarray, list[str]]]:
+  """Yields (records, names of their domains) of each shard, in order.
+
+  Raises:
+    ValueError: see `paths`; or a shard is not as it was written, or has no
+      names for its domains.
+  """
+  for index, path in enumerate(paths(directory, manifest)):
+    with tf.io.gfile.GFile(path, 'rb') as f:
+      content = f.read()
+    records = np.frombuffer(content, RECORD)
+    table = _path(directory, index, 'json')
+    try:
+      domains, checksum = _read_table(table)
+      if checksum not in (None, _checksum(content, domains)):
+        raise ValueError(f'the checksum is another than that of {path}')
+      if (
+        not 0
+        <= records['domain'].min()
+        <= records['domain'].max()
+        < len(domains)
+      ):
+        raise ValueError('it does not name all domains')
+    except ValueError as e:
+      raise ValueError(
+        f'{table} is missing or damaged ({e}). Delete {path} and run '
+        'salt_t5x.score again.'
+      ) from e
+    yield records, domains
+
+
+def _read_table(path: str) -> tuple[list[str], int | None]:
+  """What is beside a shard: the names of its domains, and the checksum.
+
+  Raises:
+    ValueError: it is missing or damaged.
+  """
+  table = files.read_json(path)
+  if isinstance(table, list):  # Written before there were checksums.
+    table = {'domains': table, 'crc32': None}
+  if not isinstance(table, dict) or table.keys() != {'domains', 'crc32'}:
+    raise ValueError("it has not 'domains' and 'crc32'")
+  domains = table['domains']
+  if not isinstance(domains, list) or any(type(x) is not str for x in domains):
+    raise ValueError("'domains' are no names")
+  return domains, table['crc32']

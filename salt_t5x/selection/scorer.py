@@ -1,0 +1,218 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""A teacher that is loaded and compiled to score batches of sequences.
+
+`Scorer` serves the scoring job, on all hosts' devices, and `add_score`, a
+seqio preprocessor, on those of one process.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+import threading
+
+from absl import logging
+import jax
+import numpy as np
+import tensorflow as tf
+
+from salt_t5x import models
+from salt_t5x import teacher as teacher_lib
+from salt_t5x.checkpoints import find
+from salt_t5x.inference import batches as batches_lib
+from salt_t5x.selection import score_shards, scoring
+from t5x import partitioning
+
+
+class Scorer:
+  """Scores [B, T] targets; B and T are fixed."""
+
+  def __init__(
+    self,
+    teacher: teacher_lib.Teacher,
+    partitioner: partitioning.BasePartitioner,
+    batch_size: int,
+    length: int,
+    top_k: int,
+  ):
+    """Loads the teacher.
+
+    Args:
+      teacher: which one.
+      partitioner: shards the teacher's parameters and the batch.
+      batch_size: B.
+      length: T.
+      top_k: k of eq. (10).
+
+    Raises:
+      ValueError: k is not in [1, V], B is not a multiple of the devices that
+        share a batch, or there is no such teacher (see `teacher.load`).
+    """
+    vocab_size = teacher.model.output_vocabulary.vocab_size
+    if type(top_k) is not int or not 1 <= top_k <= vocab_size:
+      raise ValueError(
+        f'top_k = {top_k!r} (TOP_K) is not between 1 and the {vocab_size} '
+        'tokens of the vocabulary (k of eq. 10; the paper uses 10).'
+      )
+    self._batches = batches_lib.WholeBatches(partitioner, batch_size)
+    self.checkpoint = teacher_lib.resolve(teacher, recorded=None)
+    self._teacher = teacher
+    self._shape = (batch_size, length)
+    features = jax.eval_shape(
+      models.features_of, jax.ShapeDtypeStruct(self._shape, np.int32)
+    )
+    self._params, axes = teacher_lib.load(
+      teacher, self.checkpoint, features, partitioner
+    )
+    score = functools.partial(
+      scoring.score_targets,
+      teacher.model,
+      top_k=top_k,
+      chunk=self._batches.chunk,
+    )
+    self._score = partitioner.partition(
+      lambda params, targets: score(params, targets),
+      in_axis_resources=(axes, self._batches.spec),
+      out_axis_resources=None,
+    )
+    self._is_checked = False
+
+  @property
+  def step(self) -> int:
+    """The teacher's, n_0."""
+    return find.step_of(self.checkpoint)
+
+  def __call__(self, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores up to B sequences; in a job of many hosts, the same on each.
+
+    Args:
+      targets: [n, t] int32, n <= B and t <= T; 0 is padding.
+
+    Returns:
+      {kind of score: float32 [n]}, on each host; see `scoring.scores`.
+
+    Raises:
+      ValueError: there are more or longer sequences, the teacher predicts
+        what is not a number, or it knows nothing of the first batch.
+    """
+    count = len(targets)
+    room = np.subtract(self._shape, targets.shape)
+    if (room < 0).any():
+      raise ValueError(
+        f'{count} sequences of {targets.shape[1]} tokens, but batch_size = '
+        f'{self._shape[0]} (BATCH_SIZE) and length = {self._shape[1]} '
+        '(TASK_FEATURE_LENGTHS).'
+      )
+    targets = np.pad(targets, [(0, n) for n in room]).astype(np.int32)
+    batch = self._batches.put(targets)
+    found = {
+      kind: np.asarray(values)[:count]
+      for kind, values in self._score(self._params, batch).items()
+    }
+    wrong = np.flatnonzero(~np.isfinite(found['mean']))
+    if len(wrong):
+      raise ValueError(
+        f'The teacher {self.checkpoint} predicts what is not a number for '
+        f'{len(wrong)} of {count} sequences of a batch, the first of which '
+        f'begins with the tokens {targets[wrong[0]][:10].tolist()}. Score with '
+        'another checkpoint (TEACHER_STEP), or in float32 '
+        '(teacher.Teacher.dtype).'
+      )
+    if not self._is_checked:
+      tokens = np.sum(targets[:count] > 0, axis=1)
+      self._check_teacher(found['mean'], tokens)
+    return found
+
+  def _check_teacher(self, mean: np.ndarray, tokens: np.ndarray) -> None:
+    if not tokens.any():
+      return
+    cross_entropy = float(np.average(mean, weights=tokens))
+    vocab_size = self._teacher.model.output_vocabulary.vocab_size
+    teacher_lib.check_cross_entropy(
+      cross_entropy, vocab_size, self._teacher.minimum_gain
+    )
+    logging.info('Teacher: %.3f nats on the first batch.', cross_entropy)
+    self._is_checked = True
+
+
+_LOADING = threading.Lock()
+
+
+@functools.cache
+def _load(
+  teacher: Callable[[], teacher_lib.Teacher],
+  batch_size: int,
+  length: int,
+  top_k: int,
+) -> Scorer:
+  partitioner = partitioning.PjitPartitioner(num_partitions=1)
+  return Scorer(teacher(), partitioner, batch_size, length, top_k)
+
+
+def add_score(
+  dataset: tf.data.Dataset,
+  teacher: Callable[[], teacher_lib.Teacher],
+  *,
+  batch_size: int,
+  length: int,
+  top_k: int = 10,
+  kind: str = 'zero',
+) -> tf.data.Dataset:
+  """A seqio preprocessor: adds the score of each sequence, `salt_score`.
+
+  The teacher runs on the devices of this process, where `dataset` is read: in
+  `seqio_cache_tasks`, on each Beam worker. Put it before the task's
+  `seqio.CacheDatasetPlaceholder`, since a data set that runs Python cannot be
+  saved in checkpoints. Its output feature is
+
+    'salt_score': seqio.Feature(
+      seqio.PassThroughVocabulary(0), add_eos=False, dtype=tf.float32)
+
+  Args:
+    dataset: of {'targets': int32 [t], ...}, t <= T, all of fixed rank.
+    teacher: makes the teacher; a function of a module, called once in a
+      process, when the first example is read.
+    batch_size: B, sequences that are scored together.
+    length: T.
+    top_k: k of eq. (10).
+    kind: of score, one of `score_shards.KINDS`.
+
+  Returns:
+    The examples, in order, with 'salt_score' (float32 [1]).
+
+  Raises:
+    ValueError: there is no such kind of score.
+  """
+  if kind not in score_shards.KINDS:
+    raise ValueError(
+      f'scorer.add_score.kind = {kind!r}: choose one of {score_shards.KINDS}.'
+    )
+
+  def score(targets):
+    # Beam's threads and shards share one teacher.
+    with _LOADING:
+      scorer = _load(teacher, batch_size, length, top_k)
+    return scorer(targets)[kind][:, None]
+
+  def add(examples: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    targets = examples['targets']
+    if isinstance(targets, tf.RaggedTensor):
+      targets = targets.to_tensor()
+    found = tf.numpy_function(score, [targets], tf.float32)
+    found.set_shape([None, 1])
+    return {**examples, 'salt_score': found}
+
+  # Unlike `batch`, this takes examples of any length.
+  return dataset.ragged_batch(batch_size).map(add).unbatch()

@@ -1,0 +1,441 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From completions' losses to the tables and figures of App. C and D."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import io
+import os
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')  # Files only; there may be no screen.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from salt_t5x import files, standard_errors
+from salt_t5x.theory import bounds, deviations, divergences
+
+# {T': (losses of eq. (1), of eq. (3)), [n, n_com] each, nats per token}
+Parts = Mapping[int, tuple[np.ndarray, np.ndarray]]
+
+_TITLE = '# The theory, from these models\n'
+_OMEGAS = tuple(i / 10 for i in range(11))
+
+_NOTES = """
+What these numbers can show, and what they cannot:
+
+- D is the oracle's distribution, not the data's, while the contexts, and the
+  x of ξ_t, are real text. ξ_t has mean 0 if x is what the oracle expects; by
+  how much its mean is not 0 shows how wrong the oracle is, and the square of
+  that is in V_t, corrected or not.
+- Finitely many completions have noise. It is in mean |ξ̂_t|, which is not
+  below what noise alone would give, and in V̂_t as plugged in. The corrected
+  V̂_t is without it on average; its single values may be negative.
+- C and the proxies of Theorem B.7 are maxima of noisy estimates and too large
+  by that noise, many times where ξ_t is small. M is a sample's maximum.
+- Σ_t V_t is linear between the t that were estimated, constant behind the
+  last, and takes a negative mean for 0. If x came from the oracle it would be
+  the variance of a sequence's loss, which is beside it, measured on the
+  completions of nothing.
+- The table over ω is of one student, as it is: it compares the two terms of
+  the trade-off. It says nothing of how well a student learns: that is what
+  training runs are for.
+- Assumptions 3.1 and 3.3 want the largest values over all contexts and all
+  models of a class. Put in here are those of one model, for θ̂ as for θ*, and
+  U_N of held-out text rather than of the training set, so the bounds are
+  illustrations and guarantee nothing. With means put in, Theorem 3.4 cannot
+  show what it gains over Theorem 3.2 (Remark 3.5). log |Θ| counts every
+  setting of 32 bits a parameter.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """What was measured; see `analyze.analyze` for the options.
+
+  Attributes:
+    parts: {s: losses of the completions of x_1 ... x_s}.
+    losses: the same of the sequences themselves, [n] each.
+    tokens: {name: [n, T]}, what `completions.token_divergences` found.
+    log_class: log |Θ|.
+    models: {role: checkpoint}.
+    held_out: the data's name.
+  """
+
+  distillation_weight: float
+  teacher_temperature: float
+  num_completions: int
+  sequences: int
+  lengths: Sequence[int]
+  prefixes: Sequence[int]
+  models: Mapping[str, str]
+  held_out: str
+  parts: Mapping[int, Parts]
+  losses: tuple[np.ndarray, np.ndarray]
+  tokens: Mapping[str, np.ndarray]
+  log_class: float
+  training_sequences: int | None
+  delta: float
+
+
+def deviations_at(
+  results: Results, length: int, omega: float
+) -> dict[int, deviations.Deviations]:
+  """{t: estimates} of sequences of `length` tokens, for any ω."""
+  mixed = {
+    s: (1 - omega) * of[length][0] + omega * of[length][1]
+    for s, of in results.parts.items()
+  }
+  prefixes = [t for t in results.prefixes if t <= length]
+  return deviations.of_prefixes(mixed, prefixes)
+
+
+def over_omega(results: Results) -> list[dict[str, float]]:
+  """Bias and variance of distillation for ω from 0 to 1 (App. D).
+
+  Returns:
+    [{'omega', 'div' (DIV(ζ, ω)), 'summed_v' (Σ_t V_t, corrected), 'variance'
+    (of ℓ^ω of sequences that the oracle writes; None unless ξ_1 is among what
+    was estimated), 'last_v' (eq. 69), and with N, the bounds' totals and
+    terms}].
+  """
+  length = max(results.lengths)
+  tokens, rows = results.tokens, []
+  total_variation = float(np.mean(tokens['total_variation']))
+  last = np.mean(tokens['log_likelihood_variance'][:, -1])
+  for omega in _OMEGAS:
+    found = deviations_at(results, length, omega)
+    summed_v = deviations.sum_over_positions(
+      # A mean that the correction made negative is nothing.
+      {t: max(float(np.mean(x.corrected)), 0.0) for t, x in found.items()},
+      length,
+    )
+    largest = {t: float(np.max(np.abs(x.xi))) for t, x in found.items()}
+    row = {
+      'omega': omega,
+      'div': omega * length * total_variation,
+      'summed_v': summed_v,
+      'variance': _variance_of_sequences(results, length, omega),
+      'last_v': float(divergences.last_variance(last, omega, length)),
+    }
+    if results.training_sequences is not None:
+      row |= _bounds(results, omega, total_variation, summed_v, largest, length)
+    rows.append(row)
+  return rows
+
+
+def _variance_of_sequences(
+  results: Results, length: int, omega: float
+) -> float | None:
+  """Var[ℓ^ω(x)] for x from the oracle: completions of nothing."""
+  if 0 not in results.parts:
+    return None
+  ours, distilled = (x.ravel() for x in results.parts[0][length])
+  return bounds.sample_variance((1 - omega) * ours + omega * distilled)
+
+
+def _bounds(
+  results: Results,
+  omega: float,
+  total_variation: float,
+  summed_v: float,
+  largest: Mapping[int, float],
+  length: int,
+) -> dict[str, float]:
+  ours, distilled = results.losses
+  variance = bounds.sample_variance((1 - omega) * ours + omega * distilled)
+  common = dict(
+    sequences=results.training_sequences,
+    largest_loss=float(np.max(results.tokens['largest_loss'])),
+    distillation_weight=omega,
+    total_variation=total_variation,
+    delta=results.delta,
+  )
+  found = {
+    'theorem_3_2': bounds.sequence_bound(
+      variance=variance,
+      best_variance=variance,
+      # A finite class covers itself.
+      log_cover=np.log(10) + results.log_class,
+      **common,
+    ),
+    'theorem_3_4': bounds.token_bound(
+      largest_deviation=max(largest.values()),
+      summed_variance=summed_v,
+      log_class=results.log_class,
+      **common,
+    ),
+    'theorem_b_7': bounds.subgaussian_bound(
+      summed_proxy=deviations.sum_over_positions(
+        {t: c**2 for t, c in largest.items()}, length
+      ),
+      log_class=results.log_class,
+      **common,
+    ),
+  }
+  row = {name: bound.total for name, bound in found.items()}
+  for name, bound in found.items():
+    row |= {f'{name}_{k}': v for k, v in dataclasses.asdict(bound).items()}
+  return row
+
+
+def summarize(results: Results) -> dict[str, Any]:
+  """A JSON-able dict of all that the tables show."""
+  tokens = results.tokens
+  excess_loss = float(np.mean(tokens['excess_loss']))
+  by_sequence = np.mean(tokens['total_variation'], axis=1)
+  return {
+    'models': dict(results.models),
+    'held_out': results.held_out,
+    'distillation_weight': results.distillation_weight,
+    'teacher_temperature': results.teacher_temperature,
+    'num_completions': results.num_completions,
+    'sequences': results.sequences,
+    'deviations': [
+      {'length': length, 't': t} | found.summary()
+      for length in results.lengths
+      for t, found in deviations_at(
+        results, length, results.distillation_weight
+      ).items()
+    ],
+    'total_variation': float(np.mean(by_sequence)),
+    'total_variation_error': standard_errors.standard_error(by_sequence),
+    'log_likelihood_variance': float(
+      np.mean(tokens['log_likelihood_variance'])
+    ),
+    'losses': {
+      role: float(np.mean(tokens[f'{role}_loss'])) for role in results.models
+    },
+    'excess_loss': excess_loss,
+    'excess_error': float(np.mean(tokens['excess_error'])),
+    'excess_error_limit': bounds.excess_error(max(excess_loss, 0.0)),
+    'largest_loss': float(np.max(tokens['largest_loss'])),
+    'log_class': results.log_class,
+    'training_sequences': results.training_sequences,
+    'delta': results.delta,
+    'over_omega': over_omega(results),
+  }
+
+
+def _table(
+  summary: Mapping[str, Any], value: str, error: str | None, digits: int
+) -> str:
+  """As Tables 6 to 9: rows are lengths, columns are t."""
+  rows = summary['deviations']
+  at = {(row['t'], row['length']): row for row in rows}
+
+  def cell(t, length):
+    if (t, length) not in at:
+      return '–'
+    row = at[t, length]
+    return standard_errors.with_error(row[value], row.get(error), digits)
+
+  prefixes = sorted({row['t'] for row in rows})
+  lines = [
+    '| T |' + ''.join(f' t = {t} |' for t in prefixes),
+    '|---|' + '---|' * len(prefixes),
+  ]
+  for length in sorted({row['length'] for row in rows}):
+    lines.append(
+      f'| {length} |' + ''.join(f' {cell(t, length)} |' for t in prefixes)
+    )
+  return '\n'.join(lines)
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+  """Formats what `summarize` returns."""
+  omega = summary['distillation_weight']
+  lines = [
+    _TITLE,
+    *(f'- {role}: {path}' for role, path in summary['models'].items()),
+    f'- {summary["sequences"]} sequences of {summary["held_out"]}, '
+    f'{summary["num_completions"]} completions each; ω = {omega:g}, '
+    f'ρ = {summary["teacher_temperature"]:g}; ± standard errors over sequences',
+    '- loss on them, nats per token: '
+    + ', '.join(f'{role} {x:.3f}' for role, x in summary['losses'].items())
+    + '\n',
+    'Mean |ξ̂_t|, nats per token (Tables 6 and 8):\n',
+    _table(summary, 'mean_absolute_xi', 'mean_absolute_xi_error', 4),
+    "\nWhat the completions' noise alone would give:\n",
+    _table(summary, 'absolute_noise', None, 4),
+    '\nMean ξ̂_t, 0 for text that is as the oracle expects:\n',
+    _table(summary, 'mean_xi', 'mean_xi_error', 4),
+    '\nMean V̂_t as plugged in, nats² (Tables 7 and 9):\n',
+    _table(summary, 'plug_in_v', 'plug_in_v_error', 6),
+    '\nThe same, without the noise of the completions:\n',
+    _table(summary, 'v', 'v_error', 6),
+    '\nTeacher and oracle, D_TV(P_ζ^ρ, D): '
+    + standard_errors.with_error(
+      summary['total_variation'], summary['total_variation_error'], 4
+    )
+    + ' (mean over tokens). Variance of log P_θ under the oracle: '
+    f'{summary["log_likelihood_variance"]:.2f} nats². Largest loss of any '
+    f'token anywhere (M): {summary["largest_loss"]:.1f} nats.\n',
+    f"Calibration, eq. (64): the student's loss exceeds the oracle's by "
+    f'{summary["excess_loss"]:.3f} nats per token under the oracle, which lets '
+    "its best guess be wrong more often than the oracle's by "
+    f'{summary["excess_error_limit"]:.3f} at most; it is by '
+    f'{summary["excess_error"]:.3f}.\n',
+    'Bias and variance over ω (App. D; DIV and Σ_t are over a sequence):\n',
+  ]
+  names = {
+    'omega': ('ω', '.1f'),
+    'div': ('DIV(ζ, ω)', '.2f'),
+    'summed_v': ('Σ_t V_t', '.5f'),
+    'variance': ('Var[ℓ^ω]', '.5f'),
+    'last_v': ('V_T, eq. (69)', '.2e'),
+  }
+  if summary['training_sequences'] is not None:
+    names |= {
+      'theorem_3_2': ('Theorem 3.2', '.3g'),
+      'theorem_3_4': ('Theorem 3.4', '.3g'),
+      'theorem_b_7': ('Theorem B.7', '.3g'),
+    }
+  lines += [
+    '|' + ''.join(f' {title} |' for title, _ in names.values()),
+    '|' + '---|' * len(names),
+    *(
+      '|'
+      + ''.join(
+        f' {"–" if row[k] is None else format(row[k], f)} |'
+        for k, (_, f) in names.items()
+      )
+      for row in summary['over_omega']
+    ),
+  ]
+  if summary['training_sequences'] is not None:
+    lines.append(
+      f'\nBounds on R(θ̂) - R(θ*) in nats per token, for N = '
+      f'{summary["training_sequences"]:,} training sequences and log |Θ| = '
+      f'{summary["log_class"]:.3g}, each but for a chance of '
+      f'{summary["delta"]}.'
+    )
+  return '\n'.join(lines) + '\n' + _NOTES
+
+
+def of_seeds(summaries: Sequence[Mapping[str, Any]]) -> str:
+  """Formats what `summarize` returned for several seeds, as means of them.
+
+  Errors are over seeds rather than over sequences. Lines that name one seed's
+  checkpoints are the first one's.
+  """
+
+  def merge(values):
+    first = values[0]
+    if isinstance(first, Mapping):
+      merged = {k: merge([v[k] for v in values]) for k in first}
+      return merged | {
+        f'{k}_error': standard_errors.standard_error([v[k] for v in values])
+        for k in first
+        if f'{k}_error' in first
+      }
+    if isinstance(first, list):
+      return [merge(list(x)) for x in zip(*values, strict=True)]
+    if isinstance(first, float) and all(v is not None for v in values):
+      return float(np.mean(values))
+    return first
+
+  if len(summaries) == 1:
+    return markdown(summaries[0]).removeprefix(_TITLE)
+  text = markdown(merge(list(summaries))).removeprefix(_TITLE)
+  return text.replace(
+    'standard errors over sequences',
+    f'standard errors over {len(summaries)} seeds, the first of which is named',
+  )
+
+
+def _plot(results: Results, summary: Mapping[str, Any]) -> bytes:
+  figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout='constrained')
+  length = max(results.lengths)
+  found = deviations_at(results, length, results.distillation_weight)
+  shown = list(found)[:: max(1, len(found) // 5)]
+  for axis, name, title in (
+    (axes[0, 0], 'xi', r'$\hat\xi_t$, nats per token'),
+    (axes[0, 1], 'squared', r'$\hat V_t$ (plug-in), nats$^2$'),
+  ):
+    for t in shown:
+      values = getattr(found[t], name)
+      axis.hist(values, bins=40, histtype='step', label=f't = {t}')
+    axis.set(title=f'{title}, T = {length}', ylabel='sequences')
+    axis.legend()
+  for row_length in results.lengths:
+    rows = [x for x in summary['deviations'] if x['length'] == row_length]
+    axes[0, 2].plot(
+      [x['t'] for x in rows],
+      [x['mean_absolute_xi'] for x in rows],
+      marker='o',
+      label=f'T = {row_length}',
+    )
+  axes[0, 2].set(
+    title=r'mean $|\hat\xi_t|$', xlabel='t', xscale='log', yscale='log'
+  )
+  axes[0, 2].legend()
+  for name, label in (('plug_in_v', 'plug-in'), ('v', 'corrected')):
+    axes[1, 0].plot(
+      list(found),
+      [x[name] for x in summary['deviations'] if x['length'] == length],
+      marker='o',
+      label=label,
+    )
+  axes[1, 0].set(
+    title=rf'mean $\hat V_t$, T = {length}', xlabel='t', xscale='log'
+  )
+  axes[1, 0].legend()
+  omegas = [x['omega'] for x in summary['over_omega']]
+  for axis, name, label, color in (
+    (axes[1, 1], 'summed_v', r'$\Sigma_t V_t$ (variance)', 'tab:blue'),
+    (axes[1, 1].twinx(), 'div', r'DIV$(\zeta, \omega)$ (bias)', 'tab:red'),
+  ):
+    axis.plot(omegas, [x[name] for x in summary['over_omega']], color=color)
+    axis.set_ylabel(label, color=color)
+    axis.set_ylim(bottom=0)
+  axes[1, 1].set(title='bias and variance', xlabel=r'$\omega$')
+  positions = np.arange(1, length + 1)
+  axes[1, 2].plot(positions, np.mean(results.tokens['total_variation'], axis=0))
+  axes[1, 2].set(
+    title=r'$D_{TV}(P_{\zeta^\rho}, D)$ by position', xlabel='t', ylim=(0, 1)
+  )
+  for axis in axes.flat:
+    axis.grid(alpha=0.3)
+  file = io.BytesIO()
+  figure.savefig(file, format='png', dpi=110)
+  plt.close(figure)
+  return file.getvalue()
+
+
+def write(results: Results, output_dir: str, write: bool) -> str:
+  """Writes theory.json, theory.md and theory.png.
+
+  Args:
+    results: what was measured.
+    output_dir: where to.
+    write: on one process only.
+
+  Returns:
+    The tables, as Markdown.
+  """
+  summary = summarize(results)
+  text = markdown(summary)
+  if write:
+    path = lambda name: os.path.join(output_dir, name)
+    files.write_json(path('theory.json'), summary)
+    files.write_whole(path('theory.png'), _plot(results, summary))
+    files.write_whole(
+      path('theory.md'), f'{text}\n![Figures](theory.png)\n'.encode()
+    )
+  return text

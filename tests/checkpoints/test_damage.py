@@ -1,0 +1,254 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A run's directory: damaged checkpoints, unfinished ones, and its lock."""
+
+import fcntl
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from etils import epath
+import jax
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from salt_t5x.checkpoints import damage as damage_lib
+from salt_t5x.checkpoints import find
+from salt_t5x.checkpoints import restore as restore_lib
+from salt_t5x.runs import model_dir as model_dir_lib
+import tiny
+
+
+@pytest.fixture(scope='module')
+def checkpoint(teacher_dir, tmp_path_factory):
+  """A checkpoint with a data iterator."""
+  folder = tmp_path_factory.mktemp('whole')
+  checkpoint = folder / 'checkpoint_60'
+  shutil.copytree(pathlib.Path(teacher_dir) / 'checkpoint_60', checkpoint)
+  return checkpoint
+
+
+@pytest.fixture(scope='module')
+def restore():
+  """Reads the parameters of a checkpoint."""
+  trainer = tiny.make_trainer(tiny.make_teacher_model())
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trainer.train_state.params
+  )
+  return lambda checkpoint: restore_lib.parameters(
+    epath.Path(checkpoint),
+    shapes,
+    trainer._train_state_axes.params,
+    trainer._partitioner.mesh,
+    parameter='MODEL',
+  )
+
+
+def test_damage_to_any_file_is_found_or_does_no_harm(
+  checkpoint, restore, tmp_path
+):
+  assert damage_lib.describe(epath.Path(checkpoint)) is None
+  expected = restore(checkpoint)
+  files = [p.relative_to(checkpoint) for p in checkpoint.rglob('*')]
+  files = sorted(f for f in files if (checkpoint / f).is_file())
+  found = set()
+  for number, file in enumerate(files):
+    for kind in ('gone', 'empty', 'half'):
+      copy = tmp_path / f'{number}_{kind}' / 'checkpoint_60'
+      shutil.copytree(checkpoint, copy)
+      if kind == 'gone':
+        (copy / file).unlink()
+      else:
+        length = (copy / file).stat().st_size
+        os.truncate(copy / file, 0 if kind == 'empty' else length // 2)
+      damage = damage_lib.describe(epath.Path(copy))
+      if damage:
+        found.add(str(file))
+      else:
+        jax.tree.map(np.testing.assert_array_equal, restore(copy), expected)
+  assert {'state/manifest.ocdbt', 'state/_METADATA'} <= found
+  assert any(name.startswith('state/ocdbt.process_0/d/') for name in found)
+
+
+def test_damage_to_a_data_iterator_is_found(checkpoint, tmp_path):
+  folder = tmp_path / 'checkpoint_60'
+  shutil.copytree(checkpoint, folder)
+  (folder / 'dataset').mkdir(exist_ok=True)
+  iterator = iter(tf.data.Dataset.range(5))
+  prefix = folder / 'dataset/train_ds-000-of-001'
+  tf.train.Checkpoint(ds=iterator).write(str(prefix))
+  assert damage_lib.describe(epath.Path(folder)) is None
+  for name in (f'{prefix}.index', f'{prefix}.data-00000-of-00001'):
+    content = pathlib.Path(name).read_bytes()
+    for damaged in (None, b'', content[:-20]):
+      if damaged is None:
+        os.unlink(name)
+      else:
+        pathlib.Path(name).write_bytes(damaged)
+      assert 'dataset/train_ds' in damage_lib.describe(epath.Path(folder))
+    pathlib.Path(name).write_bytes(content)
+
+
+def test_a_missing_share_of_the_data_is_found(checkpoint, tmp_path):
+  """Each of several processes saves its own, in a folder of its own."""
+  folder = tmp_path / 'checkpoint_60'
+  shutil.copytree(checkpoint, folder)
+  iterator = tf.train.Checkpoint(ds=iter(tf.data.Dataset.range(5)))
+  for share in range(2):
+    place = folder / f'dataset/process_{share}-of-2'
+    place.mkdir(parents=True)
+    iterator.write(str(place / f'train_ds-00{share}-of-002'))
+  assert damage_lib.describe(epath.Path(folder)) is None
+  [index] = (folder / 'dataset/process_0-of-2').glob('*.index')
+  os.truncate(index, 3)
+  assert 'process_0-of-2/train_ds-000' in damage_lib.describe(
+    epath.Path(folder)
+  )
+  shutil.rmtree(folder / 'dataset/process_0-of-2')
+  assert 'share 0 of 2 is missing' in damage_lib.describe(epath.Path(folder))
+  (folder / '_CHECKPOINT_METADATA').write_text(
+    '{"item_handlers": {"dataset": "x"}}'
+  )
+  shutil.rmtree(folder / 'dataset')
+  assert "no 'dataset'" in damage_lib.describe(epath.Path(folder))
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    tf.errors.UnavailableError(None, None, '503'),
+    PermissionError('denied'),
+    ValueError('UNAVAILABLE: Error reading'),
+  ],
+)
+def test_storage_that_does_not_answer_is_no_damage(
+  model_dir, monkeypatch, error
+):
+  """A good checkpoint would be set aside for it."""
+
+  def fail(*args):
+    raise error
+
+  monkeypatch.setattr(damage_lib, '_value_ends', fail)
+  with pytest.raises(ValueError, match=r'MODEL_DIR = .* cannot be used') as e:
+    model_dir_lib.prepare(str(model_dir))
+  assert e.value.__cause__ is error
+  assert sorted(find.finished(str(model_dir))) == [30, 60]
+
+
+@pytest.fixture
+def model_dir(checkpoint, tmp_path):
+  """Checkpoints 30, 60 and 90, of which the last was not finished."""
+  folder = tmp_path / 'model'
+  for step in (30, 60):
+    shutil.copytree(checkpoint, folder / f'checkpoint_{step}')
+  (folder / 'checkpoint_90.orbax-checkpoint-tmp-1').mkdir()
+  yield folder
+  model_dir_lib.release(str(folder))
+
+
+def cut(folder, step):
+  os.truncate(folder / f'checkpoint_{step}/state/manifest.ocdbt', 10)
+
+
+def test_a_whole_directory_is_left_as_it_is(model_dir, caplog):
+  before = sorted(os.listdir(model_dir))
+  model_dir_lib.prepare(str(model_dir))
+  assert sorted({*os.listdir(model_dir)} - {'in_use'}) == before
+  assert 'checkpoint_90.orbax-checkpoint-tmp-1 was never finished' in (
+    caplog.text
+  )
+
+
+def test_a_damaged_checkpoint_is_set_aside(model_dir, caplog):
+  cut(model_dir, 60)
+  model_dir_lib.prepare(str(model_dir))
+  assert list(find.finished(str(model_dir))) == [30]
+  assert (model_dir / 'damaged_checkpoint_60/state').is_dir()
+  assert 'checkpoint_60 is damaged' in caplog.text
+  # Another one of this step, later.
+  shutil.copytree(model_dir / 'checkpoint_30', model_dir / 'checkpoint_60')
+  cut(model_dir, 60)
+  model_dir_lib.prepare(str(model_dir))
+  assert (model_dir / 'damaged_checkpoint_60.1/state').is_dir()
+
+
+def test_a_run_does_not_begin_anew_because_all_is_damaged(model_dir):
+  cut(model_dir, 30)
+  cut(model_dir, 60)
+  for _ in range(2):
+    with pytest.raises(ValueError, match='none of its checkpoints is whole'):
+      model_dir_lib.prepare(str(model_dir))
+    assert sorted(find.finished(str(model_dir))) == [30, 60]
+
+
+def test_a_run_begins_anew_if_it_has_not_come_beyond_its_start(
+  checkpoint, tmp_path
+):
+  folder = tmp_path / 'model'
+  shutil.copytree(checkpoint, folder / 'checkpoint_0')
+  cut(folder, 0)
+  model_dir_lib.prepare(str(folder))
+  assert not find.finished(str(folder))
+  model_dir_lib.release(str(folder))
+
+
+_OTHER_PROCESS = """
+import fcntl, sys
+file = open(sys.argv[1], 'w')
+fcntl.flock(file, fcntl.LOCK_EX)
+file.write('process 7 on elsewhere')
+file.flush()
+print('locked', flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_directory_in_use_is_refused(tmp_path):
+  """With the owner's name, and until it ends."""
+  folder = tmp_path / 'model'
+  folder.mkdir()
+  with subprocess.Popen(
+    [sys.executable, '-c', _OTHER_PROCESS, folder / 'in_use'],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+  ) as other:
+    assert other.stdout.readline() == b'locked\n'
+    with pytest.raises(ValueError) as error:
+      model_dir_lib.prepare(str(folder))
+    assert f'MODEL_DIR = {str(folder)!r} is in use' in str(error.value)
+    assert 'process 7 on elsewhere' in str(error.value)
+    other.kill()
+  # The lock of a process that is gone is nobody's.
+  model_dir_lib.prepare(str(folder))
+  model_dir_lib.prepare(str(folder))  # Its owner may.
+  assert f'process {os.getpid()} on' in (folder / 'in_use').read_text()
+  with (folder / 'in_use').open() as file, pytest.raises(BlockingIOError):
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  model_dir_lib.release(str(folder))
+  with (folder / 'in_use').open() as file:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_identity_is_that_of_a_copy(checkpoint, tmp_path, teacher_dir):
+  copy = tmp_path / 'elsewhere'
+  shutil.copytree(checkpoint, copy)
+  identity = find.identity(epath.Path(checkpoint))
+  assert find.identity(epath.Path(copy)) == identity
+  other = epath.Path(teacher_dir) / 'checkpoint_30'
+  assert find.identity(other) != identity

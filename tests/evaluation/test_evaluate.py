@@ -1,0 +1,315 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""The evaluation command on tiny models: what it measures, keeps, refuses."""
+
+import json
+import os
+import sys
+
+import flax
+import gin
+import numbered_task
+import numpy as np
+import pytest
+import seqio
+
+import few_shot_data
+import runs
+from salt_t5x import evaluate
+from salt_t5x import teacher as teacher_lib
+from salt_t5x.data import cache_writer, supervised_tasks
+from salt_t5x.evaluation import held_out, text_metrics
+from salt_t5x.inference import language_model
+from t5x import partitioning, utils
+import tiny
+
+LENGTH = numbered_task.T
+TASK = 'evaluated'
+VOCABULARY = seqio.ByteVocabulary()
+ROWS = 264
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cached_task(tmp_path_factory):
+  """101 and 5 numbered sequences, of the domains a, b and c."""
+  folder = str(tmp_path_factory.mktemp('cache'))
+  seqio.add_global_cache_dirs([folder])
+  cache_writer.write(
+    numbered_task.sequences_task(TASK),
+    folder,
+    {'train': 2, 'validation': 1},
+    key=lambda example: example['id'],
+  )
+
+
+def make_model(**overrides):
+  return tiny.make_model(vocab=VOCABULARY, vocab_size=ROWS, **overrides)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """(a model directory, the parameters in it)."""
+  folder = str(tmp_path_factory.mktemp('trained'))
+  trainer = tiny.make_trainer(make_model(), summary_dir=folder)
+  trainer.train(tiny.batches(), 2, 0).result()
+  tiny.save_checkpoint(folder, trainer)
+  return folder, flax.core.unfreeze(trainer.train_state.params)
+
+
+def run(output_dir, checkpoints, **options):
+  options = (
+    dict(
+      model=make_model(inputs_bidirectional_attention=True),
+      partitioner=partitioning.PjitPartitioner(num_partitions=1),
+      task_feature_lengths={'targets': LENGTH},
+      batch_size=4,
+      suite=(),
+      use_hub=False,
+      held_out_cfg=utils.DatasetConfig(
+        mixture_or_task_name=f'{TASK}_ul2',
+        task_feature_lengths={'targets': LENGTH},
+        split='validation',
+        batch_size=4,
+        shuffle=False,
+        seed=0,
+        use_cached=True,
+      ),
+    )
+    | options
+  )
+  return evaluate.evaluate(
+    checkpoints=checkpoints, output_dir=str(output_dir), **options
+  )
+
+
+def read(output_dir, *names):
+  with open(os.path.join(output_dir, *names), encoding='utf-8') as f:
+    return json.load(f)
+
+
+def test_held_out_text_by_domain(trained, tmp_path):
+  folder, params = trained
+  text = run(tmp_path, {'trained': folder, 'start': None})
+  found = read(tmp_path, 'results.json')['results']
+  # From the network's logits of whole sequences, causal and by domain.
+  tokens = np.stack([numbered_task.tokens(n) for n in range(5)])
+  logits = tiny.jitted(make_model().module)(
+    params, np.pad(tokens[:, :-1], [(0, 0), (1, 0)]), tokens
+  )
+  logits = np.asarray(logits, np.float64)[..., : VOCABULARY.vocab_size]
+  log_p = logits - np.log(np.sum(np.exp(logits), -1, keepdims=True))
+  nats = -np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
+  hits = np.argmax(logits, -1) == tokens
+  rows = {'a': [0, 3], 'b': [1, 4], 'c': [2], 'all': range(5)}
+  of_trained = found['trained']['held_out']
+  assert list(of_trained) == ['all', 'a', 'b', 'c']
+  for domain, of_domain in rows.items():
+    of_domain = list(of_domain)
+    measured = of_trained[domain]
+    assert measured['tokens'] == LENGTH * len(of_domain)
+    assert measured['accuracy'] == pytest.approx(np.mean(hits[of_domain]))
+    assert measured['log_perplexity'] == pytest.approx(
+      np.mean(nats[of_domain]), abs=1e-5
+    )
+  # Sequences of one length: the error of the mean of their means.
+  assert of_trained['all']['log_perplexity_error'] == pytest.approx(
+    np.std(np.mean(nats, 1), ddof=1) / np.sqrt(5), abs=1e-6
+  )
+  assert of_trained['all']['accuracy_error'] == pytest.approx(
+    np.std(np.mean(hits, 1), ddof=1) / np.sqrt(5), abs=1e-6
+  )
+  # One sequence tells nothing of the next.
+  assert of_trained['c']['log_perplexity_error'] is None
+  # As initialised, another seed: another model, near log V.
+  start = found['start']['held_out']['all']['log_perplexity']
+  assert start != of_trained['all']['log_perplexity']
+  assert start == pytest.approx(np.log(ROWS), abs=0.7)
+  assert '| domain | tokens | trained | start |' in text
+  assert (tmp_path / 'results.md').read_text() == text
+
+
+def test_a_part_of_the_sequences(trained, tmp_path):
+  run(tmp_path, {'trained': trained[0]}, held_out_examples=3)
+  found = read(tmp_path, 'trained', 'held_out.json')
+  assert found['result']['all']['tokens'] == 3 * LENGTH
+  assert found['options']['checkpoint'].endswith('checkpoint_2')
+
+
+@pytest.fixture
+def benchmarks(tmp_path, monkeypatch):
+  pytest.importorskip('lm_eval')
+  pytest.importorskip('rouge_score')
+  monkeypatch.setenv('HF_HOME', str(tmp_path / 'hub'))
+  few_shot_data.write(tmp_path / 'data')
+  return str(tmp_path / 'data')
+
+
+def test_few_shot_side_by_side_and_only_once(
+  trained, benchmarks, tmp_path, monkeypatch
+):
+  options = dict(suite=['rte', 'nq_open', 'mbpp'], data_dir=benchmarks)
+  output = tmp_path / 'output'
+  checkpoints = {'trained': trained[0], 'start': None}
+  teacher = teacher_lib.Teacher(model=make_model(), path=trained[0])
+  text = run(output, checkpoints, teacher=teacher, **options)
+  assert '| documents | chance | SLM | trained | start |' in text
+  assert '| SuperGLUE | RTE † | Acc | 3 | 50.0 |' in text
+  assert '- MBPP: ' in text and 'RUN_PROGRAMS' in text
+  assert (output / 'results.png').read_bytes().startswith(b'\x89PNG')
+  found = read(output, 'results.json')
+  assert list(found['results']) == ['SLM', 'trained', 'start']
+  assert set(found['results']['start']) == {'held_out', 'rte', 'nq_open'}
+  # One checkpoint, one result.
+  assert found['results']['SLM'] == found['results']['trained']
+  lines = (output / 'start/nq_open.jsonl').read_text().splitlines()
+  documents = [json.loads(line) for line in lines]
+  assert [x['doc_id'] for x in documents] == [0, 1, 2]
+  assert all(x['confidence'] < 0 for x in documents)
+
+  # What was stopped goes on: only what is missing is made.
+  os.remove(output / 'start/rte.json')
+  ran = []
+  judge = language_model.LanguageModel.judge
+
+  def recorded(self, pairs, *args):
+    ran.append(len(pairs))
+    return judge(self, pairs, *args)
+
+  monkeypatch.setattr(language_model.LanguageModel, 'judge', recorded)
+  assert run(output, checkpoints, teacher=teacher, **options) == text
+  assert ran == [6]  # RTE's three documents, two choices each
+  with pytest.raises(ValueError, match='was made with .*OUTPUT_DIR'):
+    run(output, checkpoints, teacher=teacher, examples=2, **options)
+
+
+@pytest.fixture
+def sums():
+  """A supervised task: three sums."""
+  examples = [{'sum': f'{i} + 1 =', 'answer': f'{i + 1}'} for i in range(3)]
+  yield supervised_tasks.register(
+    'sums',
+    {'validation': lambda: iter(examples)},
+    inputs='{sum}',
+    targets='{answer}',
+    vocabulary=VOCABULARY,
+    metric_fns=[text_metrics.accuracy],
+  )
+  seqio.TaskRegistry.remove('sums')
+
+
+def test_supervised_tasks(trained, sums, tmp_path):
+  lengths = {'inputs': LENGTH, 'targets': 4}
+  text = run(
+    tmp_path,
+    {'trained': trained[0], 'start': None},
+    held_out_cfg=None,
+    task_feature_lengths=lengths,
+    supervised_tasks=['sums'],
+  )
+  assert '| task | metric | examples | trained | start |' in text
+  assert '| sums | accuracy | 3 | 0.00 ± 0.00 | 0.00 ± 0.00 |' in text
+  lines = (tmp_path / 'start/sums.jsonl').read_text().splitlines()
+  documents = [json.loads(line) for line in lines]
+  assert [x['target'] for x in documents] == ['1', '2', '3']
+  assert all(x['score'] == 0 and x['confidence'] < 0 for x in documents)
+  options = dict(held_out_cfg=None, supervised_tasks=['sums'])
+  with pytest.raises(ValueError, match='targets must leave room for inputs'):
+    run(tmp_path, {'a': None}, **options)
+  options |= dict(task_feature_lengths=lengths)
+  for split, message in [
+    ('test', r'validation.*\{task: split\}'),
+    ({}, 'sums is'),
+  ]:
+    with pytest.raises(ValueError, match=f'SUPERVISED_SPLIT.*{message}'):
+      run(tmp_path, {'a': None}, supervised_split=split, **options)
+
+
+def test_what_cannot_be_loaded_is_told(tmp_path):
+  pytest.importorskip('lm_eval')
+  pytest.importorskip('rouge_score')
+  text = run(tmp_path, {'a': None}, held_out_cfg=None, suite=['wic'])
+  assert '- WiC: no local files, and USE_HUB = False' in text
+
+
+def test_results_of_another_model_are_not_taken(tmp_path):
+  run(tmp_path, {'a': None}, held_out_examples=1)
+  with pytest.raises(ValueError, match='was made with .*OUTPUT_DIR'):
+    run(
+      tmp_path, {'a': None}, model=make_model(mlp_dim=16), held_out_examples=1
+    )
+
+
+def test_the_readmes_command():
+  files = ['students/2p8b', 'runs/evaluate', 'data/pile']
+  bindings = [
+    "CHECKPOINTS = {'BASELINE': '/no/such/place'}",
+    "OUTPUT_DIR = '/nor/here'",
+    'HELD_OUT = @held_out/utils.DatasetConfig()',
+    "HELD_OUT_TASK = 'pile_causal'",
+  ]
+  with (
+    runs.configured([f'salt_t5x/gin/{x}.gin' for x in files], bindings),
+    pytest.raises(ValueError, match='BASELINE.*there is no such directory'),
+  ):
+    gin.get_configurable(evaluate.evaluate)()
+
+
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    ({'checkpoints': {}}, 'CHECKPOINTS.* is empty'),
+    ({'checkpoints': 'a'}, 'CHECKPOINTS.* write {'),
+    ({'held_out_cfg': None}, 'nothing to measure: set SUITE'),
+    ({'teacher': None}, r'TEACHER_PATH\) = None'),
+    ({'checkpoints': {'a': '/no/such'}}, r"\['a'\] = '/no/such'.*no such dir"),
+    ({'checkpoints': {'a/b': None}}, "'a/b' cannot be the name of a folder"),
+    ({'model': 'narrow'}, 'The model of .trained. is not the architecture'),
+    ({'model': 'vocabulary'}, 'trained with another vocabulary .*VOCABULARY'),
+    ({'task_feature_lengths': {'targets': 32}}, 'up to 64 tokens, but TASK_'),
+    ({'teacher': 'SLM'}, "names 'SLM', the teacher's column"),
+  ],
+)
+def test_what_does_not_fit_is_found_first(
+  trained, tmp_path, monkeypatch, options, message
+):
+  def fail(*args):
+    raise AssertionError('It began to measure.')
+
+  monkeypatch.setattr(held_out, 'measure', fail)
+  checkpoints = options.pop('checkpoints', {'trained': trained[0]})
+  if options.get('model') == 'narrow':
+    options['model'] = make_model(mlp_dim=16)
+  if options.get('model') == 'vocabulary':
+    options['model'] = tiny.make_model(
+      vocab=seqio.ByteVocabulary(extra_ids=3), vocab_size=ROWS
+    )
+  if 'teacher' in options:
+    path = options['teacher'] and trained[0]
+    checkpoints = {options['teacher'] or 'trained': trained[0]}
+    options['teacher'] = teacher_lib.Teacher(model=make_model(), path=path)
+  with pytest.raises(ValueError, match=message):
+    run(tmp_path, checkpoints, **options)
+
+
+def test_without_lm_eval(trained, tmp_path, monkeypatch):
+  monkeypatch.setitem(
+    sys.modules, 'salt_t5x.evaluation.few_shot.lm_eval_model', None
+  )
+  monkeypatch.delattr(
+    'salt_t5x.evaluation.few_shot.lm_eval_model', raising=False
+  )
+  with pytest.raises(ImportError, match=r"pip install 'salt_t5x\[evaluate\]'"):
+    run(tmp_path, {'trained': trained[0]}, suite='paper')

@@ -1,0 +1,240 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Losses that are not finite: found in time, never saved, passed over."""
+
+import math
+import os
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import runs
+from salt_t5x.runs import nonfinite, preemption
+from salt_t5x.studies import curves
+from t5x import trainer as t5x_trainer
+import tiny
+
+
+def poisoned(bad, **kwargs):
+  """Batches whose loss weights are NaN at some positions in the data."""
+  for i, batch in enumerate(tiny.batches(**kwargs)):
+    if i in bad:
+      batch['decoder_loss_weights'] = np.full_like(
+        batch['decoder_loss_weights'], math.nan
+      )
+    yield batch
+
+
+@pytest.mark.parametrize('bad', [3, 5])
+def test_a_loss_that_is_nan_stops_the_run(teacher_dir, bad):
+  """Within the call of `train` that meets it, so before t5x saves."""
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=5))
+  with pytest.raises(nonfinite.NonFiniteError) as error:
+    trainer.train(poisoned({bad}), 10, 0)
+  assert f'Step {bad + 1}: the loss is nan' in str(error.value)
+  assert 'MAX_SKIPPED_BATCHES' in str(error.value)
+
+
+def test_a_state_that_is_not_finite_stops_the_run():
+  """Its loss is still a number, and the next one would come too late."""
+  trainer = tiny.make_trainer()
+  trainer._learning_rate_fn = lambda step: jnp.inf
+  with pytest.raises(nonfinite.NonFiniteError, match='Step 1: parameters or'):
+    trainer.train(tiny.batches(), 1, 0)
+
+
+def test_a_teacher_that_turns_nan_is_named(teacher_dir):
+  """After the first batch, which is looked at before."""
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=5))
+  data = tiny.batches()
+  trainer.train(data, 1, 0).result()
+  trainer._teacher_params = jax.tree.map(
+    lambda x: jax.device_put(jnp.full_like(x, math.nan), x.sharding),
+    trainer._teacher_params,
+  )
+  with pytest.raises(nonfinite.NonFiniteError) as error:
+    trainer.train(data, 2, 1)
+  assert "Step 2: the teacher's output is NaN" in str(error.value)
+
+
+@pytest.mark.parametrize('bad', [5])
+def test_bad_batches_are_passed_over(teacher_dir, tmp_path, bad):
+  """The run goes on from where t5x's loop began, with the data after."""
+  options = tiny.distilling(teacher_dir, kd_steps=6)
+  trainer = tiny.make_trainer(
+    summary_dir=str(tmp_path), max_skipped_batches=10, **options
+  )
+  data = poisoned({bad})
+  for start in (0, 4):
+    trainer.train(data, 4, start).result()
+  assert int(trainer.train_state.step) == 8
+
+  # Calls of t5x's loop: steps 0 to 3, 4 to 5 (n_KD), and 6 to 7. With the batch
+  # that is bad go those of its call before it, and up to two after it that were
+  # already on their way.
+  begin = max(s for s in (0, 4, 6) if s <= bad)
+  end = {0: 4, 4: 6, 6: 8}[begin]
+  drawn = min(bad + 1 + nonfinite._LAG, end) - begin
+  assert trainer._skipped_batches == drawn
+  expected = tiny.make_trainer(**options)
+  kept = [
+    batch
+    for i, batch in zip(range(20), tiny.batches(), strict=False)
+    if not begin <= i < begin + drawn
+  ]
+  expected.train(iter(kept), 8, 0).result()
+  tiny.assert_equal(trainer.train_state, expected.train_state)
+  trainer.close()
+  assert runs.scalars(tmp_path)['salt/skipped_batches'] == {begin: drawn}
+
+
+def test_batches_passed_over_are_bounded():
+  trainer = tiny.make_trainer(max_skipped_batches=5)
+  data = poisoned({1, 4, 9})
+  trainer.train(data, 2, 0).result()  # Drops 0 and 1.
+  with pytest.raises(nonfinite.NonFiniteError) as error:
+    trainer.train(data, 4, 2)
+  assert 'MAX_SKIPPED_BATCHES = 5 to at least' in str(error.value)
+
+
+def test_max_skipped_batches_is_checked():
+  with pytest.raises(ValueError, match='max_skipped_batches = -1'):
+    tiny.make_trainer(max_skipped_batches=-1)
+
+
+def test_a_host_copy_outlives_donation():
+  tree = {'a': jnp.arange(6.0).reshape(2, 3), 'b': jnp.int32(4)}
+  copy = nonfinite.HostCopy(tree)
+  jax.tree.map(lambda x: x.delete(), tree)
+  restored = copy.restore()
+  np.testing.assert_array_equal(restored['a'], np.arange(6.0).reshape(2, 3))
+  assert restored['b'] == 4 and restored['b'].dtype == jnp.int32
+
+
+# --- SIGTERM -----------------------------------------------------------------
+
+
+def terminated(at):
+  """Batches during whose drawing SIGTERM arrives."""
+  for i, batch in enumerate(tiny.batches()):
+    if i == at:
+      os.kill(os.getpid(), signal.SIGTERM)
+    yield batch
+
+
+@pytest.mark.parametrize('at', [0, 4, 5])
+def test_sigterm_publishes_the_state_after_the_step(teacher_dir, tmp_path, at):
+  before = signal.getsignal(signal.SIGTERM)
+  options = tiny.distilling(teacher_dir, kd_steps=5)
+  trainer = tiny.make_trainer(summary_dir=str(tmp_path), **options)
+  with pytest.raises(preemption.Preempted) as error:
+    trainer.train(terminated(at), 10, 0)
+  assert isinstance(error.value, t5x_trainer.PreemptionError)
+  assert error.value.code == preemption.EXIT_CODE == 75
+  # The batches of `_checked` and `_counted` are drawn one at a time.
+  assert int(trainer.train_state.step) == at + 1
+  expected = tiny.make_trainer(**options)
+  expected.train(tiny.batches(), at + 1, 0).result()
+  tiny.assert_equal(trainer.train_state, expected.train_state)
+  # What was trained since the last summary is summed up, on disk already.
+  assert at + 1 in runs.scalars(tmp_path)['loss']
+  expected.close()
+  trainer.close()
+  assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_in_a_step_that_is_bad():
+  """One more step than it is asked for, from before the bad one."""
+  expected = tiny.make_trainer()
+  expected.train(tiny.batches(), 2, 0).result()
+  expected.train(tiny.batches(3 * tiny.BATCH), 1, 2).result()
+  expected.close()
+  trainer = tiny.make_trainer(max_skipped_batches=10)
+  data = tiny.batches()
+  trainer.train(data, 2, 0).result()
+
+  def bad_then_good():
+    batch = next(data)
+    batch['decoder_loss_weights'] = batch['decoder_loss_weights'] * math.nan
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield batch
+    yield from data
+
+  with pytest.raises(preemption.Preempted):
+    trainer.train(bad_then_good(), 5, 2)
+  assert int(trainer.train_state.step) == 3
+  tiny.assert_equal(trainer.train_state, expected.train_state)
+  trainer.close()
+
+
+def test_sigterm_in_the_last_step_lets_the_run_end():
+  trainer = tiny.make_trainer(total_steps=3)
+  trainer.train(terminated(2), 3, 0).result()
+  assert int(trainer.train_state.step) == 3
+  trainer.close()
+
+
+def test_a_trainer_in_a_thread_leaves_sigterm_alone():
+  before = signal.getsignal(signal.SIGTERM)
+  made = []
+  thread = threading.Thread(target=lambda: made.append(preemption.Stop()))
+  thread.start()
+  thread.join()
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert not made[0].requested(1)
+
+
+# --- Data --------------------------------------------------------------------
+
+
+def test_data_that_cannot_be_read_end_the_run():
+  def data():
+    yield from (b for _, b in zip(range(2), tiny.batches(), strict=False))
+    raise tf.errors.DataLossError(None, None, 'x.tfrecord: truncated')
+
+  trainer = tiny.make_trainer()
+  with pytest.raises(OSError, match='x.tfrecord.*Restore it and start'):
+    trainer.train(data(), 5, 0)
+
+
+def test_data_that_end_early_end_the_run():
+  trainer = tiny.make_trainer()
+  data = [b for _, b in zip(range(2), tiny.batches(), strict=False)]
+  with pytest.raises(ValueError, match='ended before TRAIN_STEPS = 100'):
+    trainer.train(iter(data), 5, 0)
+
+
+def test_events_that_were_half_written_are_left_out(tmp_path):
+  trainer = tiny.make_trainer(summary_dir=str(tmp_path))
+  data = tiny.batches()
+  for step in range(3):
+    trainer.train(data, 1, step).result()
+  trainer.close()
+  expected = curves.read_scalars(str(tmp_path / 'train'))
+  [path] = (tmp_path / 'train').glob('events.*')
+  os.truncate(path, path.stat().st_size - 5)
+  found = curves.read_scalars(str(tmp_path / 'train'))
+  missing = [
+    (name, point)
+    for name, points in expected.items()
+    for point in points
+    if point not in found.get(name, [])
+  ]
+  assert len(missing) == 1

@@ -1,0 +1,150 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a run's data is compared with when it is resumed."""
+
+import json
+
+from numbered_task import T, sequences_task
+import pytest
+import seqio
+
+from salt_t5x.checkpoints import damage
+from salt_t5x.data import cache_writer, feature_converters
+from salt_t5x.runs import model_dir as model_dir_lib
+from salt_t5x.runs import train_data
+from t5x import utils
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+  """The folder of a cache; the task over it is `data_ul2`."""
+  monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+  cached = sequences_task('data')
+  folder = tmp_path / 'cache'
+  cache_writer.write(
+    cached, str(folder), {'train': 2, 'validation': 1}, key=lambda e: e['id']
+  )
+  before = list(seqio.get_global_cache_dirs())
+  seqio.set_global_cache_dirs([str(folder)])
+  # Empty folders do as checkpoints here.
+  monkeypatch.setattr(damage, 'describe', lambda path: None)
+  yield folder
+  seqio.set_global_cache_dirs(before)
+
+
+def config(**changes):
+  options = dict(
+    mixture_or_task_name='data_ul2',
+    task_feature_lengths={'targets': T},
+    split='train',
+    batch_size=4,
+    shuffle=False,
+    seed=0,
+  )
+  return utils.DatasetConfig(**(options | changes))
+
+
+def begin(model_dir, cfg, **options):
+  """What t5x does first."""
+  dataset = train_data.get_dataset(
+    cfg,
+    0,
+    1,
+    feature_converters.FixedWidthFeatureConverter,
+    save_dataset=True,
+    model_dir=str(model_dir),
+    **options,
+  )
+  model_dir_lib.release(str(model_dir))
+  # As a trainer does that finds nothing wrong.
+  train_data.record(str(model_dir), cfg)
+  return dataset
+
+
+def test_other_data_are_refused_once_there_is_a_checkpoint(cache, tmp_path):
+  del cache
+  model_dir = tmp_path / 'model'
+  begin(model_dir, config())
+  # A start that came to nothing binds nobody.
+  begin(model_dir, config(batch_size=8))
+  assert json.loads((model_dir / 'data.json').read_text())['BATCH_SIZE'] == 8
+  (model_dir / 'checkpoint_0').mkdir()
+  begin(model_dir, config(batch_size=8))
+  for changes, name in [
+    ({'batch_size': 4}, 'BATCH_SIZE = 4, and was 8'),
+    ({'batch_size': 8, 'seed': 3}, 'RANDOM_SEED = 3, and was 0'),
+  ]:
+    with pytest.raises(ValueError, match=name) as error:
+      begin(model_dir, config(**changes))
+    assert 'ALLOW_CHANGES_ON_RESUME' in str(error.value)
+  # What the saved iterator fits can be allowed.
+  begin(model_dir, config(batch_size=8, seed=3), allow_changes=True)
+  begin(model_dir, config(batch_size=8, seed=3))
+  with pytest.raises(ValueError, match='BATCH_SIZE: the data iterator'):
+    begin(model_dir, config(batch_size=4, seed=3), allow_changes=True)
+
+
+def test_a_cache_that_was_cut_is_other_data(cache, tmp_path):
+  model_dir = tmp_path / 'model'
+  begin(model_dir, config())
+  (model_dir / 'checkpoint_0').mkdir()
+  [file] = cache.rglob('*train.tfrecord-00001-of-00002')
+  content = file.read_bytes()
+  file.write_bytes(content[:-20])
+  with pytest.raises(ValueError, match='the data themselves = '):
+    begin(model_dir, config())
+  file.write_bytes(content)
+  begin(model_dir, config())
+
+
+def test_data_of_other_processes_are_refused(cache, tmp_path):
+  del cache
+  model_dir = tmp_path / 'model'
+  begin(model_dir, config())
+  dataset = model_dir / 'checkpoint_3' / 'dataset'
+  for share in range(2):
+    (dataset / f'process_{share}').mkdir(parents=True)
+    name = f'train_ds-00{share}-of-002'
+    (dataset / f'process_{share}' / f'{name}.index').touch()
+  with pytest.raises(ValueError, match='read 2 shares .* go on with 1'):
+    begin(model_dir, config())
+
+
+def test_a_damaged_record_is_named(cache, tmp_path):
+  del cache
+  model_dir = tmp_path / 'model'
+  begin(model_dir, config())
+  (model_dir / 'checkpoint_0').mkdir()
+  for text in ('', '[]', '{', '\udcff'):
+    (model_dir / 'data.json').write_text(text, errors='surrogateescape')
+    with pytest.raises(ValueError, match=r'data\.json is damaged'):
+      begin(model_dir, config())
+
+
+def test_what_is_not_cached_is_told_apart_by_name():
+  seqio.TaskRegistry.add(
+    'not_cached',
+    source=seqio.FunctionDataSource(
+      lambda split, shuffle_files: None, ['train']
+    ),
+    preprocessors=[],
+    output_features={},
+  )
+  try:
+    data = train_data.describe(config(mixture_or_task_name='not_cached'))
+  finally:
+    seqio.TaskRegistry.remove('not_cached')
+  assert data['MIXTURE_OR_TASK_NAME'] == 'not_cached'
+  assert data['the data themselves'] == {'not_cached': None}

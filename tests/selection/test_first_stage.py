@@ -1,0 +1,292 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Training data whose first stage is selected by score."""
+
+import dataclasses
+
+from numbered_task import COUNT, T, sequences_task
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+
+from salt_t5x.data import cache_writer, feature_converters
+from salt_t5x.runs import train_data
+from salt_t5x.selection import first_stage, score_shards
+from salt_t5x.selection import record as selection_record
+from t5x import utils
+
+BATCH = 8
+KD_STEPS = 4
+NEEDED = KD_STEPS * BATCH
+NAME = 'numbered'
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A cached task of COUNT examples, and scores of it with many ties."""
+  folder = tmp_path_factory.mktemp('scored')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+    cached = sequences_task(NAME)
+    cache_writer.write(
+      cached, str(folder), {'train': 5, 'validation': 1}, key=lambda e: e['id']
+    )
+    before = list(seqio.get_global_cache_dirs())
+    seqio.set_global_cache_dirs([str(folder)])
+    source = seqio.TaskRegistry.get(f'{NAME}_ul2').source
+    manifest = score_shards.Manifest(
+      task=cached.name,
+      split='train',
+      data=source.fingerprint('train'),
+      teacher='/teacher/checkpoint_30',
+      step=30,
+      dtype=None,
+      top_k=10,
+      examples=COUNT,
+      shard_size=24,
+    )
+    scores = str(folder / 'scores')
+    score_shards.begin(scores, manifest)
+    records = all_records()
+    for i in range(manifest.num_shards):
+      score_shards.write_shard(
+        scores, i, records[i * 24 : (i + 1) * 24], ['a', 'b', 'c']
+      )
+    yield str(folder)
+    seqio.set_global_cache_dirs(before)
+
+
+def all_records():
+  """Scores of 0 to 8 with many ties; most high ones are in every 4th place."""
+  records = np.zeros(COUNT, score_shards.RECORD)
+  records['id'] = np.arange(COUNT) * 1000
+  score = np.arange(COUNT) * 5 % 9
+  records['zero'] = np.where(np.arange(COUNT) % 4 == 1, score, score / 8)
+  records['easy'] = 1 - score / 8
+  return records
+
+
+def select(folder, count, *, kind='zero', first=0, needed=NEEDED):
+  """A record of the `count` highest scores, found by a full sort."""
+  pool = all_records()[first:]
+  order = np.lexsort([pool['id'], -pool[kind]])
+  last = pool[order[count - 1]]
+  tied = pool[kind] == last[kind]
+  return selection_record.Selection(
+    kind=kind,
+    threshold_score=float(last[kind]),
+    threshold_id=int(last['id']),
+    selected=count,
+    pool=len(pool),
+    first_position=first,
+    ties=int(tied.sum()),
+    ties_selected=int((tied & (pool['id'] <= last['id'])).sum()),
+    needed=needed,
+    top_k=10,
+    teacher='/teacher/checkpoint_30',
+    step=30,
+    task=f'{NAME}',
+    split='train',
+    data=score_shards.read_manifest(f'{folder}/scores').data,
+    scores=f'{folder}/scores',
+  ), sorted(pool['id'][order[:count]].tolist())
+
+
+def make(tmp_path, record, **changes):
+  path = str(tmp_path / 'selection.json')
+  selection_record.write(path, record)
+  options = dict(
+    path=path,
+    kd_steps=KD_STEPS,
+    total_steps=20,
+    model_dir=str(tmp_path / 'model'),
+  )
+  options |= changes
+  return first_stage.FirstStage(**options)
+
+
+def config(**changes):
+  options = dict(
+    mixture_or_task_name=f'{NAME}_ul2',
+    task_feature_lengths={'targets': T},
+    split='train',
+    batch_size=BATCH,
+    shuffle=False,
+    seed=0,
+    use_cached=True,
+    pack=False,
+  )
+  return utils.DatasetConfig(**(options | changes))
+
+
+def stream(stage, host=0, hosts=1, num_epochs=None):
+  return stage.task(config()).get_dataset(
+    {'targets': T},
+    'train',
+    shard_info=seqio.ShardInfo(host, hosts),
+    num_epochs=num_epochs,
+  )
+
+
+def ids(dataset, count):
+  return [int(e['id']) for e in dataset.take(count).as_numpy_iterator()]
+
+
+@pytest.mark.parametrize('kind', ['zero', 'easy'])
+@pytest.mark.parametrize('first', [0, 16])
+def test_selected_examples_come_first_and_then_the_full_order(
+  folder, tmp_path, kind, first
+):
+  record, expected = select(folder, NEEDED, kind=kind, first=first)
+  # As a user would ask the record, of which examples it selects.
+  pool = all_records()[first:]
+  chosen = pool[record.is_selected(pool[kind], pool['id'])]
+  assert chosen['id'].tolist() == expected
+  assert 0 < record.ties_selected < record.ties
+  full = [n * 1000 for n in [*range(COUNT), *range(COUNT)]]
+  found = ids(stream(make(tmp_path, record)), NEEDED + COUNT)
+  assert found == expected + full[NEEDED : NEEDED + COUNT]
+
+
+def test_what_is_drawn_for_an_example_differs_in_each_pass(folder, tmp_path):
+  record, expected = select(folder, 10)
+  examples = list(
+    stream(make(tmp_path, record)).take(NEEDED + 40).as_numpy_iterator()
+  )
+  assert [int(e['id']) for e in examples[:NEEDED]] == (expected * 4)[:NEEDED]
+  assert [e['epoch'] for e in examples] == [
+    *np.repeat([-1, -2, -3, -4], 10)[:NEEDED],
+    *[0] * 40,
+  ]
+  first, second = (
+    [e['inputs'].tobytes() for e in examples[start : start + 10]]
+    for start in (0, 10)
+  )
+  assert first != second
+
+
+@pytest.mark.parametrize('hosts', [2, 4, 8])
+def test_hosts_finish_the_first_stage_together(folder, tmp_path, hosts):
+  # A quarter of the places holds nearly all that is selected: hosts that read
+  # a share of the places, or of the files, would have very uneven shares.
+  record, expected = select(folder, 20)
+  places = np.array(expected) // 1000
+  assert np.mean(places % 4 == 1) > 0.9
+  stage = make(tmp_path, record)
+  alone = ids(stream(stage), NEEDED + 30 * hosts)
+  shares = [
+    ids(stream(stage, host, hosts), NEEDED // hosts + 30)
+    for host in range(hosts)
+  ]
+  assert [i for step in zip(*shares, strict=True) for i in step] == alone
+
+
+@pytest.mark.parametrize('position', [0, 13, 29, NEEDED - 1, NEEDED, 90, 140])
+def test_resumes_in_each_stage(folder, tmp_path, position):
+  stage = make(tmp_path, select(folder, 20, first=3)[0])
+  dataset = stream(stage)
+  iterator = iter(dataset)
+  for _ in range(position):
+    next(iterator)
+  path = tf.train.Checkpoint(ds=iterator).write(str(tmp_path / 'ds'))
+  expected = [next(iterator) for _ in range(60)]
+  restored = iter(stream(stage))
+  tf.train.Checkpoint(ds=restored).read(path).assert_consumed()
+  for a in expected:
+    b = next(restored)
+    for name in a:
+      np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_the_order_ends_with_the_epochs_that_are_asked_for(folder, tmp_path):
+  stage = make(tmp_path, select(folder, NEEDED)[0])
+  assert len(ids(stream(stage, num_epochs=2), -1)) == 2 * COUNT
+
+
+def test_training_data_is_read_through_it(folder, tmp_path):
+  stage = make(tmp_path, select(folder, NEEDED)[0])
+
+  def targets(selected):
+    dataset = train_data.get_dataset(
+      config(),
+      0,
+      1,
+      feature_converters.FixedWidthFeatureConverter,
+      save_dataset=True,
+      selection=selected,
+    )
+    batches = dataset.take(KD_STEPS + 2).as_numpy_iterator()
+    return [b['decoder_target_tokens'].tobytes() for b in batches]
+
+  plain, first_selected = targets(None), targets(stage)
+  assert not set(first_selected[:KD_STEPS]) & set(plain)
+  # From there on, both read the same.
+  assert first_selected[KD_STEPS:] == plain[KD_STEPS:]
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'data': '00'}, "data is '00' there"),
+    ({'task': 'other'}, "task is 'other' there"),
+    ({'split': 'validation'}, "split is 'validation' there"),
+    ({'needed': NEEDED + 1}, r'KD_STEPS = 4 of BATCH_SIZE = 8 read 32'),
+    ({'top_k': 9}, 'no longer holds'),
+    ({'teacher': '/teacher/checkpoint_60'}, 'no longer holds'),
+    ({'pool': COUNT + 1}, 'no longer holds'),
+    ({'scores': '/nowhere'}, "SELECTION_PATH = .*'scores' in the record"),
+  ],
+)
+def test_a_selection_of_something_else_is_refused(
+  folder, tmp_path, changes, message
+):
+  record = dataclasses.replace(select(folder, NEEDED)[0], **changes)
+  with pytest.raises(ValueError, match=message):
+    make(tmp_path, record).task(config())
+
+
+def test_a_selection_by_another_teacher_is_refused(folder, tmp_path):
+  record = select(folder, NEEDED)[0]
+  make(tmp_path, record, teacher_path='/teacher').task(config())
+  with pytest.raises(ValueError, match="TEACHER_PATH = '/other'"):
+    make(tmp_path, record, teacher_path='/other').task(config())
+
+
+def test_a_run_keeps_the_selection_it_began_with(folder, tmp_path):
+  record = select(folder, NEEDED)[0]
+  make(tmp_path, record).task(config())
+  assert (
+    selection_record.read(str(tmp_path / 'model' / 'selection.json')) == record
+  )
+  make(tmp_path, record).task(config())
+  other = select(folder, NEEDED - 1)[0]
+  with pytest.raises(ValueError, match='SELECTION_PATH = .* another selection'):
+    make(tmp_path, other).task(config())
+  make(tmp_path, other, model_dir=str(tmp_path / 'new')).task(config())
+
+
+@pytest.mark.parametrize('kd_steps', [0, 21])
+def test_a_first_stage_must_lie_within_the_run(folder, tmp_path, kd_steps):
+  record = select(folder, NEEDED)[0]
+  with pytest.raises(ValueError, match=f'kd_steps = {kd_steps} .*TRAIN_STEPS'):
+    make(tmp_path, record, kd_steps=kd_steps).task(config())
+
+
+def test_a_task_without_a_global_order_is_refused(folder, tmp_path):
+  record = select(folder, NEEDED)[0]
+  with pytest.raises(ValueError, match=f'MIXTURE_OR_TASK_NAME = {NAME!r}'):
+    make(tmp_path, record).task(config(mixture_or_task_name=NAME))
