@@ -13,9 +13,13 @@
 # limitations under the License.
 
 
-"""Files that are there once all of them is, local or remote."""
+"""Reads and writes files, local or remote: atomically, checked, and claimed.
 
-from collections.abc import Mapping
+JSON that cannot be read is a `ValueError` whatever is wrong with it; the caller
+adds the file's name and the remedy.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import json
 import math
@@ -120,3 +124,83 @@ def check_types(record: Any) -> None:
     if type(value) not in allowed:
       names = ' or '.join(x.__name__ for x in allowed)
       raise ValueError(f'{field.name} = {value!r} is no {names}')
+
+
+def differences(
+  before: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+  """Compares two records as JSON stores them.
+
+  Args:
+    before: the earlier record; keys that `now` lacks are ignored.
+    now: the later record.
+
+  Returns:
+    {key of `now`: (earlier value or None, later value)} where these differ.
+  """
+  now = json.loads(json.dumps(_finite(now)))
+  return {
+    name: (before.get(name), value)
+    for name, value in now.items()
+    if before.get(name) != value
+  }
+
+
+def claim(
+  path: str,
+  record: Mapping[str, Any],
+  *,
+  what: str,
+  remedy: str,
+  write: bool = True,
+) -> None:
+  """Reserves a folder for one configuration: the same as before, or an error.
+
+  Args:
+    path: the JSON file that describes the folder's content. It may hold more
+      keys than `record`.
+    record: what it must say.
+    what: the parameter and its value, which begin the error message.
+    remedy: an imperative sentence that ends it.
+    write: whether to write the file where there is none; False on processes
+      other than the first, and for folders that are described at the end.
+
+  Raises:
+    ValueError: the file is damaged, or describes another configuration.
+  """
+  if not tf.io.gfile.exists(path):
+    if write:
+      write_json(path, record)
+    return
+  try:
+    before = read_json_object(path)
+  except ValueError as e:
+    raise ValueError(f'{what}: {path} is damaged ({e}). {remedy}') from e
+  if found := differences(before, record):
+    listed = '; '.join(
+      f'{name} was {was!r} and is now {now!r}'
+      for name, (was, now) in found.items()
+    )
+    raise ValueError(
+      f'{what} holds results of another configuration: {listed}. {remedy}'
+    )
+
+
+def markdown_table(
+  header: Sequence[str], rows: Iterable[Sequence[Any]], align: str = ''
+) -> str:
+  """Formats a Markdown table.
+
+  Args:
+    header: names of the columns.
+    rows: cells, formatted with `str`.
+    align: 'l', 'c' or 'r' for each column; '' sets no alignment.
+
+  Returns:
+    The lines of the table, joined by newlines, without one at the end.
+  """
+  marks = {'l': ':--', 'c': ':-:', 'r': '--:'}
+  rule = [marks[x] for x in align] or ['---'] * len(header)
+  lines = [header, *rows]
+  text = [f'| {" | ".join(map(str, line))} |' for line in lines]
+  return '\n'.join([text[0], f'|{"|".join(rule)}|', *text[1:]])

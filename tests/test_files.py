@@ -1,0 +1,47 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Tests of claims and tables."""
+
+import pytest
+
+from salt_t5x import files
+
+
+def claim(path, record, **options):
+  files.claim(
+    str(path), record, what="DIR = 'x'", remedy='Choose another.', **options
+  )
+
+
+def test_claim_accepts_the_same_record_only(tmp_path):
+  path = tmp_path / 'new' / 'claim.json'
+  claim(path, {'a': (1, 2), 'b': None}, write=False)
+  assert not path.exists()
+  claim(path, {'a': (1, 2), 'b': None})
+  claim(path, {'a': (1, 2)})
+  with pytest.raises(
+    ValueError, match=r"DIR = 'x' .*: a was \[1, 2\] .* 3\. Choose another\."
+  ):
+    claim(path, {'a': 3, 'b': None})
+  path.write_text('{')
+  with pytest.raises(ValueError, match='claim.json is damaged .*Choose'):
+    claim(path, {'a': 3})
+
+
+def test_markdown_table():
+  assert files.markdown_table('ab', [[1, 'x']]) == (
+    '| a | b |\n|---|---|\n| 1 | x |'
+  )
+  assert '|:--|--:|' in files.markdown_table('ab', [], align='lr')
