@@ -15,6 +15,8 @@
 """What commands that run from gin files share: flags, hosts, configuration."""
 
 from collections.abc import Callable, Mapping, Sequence
+import difflib
+import importlib
 import sys
 from typing import Any
 
@@ -61,6 +63,36 @@ def check_lengths(lengths: Any) -> Mapping[str, int]:
       'tokens of a sequence, at least 1.'
     )
   return lengths
+
+
+def find_task(name: str, modules: Sequence[str]) -> seqio.Task | seqio.Mixture:
+  """Finds a registered task or mixture, or exits with a hint.
+
+  Args:
+    name: the task's or mixture's, the value of --task.
+    modules: modules that register tasks, imported first (--module_import).
+  """
+  for module in modules:
+    try:
+      importlib.import_module(module)
+    except (ModuleNotFoundError, TypeError, ValueError) as error:
+      is_name = all(map(str.isidentifier, module.split('.')))
+      named = getattr(error, 'name', None)
+      if is_name and not (named and f'{module}.'.startswith(f'{named}.')):
+        raise  # The module is there; what it imports is not.
+      sys.exit(
+        f'--module_import={module}: {error}. Give the name as in an import '
+        'statement; its folder must be the working directory or on PYTHONPATH.'
+      )
+  names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+  if name in names:
+    return seqio.get_mixture_or_task(name)
+  near = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
+  sys.exit(
+    f'--task={name}: not among the {len(names)} tasks and mixtures that are '
+    f'registered. Near names: {", ".join(near) or "none"}. The module that '
+    'defines a task registers it: name that in --module_import.'
+  )
 
 
 def parse_gin(*more_files: str) -> None:

@@ -34,8 +34,6 @@ that make no character.
 import argparse
 import collections
 from collections.abc import Iterator, Mapping, Sequence
-import difflib
-import importlib
 import signal
 import sys
 from typing import Any
@@ -44,6 +42,7 @@ from absl import app, flags
 import seqio
 import tensorflow as tf
 
+from salt_t5x import command
 from salt_t5x.data import feature_converters, render, ul2
 
 _CACHE_HINT = (
@@ -90,31 +89,6 @@ def table(groups: Sequence[str], rows: Sequence[render.Row]) -> list[str]:
 
 
 # --- From a task to examples --------------------------------------------------
-
-
-def find(name: str, modules: Sequence[str]) -> seqio.Task | seqio.Mixture:
-  """Imports modules and finds a task or mixture; leaves with a hint if not."""
-  for module in modules:
-    try:
-      importlib.import_module(module)
-    except (ModuleNotFoundError, TypeError, ValueError) as error:
-      is_name = all(map(str.isidentifier, module.split('.')))
-      named = getattr(error, 'name', None)
-      if is_name and not (named and f'{module}.'.startswith(f'{named}.')):
-        raise  # The module is there; what it imports is not.
-      sys.exit(
-        f'--module_import={module}: {error}. Give the name as in an import '
-        'statement; its folder must be the working directory or on PYTHONPATH.'
-      )
-  names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
-  if name in names:
-    return seqio.get_mixture_or_task(name)
-  near = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
-  sys.exit(
-    f'--task={name}: not among the {len(names)} tasks and mixtures that are '
-    f'registered. Near names: {", ".join(near) or "none"}. The module that '
-    'defines a task registers it: name that in --module_import.'
-  )
 
 
 def read(
@@ -317,7 +291,9 @@ def main(args: argparse.Namespace) -> None:
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)
   sys.stdout.reconfigure(errors='backslashreplace')
   options = vars(args)
-  provider = find(options.pop('task'), options.pop('module_import'))
+  provider = command.find_task(
+    options.pop('task'), options.pop('module_import')
+  )
   seqio.add_global_cache_dirs(options.pop('seqio_additional_cache_dirs'))
   paint = render.colour if sys.stdout.isatty() else render.plain
   for line in look(provider, **options, paint=paint):

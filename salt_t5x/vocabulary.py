@@ -45,7 +45,7 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x import files, look
+from salt_t5x import command, files
 from salt_t5x.data import hashing
 
 # Where text is looked for if no feature is named.
@@ -330,7 +330,7 @@ def main(args: argparse.Namespace) -> None:
   path = path if '://' in path else os.path.abspath(path)
   if tf.io.gfile.exists(path):
     raise ValueError(f'--output={args.output} exists. Choose another name.')
-  provider = look.find(args.task, args.module_import)
+  provider = command.find_task(args.task, args.module_import)
   files.make_folder(os.path.dirname(path), f'--output={args.output}')
   held_back = []
 

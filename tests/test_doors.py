@@ -25,7 +25,15 @@ from absl import app
 from absl.testing import flagsaver
 import pytest
 
-from salt_t5x import difficulty, evaluate, look, select, study, vocabulary
+from salt_t5x import (
+  command,
+  difficulty,
+  evaluate,
+  look,
+  select,
+  study,
+  vocabulary,
+)
 from salt_t5x.evaluation import buckets, held_out
 from salt_t5x.minipile import benchmark_data, corpus, prepare
 from salt_t5x.minipile import sources as sources_lib
@@ -99,14 +107,14 @@ def test_nonsense_flags(capsys, module, flag):
 @pytest.mark.parametrize('name', ['', '.', '.tasks', 'no/such.py', 'no.such'])
 def test_modules_that_are_none(name):
   with pytest.raises(SystemExit, match='--module_import=.*import statement'):
-    look.find('task', [name])
+    command.find_task('task', [name])
 
 
 def test_what_a_module_raises_is_not_hidden(tmp_path, monkeypatch):
   (tmp_path / 'broken_tasks.py').write_text('raise ValueError("its own")')
   monkeypatch.syspath_prepend(tmp_path)
   with pytest.raises(ValueError, match='its own'):
-    look.find('task', ['broken_tasks'])
+    command.find_task('task', ['broken_tasks'])
 
 
 @pytest.mark.parametrize('path', ['none', 'file'])

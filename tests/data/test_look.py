@@ -30,7 +30,7 @@ import sentencepiece
 import seqio
 import tensorflow as tf
 
-from salt_t5x import look
+from salt_t5x import command, look
 from salt_t5x.data import render, ul2
 
 T = 96
@@ -158,7 +158,7 @@ def tasks(vocabulary, sequences):
 
 def printed(name, length=T, **options):
   options = dict(max_tokens=NO_LIMIT) | options
-  return list(look.look(look.find(name, []), length, **options))
+  return list(look.look(command.find_task(name, []), length, **options))
 
 
 def examples(lines):
@@ -480,8 +480,14 @@ def test_colour_changes_nothing_but_colour():
 @pytest.mark.parametrize(
   'call, match',
   [
-    (lambda: look.find('short_span', []), 'Near names: short_spans.*import'),
-    (lambda: look.find('causal', ['no.such']), 'module_import=no.such.*PATH'),
+    (
+      lambda: command.find_task('short_span', []),
+      'Near names: short_spans.*import',
+    ),
+    (
+      lambda: command.find_task('causal', ['no.such']),
+      'module_import=no.such.*PATH',
+    ),
     (lambda: printed('pairs', split='test'), 'train, validation'),
     (lambda: printed('causal', length=None), '--sequence_length'),
     (lambda: printed('causal', skip=100), 'no example after the first 100'),
@@ -502,7 +508,7 @@ def test_an_error_within_a_module_is_not_hidden(tmp_path, monkeypatch):
   (tmp_path / 'look_broken.py').write_text('import look_not_there')
   monkeypatch.syspath_prepend(tmp_path)
   with pytest.raises(ModuleNotFoundError, match='look_not_there'):
-    look.find('causal', ['look_broken'])
+    command.find_task('causal', ['look_broken'])
 
 
 def test_command(tmp_path):
