@@ -27,23 +27,23 @@ import gin
 import pytest
 import seqio
 
-import runs
 from salt_t5x import score as score_job
 from salt_t5x.data import cache_writer, pile_shards
+import tiny_runs
 
-SCORE = str(runs.TESTS / 'integration/notes_score.gin')
+SCORE = str(tiny_runs.TESTS / 'integration/notes_score.gin')
 
 
 @contextlib.contextmanager
 def registered(folder):
   """Within it the tasks `notes_*` read `folder`; yields their module."""
   # Trainers of earlier tests flush as they are collected; not while tf.data
-  # traces (see runs.train).
+  # traces (see tiny_runs.train).
   gc.collect()
   before = list(seqio.get_global_cache_dirs())
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('SALT_T5X_TEST_NOTES', str(folder))
-    patch.syspath_prepend(str(runs.TESTS))
+    patch.syspath_prepend(str(tiny_runs.TESTS))
     yield importlib.import_module('notes_task')
     del sys.modules['notes_task']
   seqio.set_global_cache_dirs(before)
@@ -75,7 +75,7 @@ def cache(folder):
 
 def train_teacher(model_dir, step):
   """Trains the tiny teacher to twice `step`, with a checkpoint at `step`."""
-  runs.train(
+  tiny_runs.train(
     model_dir,
     [
       'salt_t5x/gin/teachers/tiny.gin',
@@ -97,5 +97,5 @@ def score(teacher, output, *bindings):
     f'SCORES_DIR = {str(output)!r}',
     *bindings,
   ]
-  with runs.configured([SCORE], bindings):
+  with tiny_runs.configured([SCORE], bindings):
     gin.get_configurable(score_job.score)()

@@ -27,7 +27,6 @@ import orbax.checkpoint as ocp
 import pytest
 import seqio
 
-import runs
 from salt_t5x import fine_tune, models
 from salt_t5x.checkpoints import find, run_record
 from salt_t5x.checkpoints import restore as restore_lib
@@ -38,6 +37,7 @@ from salt_t5x.inference import language_model
 from t5x import partitioning
 from t5x import train as t5x_train
 import tiny
+import tiny_runs
 
 LENGTHS = {'inputs': 32, 'targets': 16}
 STEPS = 30
@@ -87,7 +87,7 @@ def pretrained(tmp_path_factory):
   """The model directory of a run, with checkpoints 0, 10 and 20."""
   model_dir = tmp_path_factory.mktemp('pretrained') / 'model'
   with registered():
-    runs.train(
+    tiny_runs.train(
       model_dir,
       [MODEL, 'salt_t5x/gin/runs/baseline.gin', 'fine_tune.gin'],
       'MIXTURE_OR_TASK_NAME = "babble"',
@@ -102,7 +102,7 @@ def pretrained(tmp_path_factory):
 
 
 def sft(model_dir, initial, *bindings):
-  return runs.train(
+  return tiny_runs.train(
     model_dir,
     SFT,
     'MIXTURE_OR_TASK_NAME = "colours"',
@@ -162,7 +162,7 @@ def test_it_begins_with_the_parameters_and_nothing_else(
 @pytest.fixture(scope='module')
 def compiled(pretrained):
   """A checkpoint directory -> a LanguageModel."""
-  with runs.configured(
+  with tiny_runs.configured(
     SFT,
     [
       'MIXTURE_OR_TASK_NAME = "colours"',
@@ -210,7 +210,9 @@ def test_it_learns(tuned, tuned_dir, pretrained, compiled):
   losses = held_out_loss(before), held_out_loss(after)
   assert losses[1] < losses[0] / 2
   # What the run wrote is of the same tokens: the targets', and no others.
-  written = runs.scalars(tuned_dir, 'training_eval/colours')['log_perplexity']
+  written = tiny_runs.scalars(tuned_dir, 'training_eval/colours')[
+    'log_perplexity'
+  ]
   assert list(written) == list(range(10, STEPS + 1, 10))
   assert written[STEPS] == pytest.approx(losses[1], rel=0.01)
 
@@ -236,7 +238,7 @@ def test_the_schedule_is_the_papers(tuned, pretrained):
   assert rates[1] == 0
   np.testing.assert_allclose(rates[3], 0.1, rtol=1e-6)
   assert 0 < rates[STEPS] < 1e-3
-  with runs.configured(
+  with tiny_runs.configured(
     [MODEL, 'salt_t5x/gin/runs/sft.gin'],
     [
       'from __gin__ import dynamic_registration',

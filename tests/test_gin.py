@@ -28,7 +28,6 @@ import numpy as np
 import pytest
 import seqio
 
-import runs
 from salt_t5x import analyze, engine, sample, score
 from salt_t5x import trainer as trainer_lib
 from salt_t5x.data import feature_converters, ul2
@@ -36,8 +35,9 @@ from salt_t5x.runs import train_data
 from salt_t5x.selection import first_stage
 from t5x import train as t5x_train
 from t5x import utils
+import tiny_runs
 
-GIN = runs.ROOT / 'gin'
+GIN = tiny_runs.ROOT / 'gin'
 _PAPER = sorted(
   p.stem for p in GIN.glob('recipes/*.gin') if not p.stem.startswith('tiny')
 )
@@ -100,7 +100,7 @@ class Recipe:
       'SELECTION_PATH = "/nor/here"',
       *bindings,
     ]
-    with runs.configured([file], bindings):
+    with tiny_runs.configured([file], bindings):
       self.train = gin.get_bindings(t5x_train.train)
       self.trainer = gin.get_bindings(trainer_lib.SaltTrainer)
       self.data = gin.get_bindings(train_data.get_dataset)
@@ -245,7 +245,7 @@ def test_scores_are_made_as_section_5_says(name):
     'TEACHER_PATH = "/teacher"',
   ]
   file = f'salt_t5x/gin/recipes/{name}.gin'
-  with runs.configured([file], bindings):
+  with tiny_runs.configured([file], bindings):
     found = gin.get_bindings(score.score)
     size = name.removeprefix('scores_')
     config = found['teacher'].model.module.config
@@ -259,12 +259,12 @@ def test_scores_are_made_as_section_5_says(name):
 @pytest.mark.parametrize('module', ['analyze', 'sample'])
 def test_the_theorys_commands_are_complete(module):
   """What docs/theory.md says to type."""
-  text = (runs.ROOT / 'docs/theory.md').read_text()
+  text = (tiny_runs.ROOT / 'docs/theory.md').read_text()
   [command] = re.findall(rf'python -m salt_t5x.{module} (.*?)\n\n', text, re.S)
   files = re.findall(r'--gin_file=(\S+)', command)
   bindings = re.findall(r'--gin\.(\w+=\S+)', command)
   bindings = [b.replace('"', '') for b in bindings]
-  with runs.configured(files, bindings):
+  with tiny_runs.configured(files, bindings):
     if module == 'sample':
       found = gin.get_bindings(sample.sample)
       assert found['teacher'].path == 'gs://bucket/teacher'
@@ -286,7 +286,7 @@ def test_the_theorys_commands_are_complete(module):
 def test_the_tiny_theory_is_complete():
   bindings = [f'{x}_PATH = "/p"' for x in ('STUDENT', 'TEACHER', 'ORACLE')]
   file = 'salt_t5x/gin/recipes/tiny_analyze.gin'
-  with runs.configured([file], [*bindings, 'OUTPUT_DIR = "/o"']):
+  with tiny_runs.configured([file], [*bindings, 'OUTPUT_DIR = "/o"']):
     of_roles = gin.get_bindings(analyze.analyze)
     layers = [
       of_roles[role].model.module.config.num_layers
@@ -300,7 +300,7 @@ def test_the_pile_completes_a_recipe():
   """Names, lengths and views fit; student and teacher see the prefix alike."""
   files = ['recipes/2p8b_from_1p5b.gin', 'data/pile.gin']
   bindings = ['MODEL_DIR = "/no/such/place"', 'TEACHER_PATH = "/neither"']
-  with runs.configured([f'salt_t5x/gin/{f}' for f in files], bindings):
+  with tiny_runs.configured([f'salt_t5x/gin/{f}' for f in files], bindings):
     train = gin.get_bindings(t5x_train.train)
     teacher = gin.get_bindings(trainer_lib.SaltTrainer)['teacher'].model
   student = train['model']
@@ -341,12 +341,12 @@ def test_teacher_recipe_keeps_its_early_checkpoint(name):
 def test_keep_period_reaches_the_checkpoint_manager(
   chain, tmp_path, period, kept
 ):
-  runs.train(
+  tiny_runs.train(
     tmp_path,
     [
       'salt_t5x/gin/teachers/tiny.gin',
       'salt_t5x/gin/runs/pretrain_teacher.gin',
-      runs.CHAIN,
+      tiny_runs.CHAIN,
     ],
     f'KEEP_PERIOD = {period}',
     # Not what the checkpoints to keep are multiples of, as after a preemption.
@@ -369,12 +369,12 @@ def wheel(tmp_path_factory):
   # Of a copy: building leaves build/ and *.egg-info behind.
   for name in ('salt_t5x', 'gin', 'tasks'):
     shutil.copytree(
-      runs.ROOT / name,
+      tiny_runs.ROOT / name,
       source / name,
       ignore=shutil.ignore_patterns('__pycache__'),
     )
   for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
-    shutil.copy(runs.ROOT / name, source)
+    shutil.copy(tiny_runs.ROOT / name, source)
   # A mark, by which the tests know whose file was read.
   with (source / 'gin/runs/salt.gin').open('a') as f:
     f.write('FROM_THE_WHEEL = %gin.REQUIRED\n')
@@ -387,7 +387,7 @@ def wheel(tmp_path_factory):
     ['install', '--no-deps', '--no-index', '--target', site]
     + ['--find-links', built, 'salt_t5x'],
   ):
-    done = runs.python([*pip, *map(str, command)], runs.environment())
+    done = tiny_runs.python([*pip, *map(str, command)], tiny_runs.environment())
     assert done.returncode == 0, done.stdout + done.stderr
   return site
 
@@ -411,7 +411,7 @@ def installed():
     pytest.skip('salt_t5x is not installed')
 
 
-BINARIES = ['salt_t5x.train'] + ['t5x.train'] * runs.REAL_T5X
+BINARIES = ['salt_t5x.train'] + ['t5x.train'] * tiny_runs.REAL_T5X
 
 
 def missing_parameter(binary, cwd, *site):
@@ -419,7 +419,7 @@ def missing_parameter(binary, cwd, *site):
 
   gin asks once all files are parsed, and both of them end the run.
   """
-  done = runs.python(
+  done = tiny_runs.python(
     [
       *('-m', binary),
       '--gin_file=salt_t5x/gin/runs/salt.gin',
@@ -428,7 +428,7 @@ def missing_parameter(binary, cwd, *site):
       '--gin.MIXTURE_OR_TASK_NAME="none"',
       '--gin.FROM_THE_WHEEL=1' if not site else '--gin.MODEL_DIR="none"',
     ],
-    runs.environment('', [*site, *runs.real_t5x_path()]),
+    tiny_runs.environment('', [*site, *tiny_runs.real_t5x_path()]),
     cwd=cwd,
   )
   assert done.returncode != 0
@@ -452,4 +452,4 @@ def test_run_file_is_found_by_an_editable_install(binary, installed, decoys):
 
 @pytest.mark.parametrize('binary', BINARIES)
 def test_run_file_is_found_from_the_repository(binary, installed):
-  assert missing_parameter(binary, runs.ROOT) == 'MODEL_DIR'
+  assert missing_parameter(binary, tiny_runs.ROOT) == 'MODEL_DIR'

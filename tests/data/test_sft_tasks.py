@@ -27,10 +27,10 @@ import pytest
 import seqio
 import tensorflow_datasets as tfds
 
-import runs
 from salt_t5x import fine_tune, vocabulary
 from salt_t5x.evaluation import text_metrics
 from t5x import train as t5x_train
+import tiny_runs
 
 MODULE = 'salt_t5x.tasks.sft'
 EXAMPLES = {
@@ -164,7 +164,7 @@ def test_labels_that_are_none(label, sft):
 )
 def test_recipes(recipe, student, sft):
   bindings = ['MODEL_DIR = "/no"', 'INITIAL_CHECKPOINT = "/neither"']
-  with runs.configured([f'salt_t5x/gin/recipes/{recipe}.gin'], bindings):
+  with tiny_runs.configured([f'salt_t5x/gin/recipes/{recipe}.gin'], bindings):
     train = gin.get_bindings(t5x_train.train)
     options = gin.get_bindings(fine_tune.FineTuneTrainer)
   vocabulary_only = [
@@ -174,7 +174,7 @@ def test_recipes(recipe, student, sft):
     'seqio.PassThroughVocabulary.size = 2048',
   ]
   file = f'salt_t5x/gin/students/{student}.gin'
-  with runs.configured([file], vocabulary_only):
+  with tiny_runs.configured([file], vocabulary_only):
     pretrained = gin.config.query_parameter('%MODEL').configurable.wrapper()
   config = train['model'].module.config
   rows = {'vocab_size': config.vocab_size}

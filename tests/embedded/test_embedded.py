@@ -25,9 +25,9 @@ from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
-import runs
 from t5x import adafactor, decoding, metrics, partitioning, utils
 import tiny
+import tiny_runs
 
 # --- Adafactor ---------------------------------------------------------------
 
@@ -351,10 +351,12 @@ def facts(path):
   return specs
 
 
-@pytest.mark.skipif(not runs.REAL_T5X, reason='the real t5x is not importable')
+@pytest.mark.skipif(
+  not tiny_runs.REAL_T5X, reason='the real t5x is not importable'
+)
 def test_adafactor_and_partitioning_are_t5xs(tmp_path):
   mine, theirs = str(tmp_path / 'embedded.npz'), str(tmp_path / 't5x.npz')
-  specs = runs.call('test_embedded.facts', mine, engine_name='embedded')
+  specs = tiny_runs.call('test_embedded.facts', mine, engine_name='embedded')
   assert specs == facts(theirs)
   assert ['model', None] in specs.values()
   with np.load(mine) as a, np.load(theirs) as b:

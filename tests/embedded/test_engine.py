@@ -24,12 +24,12 @@ import gin
 import jax
 import pytest
 
-import runs
 from t5x import decoding
 from t5x import models as t5x_models
 from t5x import train as t5x_train
 from t5x import trainer as t5x_trainer
 import tiny
+import tiny_runs
 
 REPORT = 'from salt_t5x import engine; import t5x; print(engine.current())'
 
@@ -40,8 +40,8 @@ def seam(tmp_path, *folders, choice='', script=REPORT):
   Returns:
     (exit status, last line of the output, or of the error).
   """
-  done = runs.python(
-    ['-c', script], runs.environment(choice, folders), cwd=tmp_path
+  done = tiny_runs.python(
+    ['-c', script], tiny_runs.environment(choice, folders), cwd=tmp_path
   )
   text = done.stderr if done.returncode else done.stdout
   return done.returncode, text.strip().splitlines()[-1]
@@ -149,12 +149,14 @@ WITHOUT_TEACHER = (
 
 def _build(binding):
   """Builds what `train` is called with."""
-  with runs.configured([runs.RECIPE], ['MODEL_DIR = "/no"', binding]):
+  with tiny_runs.configured([tiny_runs.RECIPE], ['MODEL_DIR = "/no"', binding]):
     gin.get_bindings(t5x_train.train)
 
 
 def _train(binding):
-  runs.train('/no/such/place', [runs.RECIPE], *WITHOUT_TEACHER, binding)
+  tiny_runs.train(
+    '/no/such/place', [tiny_runs.RECIPE], *WITHOUT_TEACHER, binding
+  )
 
 
 def _loss(normalizer):
@@ -243,7 +245,7 @@ def refusals():
 @pytest.fixture(scope='module')
 def answers(chain):
   del chain
-  return runs.call('test_engine.refusals', engine_name='embedded')
+  return tiny_runs.call('test_engine.refusals', engine_name='embedded')
 
 
 @pytest.mark.parametrize('asked', REFUSED)

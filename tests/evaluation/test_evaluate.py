@@ -27,7 +27,6 @@ import pytest
 import seqio
 
 import few_shot_data
-import runs
 from salt_t5x import evaluate
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.data import cache_writer, supervised_tasks
@@ -35,6 +34,7 @@ from salt_t5x.evaluation import held_out, text_metrics
 from salt_t5x.inference import language_model
 from t5x import partitioning, utils
 import tiny
+import tiny_runs
 
 LENGTH = numbered_task.T
 TASK = 'evaluated'
@@ -261,7 +261,7 @@ def test_the_readmes_command():
     "HELD_OUT_TASK = 'pile_causal'",
   ]
   with (
-    runs.configured([f'salt_t5x/gin/{x}.gin' for x in files], bindings),
+    tiny_runs.configured([f'salt_t5x/gin/{x}.gin' for x in files], bindings),
     pytest.raises(ValueError, match='BASELINE.*there is no such directory'),
   ):
     gin.get_configurable(evaluate.evaluate)()

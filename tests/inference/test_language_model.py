@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import runs
 from salt_t5x import models
 from salt_t5x.data import feature_converters
 from salt_t5x.inference import language_model
 from t5x import partitioning
 import tiny
+import tiny_runs
 
 LENGTH = 64
 # A row more than the vocabulary has tokens: no token, and never the likeliest.
@@ -175,7 +175,7 @@ def test_devices_change_nothing():
   _, _, compiled = make()
   pairs = some_pairs()
   expected = np.array(compiled.log_likelihoods(pairs))
-  likelihoods, continuations = runs.call(
+  likelihoods, continuations = tiny_runs.call(
     'test_language_model.on_devices',
     # t5x gives all of a CPU's devices to the model axis.
     engine_name='embedded',

@@ -59,13 +59,13 @@ import orbax.checkpoint as ocp
 import tensorflow as tf
 import tqdm
 
-import runs
 from salt_t5x import engine
 from salt_t5x import trainer as trainer_lib
 from salt_t5x.checkpoints import find
 from salt_t5x.runs import preemption
 from salt_t5x.studies import curves
 import tiny
+import tiny_runs
 
 STEPS, KD_STEPS, PERIOD = 12, 5, 3  # As in faults.gin.
 TEACHER_STEP, BATCH = 20, 8
@@ -178,9 +178,9 @@ def train(
   with (
     notes.registered(world),
     _recorded(model_dir, fault),
-    runs.configured([RECIPE], bindings),
+    tiny_runs.configured([RECIPE], bindings),
   ):
-    runs._train()
+    tiny_runs._train()
 
 
 def build(world: pathlib.Path):

@@ -21,10 +21,10 @@ import jax
 import numpy as np
 import pytest
 
-import runs
 from salt_t5x.kernels import sharding
 from t5x import partitioning
 import tiny
+import tiny_runs
 
 # Eight heads, so that up to eight devices can share each kernel.
 STUDENT = dict(num_heads=8, num_kv_heads=1, head_dim=4)
@@ -89,7 +89,7 @@ CASES = [
   ('embedded', 2, [1], [1]),
   ('embedded', 8, [2], [2]),
 ]
-if runs.REAL_T5X:
+if tiny_runs.REAL_T5X:
   CASES += [('t5x', n, [1], [n]) for n in (1, 2, 4, 8)]
 
 
@@ -107,7 +107,7 @@ def results(trained):
 
   def run(case):
     engine_name, devices, partitions, _ = case
-    return runs.call(
+    return tiny_runs.call(
       'test_devices.train_each',
       trained,
       partitions,
@@ -144,12 +144,12 @@ def test_devices_change_nothing(
 
 @pytest.mark.parametrize(
   'engine_name, partitions, mesh',
-  [('embedded', 4, (2, 4))] + [('t5x', 1, (1, 8))] * runs.REAL_T5X,
+  [('embedded', 4, (2, 4))] + [('t5x', 1, (1, 8))] * tiny_runs.REAL_T5X,
 )
 def test_fully_sharded_changes_nothing(
   engine_name, partitions, mesh, trained, results
 ):
-  data, model, cut, summaries = runs.call(
+  data, model, cut, summaries = tiny_runs.call(
     'test_devices.train_fully_sharded',
     trained,
     partitions,

@@ -24,13 +24,13 @@ import jax
 import numpy as np
 import pytest
 
-import runs
 from t5x import models as t5x_models
 from t5x import trainer as t5x_trainer
 import tiny
+import tiny_runs
 
 pytestmark = pytest.mark.skipif(
-  not runs.REAL_T5X,
+  not tiny_runs.REAL_T5X,
   reason='the real t5x is not importable (see the README)',
 )
 
@@ -42,20 +42,20 @@ def train(model_dirs, teacher):
   """Trains the recipe in each directory, or goes on with what is there."""
   results = []
   for model_dir in model_dirs:
-    run = runs.train(
+    run = tiny_runs.train(
       model_dir,
-      [runs.RECIPE],
+      [tiny_runs.RECIPE],
       f'TEACHER_PATH = {teacher!r}',
       f'TRAIN_STEPS = {STEPS}',
       f'KD_STEPS = {KD_STEPS}',
     )
-    evaluated = runs.scalars(model_dir, 'training_eval/chain')
+    evaluated = tiny_runs.scalars(model_dir, 'training_eval/chain')
     results.append([run.rows, run.scalars, evaluated])
   return results
 
 
 def call_train(engine_name, model_dirs, teacher):
-  results = runs.call(
+  results = tiny_runs.call(
     'test_engines.train',
     [str(d) for d in model_dirs],
     teacher,
@@ -122,7 +122,7 @@ def test_each_resumes_the_other(
 ):
   written, (rows, scalars, evaluated) = unbroken[writer]
   for step in STOPS:
-    runs.copy_up_to(step, written, tmp_path / str(step))
+    tiny_runs.copy_up_to(step, written, tmp_path / str(step))
   resumed = call_train(reader, [tmp_path / str(s) for s in STOPS], teacher_dir)
   for step, (new_rows, new_scalars, new_evaluated) in zip(
     STOPS, resumed, strict=True

@@ -28,20 +28,20 @@ import jax
 import numpy as np
 import pytest
 
-import runs
 from salt_t5x.checkpoints import damage as damage_lib
 from salt_t5x.checkpoints import find
 from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.runs import nonfinite
 import tiny
+import tiny_runs
 
 STEPS, KD_STEPS, PERIOD = 8, 4, 2
 
 
 def train(model_dir, teacher, *bindings):
-  return runs.train(
+  return tiny_runs.train(
     model_dir,
-    [runs.RECIPE],
+    [tiny_runs.RECIPE],
     f'TEACHER_PATH = {str(teacher)!r}',
     f'TRAIN_STEPS = {STEPS}',
     f'KD_STEPS = {KD_STEPS}',
@@ -209,7 +209,7 @@ def test_bad_batches_are_passed_over_when_asked_for(
   assert run.rows[bad + 1 : bad + 3] == unbroken.rows[bad + 1 :]
   assert len(run.rows) == STEPS + 1 and int(run.state.step) == STEPS
   assert np.isfinite(list(run.scalars['loss'].values())).all()
-  assert runs.scalars(model_dir)['salt/skipped_batches'] == {bad: 1}
+  assert tiny_runs.scalars(model_dir)['salt/skipped_batches'] == {bad: 1}
 
 
 # --- The disk ----------------------------------------------------------------
@@ -235,14 +235,14 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(
   unbroken, teacher_dir, tmp_path
 ):
   model_dir = tmp_path / 'model'
-  env = runs.environment(
+  env = tiny_runs.environment(
     pythonpath=[
-      runs.TESTS,
-      runs.TESTS / 'integration',
-      *runs.real_t5x_path(),
+      tiny_runs.TESTS,
+      tiny_runs.TESTS / 'integration',
+      *tiny_runs.real_t5x_path(),
     ]
   )
-  done = runs.python(
+  done = tiny_runs.python(
     ['-c', _WITH_A_FULL_DISK, str(model_dir), teacher_dir], env
   )
   assert done.returncode not in (0, 75), done.stdout[-3000:]

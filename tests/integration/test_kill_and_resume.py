@@ -16,8 +16,8 @@
 
 import json
 
-import runs
 from salt_t5x.runs import preemption
+import tiny_runs
 
 # SIGTERM as the first step begins; then SIGKILL in the second stage.
 SEED, TRIALS = 116, 1
@@ -25,8 +25,8 @@ SEED, TRIALS = 116, 1
 
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
   output = tmp_path / 'tally.json'
-  script = runs.TESTS / 'integration/kill_and_resume.py'
-  done = runs.python(
+  script = tiny_runs.TESTS / 'integration/kill_and_resume.py'
+  done = tiny_runs.python(
     [
       script,
       f'--trials={TRIALS}',
@@ -34,7 +34,7 @@ def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
       '--workers=1',
       f'--output={output}',
     ],
-    env=runs.environment(pythonpath=runs.real_t5x_path()),
+    env=tiny_runs.environment(pythonpath=tiny_runs.real_t5x_path()),
   )
   assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
   tally = json.loads(output.read_text())

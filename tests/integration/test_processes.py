@@ -30,12 +30,12 @@ import time
 import kill_and_resume as faults
 import pytest
 
-import runs
 from salt_t5x.checkpoints import find
 from salt_t5x.runs import preemption
+import tiny_runs
 
 pytestmark = pytest.mark.skipif(
-  not runs.REAL_T5X,
+  not tiny_runs.REAL_T5X,
   reason='the real t5x is not importable (see the README)',
 )
 
@@ -117,7 +117,7 @@ class Run:
       '-c',
       _SCRIPT,
       f'--gin_file={faults.RECIPE}',
-      f'--gin_search_paths={runs.TESTS}/integration',
+      f'--gin_search_paths={tiny_runs.TESTS}/integration',
       f'--gin.MODEL_DIR={str(model_dir)!r}',
       f"--gin.TEACHER_PATH='{world}/teacher'",
       f"--gin.SELECTION_PATH='{world}/selection.json'",
@@ -131,11 +131,11 @@ class Run:
         f'--process_count={processes}',
         f'--process_index={index}',
       ]
-      env = runs.environment(
+      env = tiny_runs.environment(
         pythonpath=[
-          runs.TESTS,
-          runs.TESTS / 'integration',
-          *runs.real_t5x_path(),
+          tiny_runs.TESTS,
+          tiny_runs.TESTS / 'integration',
+          *tiny_runs.real_t5x_path(),
         ],
         SALT_T5X_TEST_NOTES=str(world),
         CONSUMED=f'{model_dir}.{index}.jsonl',
@@ -202,7 +202,9 @@ def assert_same(model_dir, single):
   assert sorted(consumed(single)) == list(range(faults.STEPS))
   assert set(map(len, consumed(single).values())) == {faults.BATCH}
   for collection in ('train', 'training_eval/notes_ul2'):
-    mine, theirs = (runs.scalars(d, collection) for d in (model_dir, single))
+    mine, theirs = (
+      tiny_runs.scalars(d, collection) for d in (model_dir, single)
+    )
     assert mine.keys() == theirs.keys()
     for name, points in theirs.items():
       assert mine[name] == pytest.approx(points, rel=1e-5, abs=1e-6), name
@@ -263,13 +265,17 @@ def test_processes_go_back_together_from_nan(world, single, tmp_path):
   ]
   run = Run(world, model_dir, 2, 1, *flags, bad_step=bad)
   assert run.wait() == [0, 0], run.log()
-  mine, theirs = (runs.scalars(d, 'train')['loss'] for d in (model_dir, single))
+  mine, theirs = (
+    tiny_runs.scalars(d, 'train')['loss'] for d in (model_dir, single)
+  )
   assert sorted(mine) == sorted(theirs)
   for step, loss in theirs.items():
     # t5x logs step n under n + 1.
     assert math.isfinite(mine[step])
     assert (mine[step] == pytest.approx(loss, rel=1e-5)) == (step <= bad), step
-  assert runs.scalars(model_dir, 'train')['salt/skipped_batches'] == {bad: 1}
+  assert tiny_runs.scalars(model_dir, 'train')['salt/skipped_batches'] == {
+    bad: 1
+  }
   run = Run(world, tmp_path / 'stops', 2, 1, flags[0], bad_step=bad)
   assert 0 not in run.wait()
   assert f'Step {bad + 1}: the loss is nan' in run.log()

@@ -26,10 +26,10 @@ import numpy as np
 import pytest
 import seqio
 
-import runs
 from salt_t5x.data import pile_shards
+import tiny_runs
 
-NOTES = str(runs.TESTS / 'integration/notes.gin')
+NOTES = str(tiny_runs.TESTS / 'integration/notes.gin')
 SHARDS = 5
 DAMAGE = b'{"text": "cut o\n'
 
@@ -72,8 +72,8 @@ def cached(notes):
       f'--min_shards={SHARDS}',
       '--alsologtostderr',
     ],
-    env=runs.environment(
-      pythonpath=[runs.TESTS, *runs.real_t5x_path()],
+    env=tiny_runs.environment(
+      pythonpath=[tiny_runs.TESTS, *tiny_runs.real_t5x_path()],
       SALT_T5X_TEST_NOTES=notes.DIRECTORY,
     ),
     capture_output=True,
@@ -140,11 +140,13 @@ def test_hosts_see_the_same_global_batches(cached, hosts):
 
 
 def test_training_reads_the_cache_and_resumes(cached, tmp_path):
-  unbroken = runs.train(tmp_path / 'a', [NOTES])
+  unbroken = tiny_runs.train(tmp_path / 'a', [NOTES])
   assert all(np.isfinite(v) for v in unbroken.scalars['loss'].values())
-  assert set(runs.scalars(tmp_path / 'a', 'training_eval/notes_ul2')['loss'])
-  runs.copy_up_to(2, tmp_path / 'a', tmp_path / 'b')
-  resumed = runs.train(tmp_path / 'b', [NOTES])
+  assert set(
+    tiny_runs.scalars(tmp_path / 'a', 'training_eval/notes_ul2')['loss']
+  )
+  tiny_runs.copy_up_to(2, tmp_path / 'a', tmp_path / 'b')
+  resumed = tiny_runs.train(tmp_path / 'b', [NOTES])
   for step in range(3, 7):
     assert resumed.scalars['loss'][step] == unbroken.scalars['loss'][step]
   assert resumed.rows == unbroken.rows[2:]
@@ -158,7 +160,7 @@ def test_an_uncached_iterator_cannot_be_checkpointed_and_says_so(
     match=r"MIXTURE_OR_TASK_NAME = 'notes_sequences'.*Cache notes_sequences "
     r'with seqio_cache_tasks and set USE_CACHED_TASKS = True',
   ):
-    runs.train(
+    tiny_runs.train(
       tmp_path,
       [NOTES],
       'MIXTURE_OR_TASK_NAME = "notes_sequences"',
@@ -170,7 +172,7 @@ def test_an_uncached_iterator_cannot_be_checkpointed_and_says_so(
 def test_without_checkpoints_of_the_data_an_uncached_task_trains(
   notes, tmp_path
 ):
-  run = runs.train(
+  run = tiny_runs.train(
     tmp_path,
     [NOTES],
     'MIXTURE_OR_TASK_NAME = "notes_sequences"',
@@ -184,7 +186,7 @@ def test_without_checkpoints_of_the_data_an_uncached_task_trains(
 
 def test_too_few_rows_are_found_before_a_checkpoint_is_written(notes, tmp_path):
   with pytest.raises(ValueError, match=r'\(VOCAB_SIZE\) = 200 output rows'):
-    runs.train(
+    tiny_runs.train(
       tmp_path,
       [NOTES],
       'VOCAB_SIZE = 200',
@@ -199,7 +201,7 @@ def test_another_vocabulary_than_the_tasks_is_an_error(notes, tmp_path):
   with pytest.raises(
     ValueError, match='VOCABULARY is .*notes_sequences.*bind VOCABULARY'
   ):
-    runs.train(
+    tiny_runs.train(
       tmp_path,
       [NOTES],
       'VOCABULARY = @tiny.vocabulary()',

@@ -28,18 +28,18 @@ import orbax.checkpoint as ocp
 import pytest
 import tensorstore
 
-import runs
 from salt_t5x import teacher as teacher_lib
 from t5x import train as t5x_train
 from t5x import utils
 import tiny
+import tiny_runs
 
 STEPS, KD_STEPS = 10, 5  # As in recipe.gin.
 
 
 def train(model_dir, teacher):
-  return runs.train(
-    model_dir, [runs.RECIPE], f'TEACHER_PATH = {str(teacher)!r}'
+  return tiny_runs.train(
+    model_dir, [tiny_runs.RECIPE], f'TEACHER_PATH = {str(teacher)!r}'
   )
 
 
@@ -63,7 +63,7 @@ def test_unbroken_run(unbroken, unbroken_dir):
   weights = unbroken.scalars['salt/distillation_weight']
   assert list(weights) == list(range(1, KD_STEPS + 1))
   assert weights[1] == pytest.approx(0.667) and weights[KD_STEPS] == 0
-  evaluated = runs.scalars(unbroken_dir, 'training_eval/chain')
+  evaluated = tiny_runs.scalars(unbroken_dir, 'training_eval/chain')
   assert list(evaluated['accuracy']) == [5, 10]
   assert list(evaluated['log_perplexity']) == [5, 10]
 
@@ -75,7 +75,8 @@ def assert_goes_on(resumed, resumed_dir, unbroken, unbroken_dir, step):
     assert resumed.scalars.get(name, {}) == expected, name
   tiny.assert_equal(resumed.state, unbroken.state)
   one, other = (
-    runs.scalars(d, 'training_eval/chain') for d in (resumed_dir, unbroken_dir)
+    tiny_runs.scalars(d, 'training_eval/chain')
+    for d in (resumed_dir, unbroken_dir)
   )
   assert {k: v[STEPS] for k, v in one.items()} == {
     k: v[STEPS] for k, v in other.items()
@@ -87,7 +88,7 @@ def test_resumed_in_the_first_stage(
   step, unbroken, unbroken_dir, teacher_dir, tmp_path
 ):
   model_dir = tmp_path / 'model'
-  runs.copy_up_to(step, unbroken_dir, model_dir)
+  tiny_runs.copy_up_to(step, unbroken_dir, model_dir)
   resumed = train(model_dir, teacher_dir)
   assert_goes_on(resumed, model_dir, unbroken, unbroken_dir, step)
 
@@ -103,7 +104,7 @@ def test_resumed_in_the_second_stage_without_a_teacher(
 
   monkeypatch.setattr(teacher_lib, 'load', load)
   model_dir = tmp_path / 'model'
-  runs.copy_up_to(step, unbroken_dir, model_dir)
+  tiny_runs.copy_up_to(step, unbroken_dir, model_dir)
   resumed = train(model_dir, tmp_path / 'gone')
   assert_goes_on(resumed, model_dir, unbroken, unbroken_dir, step)
 
@@ -113,7 +114,7 @@ def test_resumed_in_the_first_stage_without_a_teacher(
 ):
   """The counterpart, which shows that the test above can fail."""
   model_dir = tmp_path / 'model'
-  runs.copy_up_to(KD_STEPS - 1, unbroken_dir, model_dir)
+  tiny_runs.copy_up_to(KD_STEPS - 1, unbroken_dir, model_dir)
   with pytest.raises(ValueError, match='teacher.Teacher.path'):
     train(model_dir, tmp_path / 'gone')
 
@@ -125,9 +126,9 @@ def test_begun_from_the_checkpoint_of_another_run(
   begin = KD_STEPS + 1
 
   def begin_or_go_on(model_dir):
-    return runs.train(
+    return tiny_runs.train(
       model_dir,
-      [runs.RECIPE],
+      [tiny_runs.RECIPE],
       'utils.RestoreCheckpointConfig.path = '
       f'"{unbroken_dir}/checkpoint_{begin}"',
       'utils.RestoreCheckpointConfig.mode = "specific"',
@@ -136,7 +137,7 @@ def test_begun_from_the_checkpoint_of_another_run(
   first = begin_or_go_on(tmp_path / 'first')
   assert_goes_on(first, tmp_path / 'first', unbroken, unbroken_dir, begin)
   step = STEPS - 1
-  runs.copy_up_to(step, tmp_path / 'first', tmp_path / 'second', begin)
+  tiny_runs.copy_up_to(step, tmp_path / 'first', tmp_path / 'second', begin)
   second = begin_or_go_on(tmp_path / 'second')
   assert_goes_on(second, tmp_path / 'second', unbroken, unbroken_dir, step)
 
@@ -146,7 +147,7 @@ def test_checkpoints_hold_the_student_and_nothing_else(
 ):
   del unbroken, chain
   bindings = ['MODEL_DIR = "/no"', 'TEACHER_PATH = "/no"']
-  with runs.configured([runs.RECIPE], bindings):
+  with tiny_runs.configured([tiny_runs.RECIPE], bindings):
     built = gin.get_bindings(t5x_train.train)
   student = built['model']
   shapes = utils.TrainStateInitializer(

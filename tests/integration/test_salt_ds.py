@@ -29,14 +29,14 @@ import pytest
 import seqio
 
 import reference
-import runs
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards
 from t5x import partitioning
 import tiny
+import tiny_runs
 
-FOLDER = runs.TESTS / 'integration'
+FOLDER = tiny_runs.TESTS / 'integration'
 SCORE = notes_corpus.SCORE
 SALT_DS, BASELINE_EZ = (
   str(FOLDER / f'notes_{name}.gin') for name in ('salt_ds', 'baseline_ez')
@@ -123,7 +123,7 @@ def test_scores_equal_the_reference(teacher, tmp_path, top_k, dtype):
   )
   targets = np.stack([e['targets'] for e in sequences()[:40]])
   bindings = [f'TEACHER_PATH = {teacher!r}', 'SCORES_DIR = ""']
-  with runs.configured([SCORE], bindings):
+  with tiny_runs.configured([SCORE], bindings):
     made = gin.get_configurable(teacher_lib.Teacher)()
   features = tiny.batch_of(targets)
   features['decoder_causal_attention'] = np.zeros_like(targets)
@@ -223,8 +223,8 @@ def test_beam_workers_score_like_the_job(scored, notes, teacher, scores):
       f'--output_cache_dir={notes.DIRECTORY}/cache',
       '--min_shards=2',
     ],
-    env=runs.environment(
-      pythonpath=[runs.TESTS, FOLDER, *runs.real_t5x_path()],
+    env=tiny_runs.environment(
+      pythonpath=[tiny_runs.TESTS, FOLDER, *tiny_runs.real_t5x_path()],
       SALT_T5X_TEST_NOTES=notes.DIRECTORY,
       SALT_T5X_TEST_TEACHER=teacher,
     ),
@@ -286,8 +286,8 @@ def command(notes, teacher, output, *flags, devices=1, **variables):
       f'--gin.SCORES_DIR={str(output)!r}',
       *flags,
     ],
-    env=runs.environment(
-      pythonpath=[runs.TESTS, FOLDER, *runs.real_t5x_path()],
+    env=tiny_runs.environment(
+      pythonpath=[tiny_runs.TESTS, FOLDER, *tiny_runs.real_t5x_path()],
       SALT_T5X_TEST_NOTES=notes.DIRECTORY,
       XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
       **variables,
@@ -341,7 +341,7 @@ def test_two_processes_score_as_one(notes, teacher, scores, tmp_path):
 
 
 def test_devices_hardly_matter(notes, teacher, scores, tmp_path):
-  done = runs.python(
+  done = tiny_runs.python(
     **command(
       notes,
       teacher,
@@ -356,7 +356,7 @@ def test_devices_hardly_matter(notes, teacher, scores, tmp_path):
 
 
 def select(scores, output, *flags):
-  done = runs.python(
+  done = tiny_runs.python(
     [
       '-m',
       'salt_t5x.select',
@@ -366,7 +366,7 @@ def select(scores, output, *flags):
       f'--batch_size={BATCH}',
       *flags,
     ],
-    env=runs.environment(pythonpath=runs.real_t5x_path()),
+    env=tiny_runs.environment(pythonpath=tiny_runs.real_t5x_path()),
   )
   assert done.returncode == 0, done.stderr[-5000:]
   return str(output)
@@ -386,7 +386,9 @@ def test_salt_ds_trains_on_what_is_selected_and_resumes(
 ):
   path = select(scores, tmp_path / 'selection.json')
   bindings = [f'TEACHER_PATH = {teacher!r}', f'SELECTION_PATH = {path!r}']
-  unbroken = runs.train(tmp_path / 'a', [SALT_DS], *bindings, identify=rows_of)
+  unbroken = tiny_runs.train(
+    tmp_path / 'a', [SALT_DS], *bindings, identify=rows_of
+  )
 
   # The teacher has read the first 20 batches; of the rest, the highest scores.
   examples, records = sequences(), read(scores)
@@ -402,8 +404,8 @@ def test_salt_ds_trains_on_what_is_selected_and_resumes(
 
   for stopped in (3,):  # More in test_kill_and_resume.
     folder = tmp_path / f'stopped_{stopped}'
-    runs.copy_up_to(stopped, tmp_path / 'a', folder)
-    resumed = runs.train(folder, [SALT_DS], *bindings, identify=rows_of)
+    tiny_runs.copy_up_to(stopped, tmp_path / 'a', folder)
+    resumed = tiny_runs.train(folder, [SALT_DS], *bindings, identify=rows_of)
     assert resumed.rows == unbroken.rows[stopped:]
     tiny.assert_equal(resumed.state, unbroken.state)
 
@@ -414,7 +416,7 @@ def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
   )
   record = selection_record.read(path)
   assert record.repeats > 1 and record.first_position == 0
-  run = runs.train(
+  run = tiny_runs.train(
     tmp_path / 'a',
     [BASELINE_EZ],
     f'SELECTION_PATH = {path!r}',
@@ -457,7 +459,7 @@ def test_scores_of_another_kind_are_not_continued(teacher, scores):
 def test_a_selection_of_other_data_does_not_train(teacher, scores, tmp_path):
   path = select(scores, tmp_path / 'selection.json')
   with pytest.raises(ValueError, match='KD_STEPS = 2 of BATCH_SIZE = 8'):
-    runs.train(
+    tiny_runs.train(
       tmp_path / 'a',
       [SALT_DS],
       f'TEACHER_PATH = {teacher!r}',

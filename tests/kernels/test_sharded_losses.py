@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import runs
 from salt_t5x import losses
 from salt_t5x.kernels import chunked_losses, sharding
 from t5x import partitioning
+import tiny_runs
 
 BATCH, LENGTH, CHUNK, WIDTH, ROWS = 16, 10, 4, 8, 512
 DEVICES = 8
@@ -183,7 +183,7 @@ CASES = [
 
 
 def test_meshes_change_nothing_and_gather_no_vocabulary():
-  results = runs.call(
+  results = tiny_runs.call(
     'test_sharded_losses.compare',
     engine_name='embedded',
     XLA_FLAGS=f'--xla_force_host_platform_device_count={DEVICES}',

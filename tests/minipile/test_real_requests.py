@@ -33,12 +33,12 @@ import network_reference
 import numpy as np
 import pytest
 
-import runs
 from salt_t5x import models
 from salt_t5x.checkpoints import find
 from salt_t5x.checkpoints import restore as restore_lib
 from salt_t5x.inference import language_model
 from t5x import partitioning
+import tiny_runs
 
 _NAMES = ('SALT_T5X_REQUESTS', 'SALT_T5X_CHECKPOINT', 'SALT_T5X_DATA')
 _MISSING = [name for name in _NAMES if name not in os.environ]
@@ -63,7 +63,7 @@ MAX_TOKENS = 32
 def made():
   """(lm-eval's view of the student, its tokens' model, reference's logits)."""
   files = [
-    str(runs.ROOT / 'gin' / path)
+    str(tiny_runs.ROOT / 'gin' / path)
     for path in ('students/tiny.gin', 'recipes/tiny.gin')
   ]
   bindings = [
@@ -71,7 +71,7 @@ def made():
     'import builtins',
     'builtins.dict.model = %MODEL',
   ]
-  with runs.configured(files, bindings):
+  with tiny_runs.configured(files, bindings):
     model = gin.get_configurable(dict)()['model']
   partitioner = partitioning.PjitPartitioner(num_partitions=1)
   shapes, axes = models.shapes_and_axes(

@@ -25,11 +25,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import runs
 from salt_t5x.runs import nonfinite, preemption
 from salt_t5x.studies import curves
 from t5x import trainer as t5x_trainer
 import tiny
+import tiny_runs
 
 
 def poisoned(bad, **kwargs):
@@ -102,7 +102,7 @@ def test_bad_batches_are_passed_over(teacher_dir, tmp_path, bad):
   expected.train(iter(kept), 8, 0).result()
   tiny.assert_equal(trainer.train_state, expected.train_state)
   trainer.close()
-  assert runs.scalars(tmp_path)['salt/skipped_batches'] == {begin: drawn}
+  assert tiny_runs.scalars(tmp_path)['salt/skipped_batches'] == {begin: drawn}
 
 
 def test_batches_passed_over_are_bounded():
@@ -154,7 +154,7 @@ def test_sigterm_publishes_the_state_after_the_step(teacher_dir, tmp_path, at):
   expected.train(tiny.batches(), at + 1, 0).result()
   tiny.assert_equal(trainer.train_state, expected.train_state)
   # What was trained since the last summary is summed up, on disk already.
-  assert at + 1 in runs.scalars(tmp_path)['loss']
+  assert at + 1 in tiny_runs.scalars(tmp_path)['loss']
   expected.close()
   trainer.close()
   assert signal.getsignal(signal.SIGTERM) == before

@@ -24,14 +24,14 @@ import matplotlib
 import numpy as np
 import pytest
 
-import runs
 from salt_t5x import study
 from salt_t5x.checkpoints import find
 from salt_t5x.evaluation import buckets
 from salt_t5x.studies import costs, definition, evaluations, plans, report
 from salt_t5x.studies import jobs as jobs_lib
+import tiny_runs
 
-GIN = runs.ROOT / 'gin'
+GIN = tiny_runs.ROOT / 'gin'
 STUDIES = sorted(p.stem for p in GIN.glob('studies/*.gin'))
 
 
