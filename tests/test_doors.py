@@ -34,18 +34,18 @@ from salt_t5x import (
   study,
   vocabulary,
 )
-from salt_t5x.evaluation import buckets, held_out
+from salt_t5x.evaluation import held_out
 from salt_t5x.minipile import benchmark_data, corpus, prepare
 from salt_t5x.minipile import sources as sources_lib
-from salt_t5x.selection import first_stage, report, score_shards
+from salt_t5x.selection import first_stage, score_shards
 
 # --- Commands -----------------------------------------------------------------
 
 COMMANDS = {
   vocabulary: ('--task=t', '--output=o.model', '--vocab_size=1000'),
   look: ('--task=t',),
-  report: ('--scores=s', '--output=o.json', '--kd_steps=5', '--batch_size=4'),
-  buckets: ('--results=r', '--teacher=t'),
+  select: ('--scores=s', '--output=o.json', '--kd_steps=5', '--batch_size=4'),
+  difficulty: ('--results=r', '--teacher=t'),
 }
 
 
@@ -87,15 +87,15 @@ def test_required_flags(capsys, module, flag):
     (look, '--skip=-1'),
     (look, '--max_tokens=0'),
     (look, '--statistics=-1'),
-    (report, '--kd_steps=0'),
-    (report, '--kd_steps=1e3'),
-    (report, '--batch_size=-4'),
-    (report, '--first_step=-1'),
-    (report, '--share=nan'),
-    (report, '--share=0'),
-    (report, '--kind=best'),
-    (report, '--output=record'),
-    (buckets, '--nonsense=1'),
+    (select, '--kd_steps=0'),
+    (select, '--kd_steps=1e3'),
+    (select, '--batch_size=-4'),
+    (select, '--first_step=-1'),
+    (select, '--share=nan'),
+    (select, '--share=0'),
+    (select, '--kind=best'),
+    (select, '--output=record'),
+    (difficulty, '--nonsense=1'),
   ],
 )
 def test_nonsense_flags(capsys, module, flag):
@@ -121,10 +121,10 @@ def test_what_a_module_raises_is_not_hidden(tmp_path, monkeypatch):
 def test_folders_that_are_none(tmp_path, path):
   (tmp_path / 'file').touch()
   path = tmp_path / path
-  flags = [*COMMANDS[report], f'--scores={path}']
+  flags = [*COMMANDS[select], f'--scores={path}']
   with pytest.raises(ValueError, match=f'--scores={path}: .*missing'):
     select.main(select.parse_flags(['prog', *flags]))
-  flags = [*COMMANDS[buckets], f'--results={path}']
+  flags = [*COMMANDS[difficulty], f'--results={path}']
   with pytest.raises(ValueError, match=f'--results={path}: there is no such'):
     difficulty.main(difficulty.parse_flags(['prog', *flags]))
 

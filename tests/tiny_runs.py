@@ -183,7 +183,7 @@ def call(function: str, *args, engine_name: str, **variables: str) -> Any:
   )
   env = environment(
     engine_name,
-    [TESTS, TESTS / 'integration', *real_t5x_path()],
+    [TESTS, *filter(os.path.isdir, TESTS.iterdir()), *real_t5x_path()],
     **variables,
   )
   done = python(['-c', script], env)

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from salt_t5x import standard_errors
-from salt_t5x.evaluation import buckets
+from salt_t5x.evaluation import buckets as buckets_lib
 from salt_t5x.evaluation import results as results_lib
 
 # The measure of LAMBADA that shows what models at chance have learned.
 _NATS = 'log_perplexity'
 
 
-def buckets(of_seeds: Sequence[buckets.Task], reference: str) -> dict[str, Any]:
+def buckets(of_seeds: Sequence[buckets_lib.Task], reference: str) -> dict[str, Any]:
   """What each model has on easy, medium and hard text (Table 5).
 
   Args:
@@ -44,7 +44,7 @@ def buckets(of_seeds: Sequence[buckets.Task], reference: str) -> dict[str, Any]:
     return {
       model: {
         bucket: [100 * means_of(task)[model][bucket].mean for task in of_seeds]
-        for bucket in (*buckets.BUCKETS, buckets.ALL)
+        for bucket in (*buckets_lib.BUCKETS, buckets_lib.ALL)
       }
       for model in means_of(of_seeds[0])
     }

@@ -84,7 +84,7 @@ def corrupted_share_and_spans(example):
 def test_inverts_to_the_tokens_it_read(denoiser):
   tokens = sequences(60)
   for row, example in zip(
-    tokens, ul2(dataset(tokens), rates=only(denoiser)), strict=True
+    tokens, ul2_examples(dataset(tokens), rates=only(denoiser)), strict=True
   ):
     restored = restore(example)
     np.testing.assert_array_equal(restored, row[: len(restored)])
@@ -102,7 +102,7 @@ def test_inverts_to_the_tokens_it_read(denoiser):
   [('short_spans', 0.15, 3.0), ('long_spans', 0.5, 32.0)],
 )
 def test_share_and_length_of_spans(denoiser, density, length):
-  for example in ul2(dataset(sequences(20)), rates=only(denoiser)):
+  for example in ul2_examples(dataset(sequences(20)), rates=only(denoiser)):
     share, mean = corrupted_share_and_spans(example)
     # Set numbers, rounded to whole tokens and spans.
     assert share == pytest.approx(density, abs=1 / T)
@@ -111,7 +111,7 @@ def test_share_and_length_of_spans(denoiser, density, length):
 
 def test_sentinels_are_t5s():
   """The vocabulary's last ids, counting down; each once on either side."""
-  for example in ul2(dataset(sequences(5)), rates=only('short_spans')):
+  for example in ul2_examples(dataset(sequences(5)), rates=only('short_spans')):
     for side in ('inputs', 'targets'):
       found = [t for t in example[side] if t >= VOCAB_SIZE - EXTRA_IDS]
       assert found == list(
@@ -145,7 +145,7 @@ def test_span_lengths_vary_uniformly():
 
 def test_shares_of_the_denoisers_and_mean_prefix():
   n = 6000
-  examples = ul2(dataset(sequences(n)))
+  examples = ul2_examples(dataset(sequences(n)))
   drawn = np.bincount([e['denoiser'] for e in examples], minlength=4) / n
   expected = np.array([0.6, 0.2, 0.1, 0.1])
   error = np.sqrt(expected * (1 - expected) / n)
@@ -159,7 +159,7 @@ def test_shares_of_the_denoisers_and_mean_prefix():
 
 def test_mode_tokens_name_the_denoiser_and_fit():
   tokens = sequences(200)
-  plain = ul2(dataset(tokens[:, : T - 1]), length=T - 1)
+  plain = ul2_examples(dataset(tokens[:, : T - 1]), length=T - 1)
   first = VOCAB_SIZE - EXTRA_IDS
   modes = {
     'causal': first,
@@ -167,7 +167,7 @@ def test_mode_tokens_name_the_denoiser_and_fit():
     'short_spans': first + 1,
     'long_spans': first + 2,
   }
-  examples = ul2(dataset(tokens), mode_tokens=True)
+  examples = ul2_examples(dataset(tokens), mode_tokens=True)
   for row, example in zip(tokens, examples, strict=True):
     denoiser = ul2.DENOISERS[example['denoiser']]
     assert example['inputs'][0] == modes[denoiser]
@@ -200,16 +200,16 @@ def by_id(examples):
 def test_corruption_hangs_on_the_id_and_not_on_the_position():
   tokens, ids = sequences(40), np.arange(40) * 31
   order = np.random.default_rng(1).permutation(40)
-  here = by_id(ul2(dataset(tokens, ids)))
-  there = by_id(ul2(dataset(tokens[order], ids[order]).shard(2, 1)))
+  here = by_id(ul2_examples(dataset(tokens, ids)))
+  there = by_id(ul2_examples(dataset(tokens[order], ids[order]).shard(2, 1)))
   assert len(there) == 20
   assert there == {i: here[i] for i in there}
-  assert by_id(ul2(dataset(tokens, ids), seed=1)) != here
+  assert by_id(ul2_examples(dataset(tokens, ids), seed=1)) != here
 
 
 def test_each_epoch_is_corrupted_anew_and_again_the_same():
   data = dataset(sequences(30)).repeat(3)
-  one, other = ul2(data), ul2(data)
+  one, other = ul2_examples(data), ul2_examples(data)
   assert [int(e['epoch']) for e in one] == [0] * 30 + [1] * 30 + [2] * 30
   assert by_id(one[:30]) != by_id(one[30:60])
   for a, b in zip(one, other, strict=True):
@@ -237,14 +237,16 @@ def test_iterator_resumes_across_an_epochs_end(tmp_path):
 )
 def test_rates_that_are_none(rates):
   with pytest.raises(ValueError, match=r'ul2\.rates'):
-    ul2(dataset(sequences(1)), rates=rates)
+    ul2_examples(dataset(sequences(1)), rates=rates)
 
 
 def test_too_few_sentinels():
   with pytest.raises(ValueError, match='40 extra ids.*needs 58'):
-    ul2(dataset(sequences(1, 1280)), length=1280)
+    ul2_examples(dataset(sequences(1, 1280)), length=1280)
   # Without span corruption none are needed.
-  assert ul2(dataset(sequences(1, 1280)), length=1280, rates=only('prefix'))
+  assert ul2_examples(
+    dataset(sequences(1, 1280)), length=1280, rates=only('prefix')
+  )
 
 
 @pytest.mark.parametrize('options', [(0.0, 3.0), (1.0, 3.0), (0.5, 0.5)])
@@ -273,7 +275,7 @@ def convert(examples, pack=False, length=T):
 
 
 def test_every_denoiser_is_t_wide():
-  examples = ul2(dataset(sequences(120)))
+  examples = ul2_examples(dataset(sequences(120)))
   assert len({int(e['denoiser']) for e in examples}) == 4
   for example, batch in zip(examples, convert(examples), strict=True):
     assert {v.shape for v in batch.values()} == {(T,)}
@@ -299,7 +301,9 @@ def test_every_denoiser_is_t_wide():
 def test_prefix_is_seen_in_both_directions_and_bears_no_loss():
   """The batch in a model's hands, student and teacher alike."""
   tokens = sequences(64)
-  examples = [e for e in ul2(dataset(tokens)) if e['denoiser'] == 1][:4]
+  examples = [e for e in ul2_examples(dataset(tokens)) if e['denoiser'] == 1][
+    :4
+  ]
   rows = convert(examples)
   batch = {k: np.stack([r[k] for r in rows]) for k in rows[0]}
   model = tiny.make_model(

@@ -111,9 +111,9 @@ def test_without_ties_the_order_of_documents_is_no_matter(found, random):
 
 
 def test_per_bucket():
-  buckets = np.array([0, 2, 0, 1, 0])
+  of_documents = np.array([0, 2, 0, 1, 0])
   found = buckets.per_bucket(
-    buckets, {'A': np.array([1, 0, 0.5, 0.25, 0]), 'B': np.ones(5)}
+    of_documents, {'A': np.array([1, 0, 0.5, 0.25, 0]), 'B': np.ones(5)}
   )
   assert list(found) == ['A', 'B']
   assert list(found['A']) == ['easy', 'medium', 'hard', 'all']

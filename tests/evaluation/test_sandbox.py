@@ -338,7 +338,7 @@ def wait_for(condition):
 
 def test_no_program_outlives_its_parent():
   code = (
-    'from salt_t5x import sandbox\nsandbox.check()\n'
+    'from salt_t5x.evaluation.few_shot import sandbox\nsandbox.check()\n'
     'print("checked", flush=True)\n'
     'sandbox.run("import time; time.sleep(1000)", [], seconds=1000)'
   )
