@@ -28,6 +28,7 @@ import seqio
 import tensorflow as tf
 
 from salt_t5x.data import (
+  bad_lines,
   cache_writer,
   ordered_cache,
   pile_shards,
@@ -173,7 +174,7 @@ def test_shards_of_text_are_as_written_or_reported(tmp_path_factory, data):
   path = tmp_path_factory.mktemp('text') / 'a.jsonl.zst'
   pile_shards.write(str(path), [(text, 'd') for text in TEXTS])
   path.write_bytes(damaged(data, path.read_bytes()))
-  report = pile_shards.Report()
+  report = bad_lines.Report()
   found = read_or_named(
     lambda: list(pile_shards.read(str(path), report=report)), str(path)
   )

@@ -12,17 +12,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Draws that depend on a name alone."""
+"""Hashes, and draws that depend on a name alone."""
 
 import hashlib
 
 
-def uniform(salt: str, key: str) -> float:
-  """A number in [0, 1) drawn by hashing; other salts give independent draws.
+def digest(*parts: bytes) -> int:
+  """Hashes the concatenation of some bytes to 64 bits, on every platform."""
+  content = hashlib.blake2b(b''.join(parts), digest_size=8).digest()
+  return int.from_bytes(content, 'big')
 
-  Choices that hang on the name of a thing, not on its place in a list, stay the
-  same when other things come or go, and on every platform.
+
+def uniform(salt: str, key: str) -> float:
+  """Draws a number in [0, 1) by hashing; other salts draw independently.
+
+  A choice that depends on the name of a thing, not on its place in a list,
+  stays the same when other things are added or removed.
   """
-  digest = hashlib.blake2b(f'{salt}\0{key}'.encode(), digest_size=8).digest()
-  # 53 bits are what a float holds exactly; more could round up to 1.
-  return (int.from_bytes(digest, 'big') >> 11) / 2**53
+  # A float holds 53 bits exactly; more could round up to 1.
+  return (digest(f'{salt}\0{key}'.encode()) >> 11) / 2**53

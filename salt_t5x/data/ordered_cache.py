@@ -48,7 +48,66 @@ _LEAST_RECORD = 16  # bytes; a TFRecord's length and checksums
 _SEARCH_SECONDS = 300  # for a damaged file
 
 
-class CachedSource(seqio.DataSource):
+class OrderedSource(seqio.DataSource):
+  """Examples in one global order, of which host i of n reads every n-th."""
+
+  @property
+  def supports_arbitrary_sharding(self) -> bool:
+    return True
+
+  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
+    """Returns what hosts share: cheap elements, one for each example.
+
+    Args:
+      split: one of the splits.
+      num_epochs: None repeats without end.
+    """
+    raise NotImplementedError
+
+  def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
+    """Returns the function from an element of the stream to its example."""
+    raise NotImplementedError
+
+  def get_dataset(
+    self,
+    split: str = 'train',
+    shuffle: bool = False,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    *,
+    num_epochs: int | None = 1,
+  ) -> tf.data.Dataset:
+    """Reads a host's share.
+
+    Args:
+      split: one of the splits.
+      shuffle: must be False.
+      seed: has no effect.
+      shard_info: the host and the number of hosts.
+      num_epochs: None repeats without end.
+
+    Returns:
+      The examples of the host, in order.
+
+    Raises:
+      ValueError: shuffling is requested, or the data is damaged.
+      FileNotFoundError: the data, or a part of it, is missing.
+    """
+    del seed
+    if shuffle:
+      raise ValueError(
+        'utils.DatasetConfig.shuffle = True: these examples have one global '
+        'order. Set utils.DatasetConfig.shuffle = False; training data is '
+        'shuffled already.'
+      )
+    expand = self.expander(split)
+    stream = self.stream(split, num_epochs)
+    if shard_info:
+      stream = stream.shard(shard_info.num_shards, shard_info.index)
+    return stream.map(expand, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+class CachedSource(OrderedSource):
   """The cache of another task, in the global order.
 
   Several tasks can read one cache this way. Examples keep all features of the
@@ -68,10 +127,6 @@ class CachedSource(seqio.DataSource):
     self.lengths = lengths or {}
     super().__init__(splits=cached_task.splits, caching_permitted=False)
 
-  @property
-  def supports_arbitrary_sharding(self) -> bool:
-    return True
-
   def list_shards(self, split: str) -> list[str]:
     """Returns the cache's files in the order in which they take turns.
 
@@ -79,7 +134,9 @@ class CachedSource(seqio.DataSource):
       FileNotFoundError: there is no cache, or files of it are missing.
       ValueError: its description is damaged.
     """
-    count = self._info(split, 'num_shards', _is_count)
+    count = self._describe(
+      split, seqio.get_cached_info_path, lambda info: _count(info, 'num_shards')
+    )
     prefix = seqio.get_cached_tfrecord_prefix(self.cached_task.cache_dir, split)
     paths = sorted(tf.io.gfile.glob(f'{prefix}-*-of-{count:05d}'))
     if len(paths) != count:
@@ -91,68 +148,30 @@ class CachedSource(seqio.DataSource):
     return paths
 
   def num_input_examples(self, split: str) -> int:
-    path = self._path(split, seqio.get_cached_stats_path)
-    return _read(path, 'examples', _is_count)
-
-  def get_dataset(
-    self,
-    split: str = 'train',
-    shuffle: bool = False,
-    seed: int | None = None,
-    shard_info: seqio.ShardInfo | None = None,
-    *,
-    num_epochs: int | None = 1,
-  ) -> tf.data.Dataset:
-    """Reads a host's share.
-
-    Args:
-      split: of the cached task.
-      shuffle: must be False.
-      seed: has no effect.
-      shard_info: the host and the number of hosts.
-      num_epochs: None repeats without end.
-
-    Returns:
-      The examples of the host, in order.
-
-    Raises:
-      ValueError: shuffling is asked for, or the cache has other lengths.
-      FileNotFoundError: there is no cache, or files of it are missing.
-    """
-    del seed
-    if shuffle:
-      raise ValueError(
-        f'The cache of {self.cached_task.name} is read in one global order: '
-        'set utils.DatasetConfig.shuffle = False. (The cache was shuffled when '
-        'it was written.)'
-      )
-    self._check_lengths(split)
-    parse = self.parser(split)
-    stream = self.stream(split, num_epochs)
-    if shard_info:
-      stream = stream.shard(shard_info.num_shards, shard_info.index)
-    return stream.map(
-      lambda epoch, record: {**parse(record), 'epoch': epoch},
-      num_parallel_calls=tf.data.AUTOTUNE,
+    return self._describe(
+      split,
+      seqio.get_cached_stats_path,
+      lambda stats: _count(stats, 'examples'),
     )
 
-  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
-    """What hosts share: (epoch int64 [], serialized example string []).
+  def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
+    """See `OrderedSource`; compares the lengths with the first example's."""
+    self._check_lengths(split)
+    parse = self.parser(split)
+    return lambda epoch, record: {**parse(record), 'epoch': epoch}
 
-    Args:
-      split: of the cached task.
-      num_epochs: None repeats without end.
-    """
+  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
+    """See `OrderedSource`: (epoch int64 [], serialized example string [])."""
     epochs = tf.data.Dataset.range(num_epochs or ENDLESS)
     return epochs.flat_map(
       lambda epoch: self.records(split).map(lambda record: (epoch, record))
     )
 
   def records(self, split: str) -> tf.data.Dataset:
-    """The serialized examples of a split, once, in the global order.
+    """Returns the serialized examples of a split, once, in the global order.
 
-    A file that becomes shorter while it is read is an error, also where it then
-    ends with a whole record: the order would silently be another one.
+    A file that shrinks while it is read is an error, even if it then ends with
+    a whole record: the order would change silently.
     """
     paths = self.list_shards(split)
     sizes = [tf.io.gfile.stat(file).length for file in paths]
@@ -179,9 +198,9 @@ class CachedSource(seqio.DataSource):
     )
 
   def fingerprint(self, split: str) -> str:
-    """Tells one cache from another, and finds a copy to be the same.
+    """Identifies a cache; copies have the same fingerprint.
 
-    Made of the cache's description, the names and sizes of its files, and its
+    It hashes the cache's description, the names and sizes of its files, and its
     first example.
 
     Raises:
@@ -189,7 +208,7 @@ class CachedSource(seqio.DataSource):
       ValueError: it is damaged.
     """
     digest = hashlib.sha256()
-    info = _read(self._path(split, seqio.get_cached_info_path))
+    info = self._describe(split, seqio.get_cached_info_path, dict)
     digest.update(json.dumps(info, sort_keys=True).encode())
     total = 0
     for file in self.list_shards(split):
@@ -199,9 +218,9 @@ class CachedSource(seqio.DataSource):
     examples = self.num_input_examples(split)
     if examples * _LEAST_RECORD > total:
       raise ValueError(
-        f'{self.cached_task.cache_dir} says that it holds {examples} examples '
-        f'of the {split} split, which do not fit into its {total:,} bytes: '
-        f'restore its files, or cache {self.cached_task.name} anew.'
+        f'{self.cached_task.cache_dir} declares {examples} examples of the '
+        f'{split} split, which do not fit into its {total:,} bytes: restore '
+        f'its files, or cache {self.cached_task.name} again.'
       )
     with self.naming_damage(split):
       for record in self.records(split).take(1).as_numpy_iterator():
@@ -210,10 +229,10 @@ class CachedSource(seqio.DataSource):
 
   @contextlib.contextmanager
   def naming_damage(self, split: str) -> Iterator[None]:
-    """For those who read records: errors name the file.
+    """Makes errors in reading records name the file.
 
     Raises:
-      ValueError: a record was damaged, or is not of this cache's features.
+      ValueError: a record is damaged, or lacks a feature of this cache.
     """
     try:
       yield
@@ -226,11 +245,11 @@ class CachedSource(seqio.DataSource):
       raise ValueError(
         f'The cache {self.cached_task.cache_dir} is damaged: '
         f'{self._damage(split) or e}. Restore that file, or cache the task '
-        f'{self.cached_task.name} anew in another folder.'
+        f'{self.cached_task.name} again in another folder.'
       ) from e
 
   def _damage(self, split: str) -> str | None:
-    """Tells the first file that is damaged, and where, if it is soon found."""
+    """Names the first damaged file and its record, if the search is short."""
     logging.warning(
       'The cache of %s is damaged. Looking for the file, for at most %d '
       'seconds.',
@@ -252,7 +271,7 @@ class CachedSource(seqio.DataSource):
     return None
 
   def _check_lengths(self, split: str) -> None:
-    """Looks at the first example."""
+    """Compares the lengths with those of the first example."""
     with self.naming_damage(split):
       examples = [
         tf.train.Example.FromString(record)
@@ -266,127 +285,101 @@ class CachedSource(seqio.DataSource):
           raise ValueError(
             f'{self.cached_task.name} is registered with {length} tokens in '
             f'{name!r}, but its cache, {self.cached_task.cache_dir}, has '
-            f'{found}: register that, or cache the task anew in another '
+            f'{found}: register that, or cache the task again in another '
             'folder.'
           )
 
   def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns what parses a record: an example of scalars and vectors."""
-    has_lengths = lambda found: (
-      _are_features(found) and self.lengths.keys() <= found.keys()
-    )
-    features = self._info(split, 'features', has_lengths)
-    description, dtypes = {}, {}
-    for name, feature in features.items():
-      dtypes[name] = tf.dtypes.as_dtype(feature['dtype'])
+    """Returns the parser of a record: an example of scalars and vectors."""
+
+    def read_specs(info):
+      specs = {
+        name: tf.TensorSpec(feature['shape'], feature['dtype'])
+        for name, feature in info['features'].items()
+      }
+      for name in [*self.lengths, *specs]:
+        # Only the first dimension may vary.
+        if not specs[name].shape[1:].is_fully_defined():
+          raise ValueError(f'{name!r} has the shape {specs[name].shape}')
+      return specs
+
+    specs = self._describe(split, seqio.get_cached_info_path, read_specs)
+    description = {}
+    for name, spec in specs.items():
       # An Example has no other integers.
-      stored = tf.int64 if dtypes[name].is_integer else dtypes[name]
+      stored = tf.int64 if spec.dtype.is_integer else spec.dtype
+      rest = spec.shape[1:].as_list()
       if name in self.lengths:
-        shape = [self.lengths[name], *feature['shape'][1:]]
+        shape = [self.lengths[name], *rest]
         description[name] = tf.io.FixedLenFeature(shape, stored)
-      elif feature['shape']:
+      elif spec.shape.rank:
         description[name] = tf.io.FixedLenSequenceFeature(
-          feature['shape'][1:], stored, allow_missing=True
+          rest, stored, allow_missing=True
         )
       else:
         description[name] = tf.io.FixedLenFeature([], stored)
 
     def parse(record):
       parsed = tf.io.parse_single_example(record, description)
-      return {name: tf.cast(parsed[name], dtypes[name]) for name in features}
+      return {
+        name: tf.cast(parsed[name], spec.dtype) for name, spec in specs.items()
+      }
 
     return parse
 
-  def _info(
-    self, split: str, name: str, is_possible: Callable[[Any], bool]
+  def _describe(
+    self,
+    split: str,
+    path_of: Callable[[str, str], str],
+    parse: Callable[[dict[str, Any]], Any],
   ) -> Any:
-    path = self._path(split, seqio.get_cached_info_path)
-    return _read(path, name, is_possible)
-
-  def _path(self, split: str, of: Callable[[str, str], str]) -> str:
-    if not self.cached_task.cache_dir:
-      name = self.cached_task.name
+    """Parses a JSON file that describes the cache."""
+    task = self.cached_task
+    if not task.cache_dir:
       raise FileNotFoundError(
-        f'The task {name} is not cached in '
+        f'The task {task.name} is not cached in '
         f'{list(seqio.get_global_cache_dirs())}. Cache it with\n  '
-        f'seqio_cache_tasks --tasks={name} --module_import=MODULE '
+        f'seqio_cache_tasks --tasks={task.name} --module_import=MODULE '
         '--output_cache_dir=DIR\nand name that DIR in '
         'seqio.add_global_cache_dirs, or with --seqio_additional_cache_dirs.'
       )
-    path = of(self.cached_task.cache_dir, split)
+    path = path_of(task.cache_dir, split)
     if not tf.io.gfile.exists(path):
       raise FileNotFoundError(
-        f'{path} is missing: restore it, or cache the task '
-        f'{self.cached_task.name} again.'
+        f'{path} is missing: restore it, or cache the task {task.name} again.'
       )
-    return path
+    try:
+      return parse(files.read_json_object(path))
+    except (
+      AttributeError,
+      KeyError,
+      OverflowError,
+      TypeError,
+      ValueError,
+    ) as e:
+      raise ValueError(
+        f'{path} is damaged ({e!r}). Restore it, or cache the task again in '
+        'another folder.'
+      ) from e
 
 
-def _read(
-  path: str,
-  name: str | None = None,
-  is_possible: Callable[[Any], bool] = lambda _: True,
-) -> Any:
-  """What a cache says of itself, or one value of that.
-
-  Raises:
-    ValueError: the file is damaged, or has no such value.
-  """
-  try:
-    content = files.read_json_object(path)
-    if name is None:
-      return content
-    value = content.get(name)
-    if not is_possible(value):
-      raise ValueError(f'{name!r} is {value!r}')
-    return value
-  except ValueError as e:
-    raise ValueError(
-      f'{path} is damaged ({e}). Restore it, or cache the task anew in another '
-      'folder.'
-    ) from e
-
-
-def _is_count(value: Any) -> bool:
-  return type(value) is int and 0 <= value < 2**63
-
-
-def _is_dtype(value: Any) -> bool:
-  try:
-    return isinstance(value, str) and bool(tf.dtypes.as_dtype(value))
-  except TypeError:
-    return False
-
-
-def _are_features(value: Any) -> bool:
-  """Whether this is {name: {'shape': [...], 'dtype': a name}}."""
-
-  def is_one(feature):
-    return (
-      isinstance(feature, dict)
-      and _is_dtype(feature.get('dtype'))
-      and isinstance(shape := feature.get('shape'), list)
-      # Only the first dimension may vary.
-      and all(
-        _is_count(x) or (x is None and not i) for i, x in enumerate(shape)
-      )
-    )
-
-  return isinstance(value, dict) and all(map(is_one, value.values()))
+def _count(description: Mapping[str, Any], name: str) -> int:
+  value = description[name]
+  if type(value) is not int or not 0 <= value < 2**63:
+    raise ValueError(f'{name!r} is {value!r}')
+  return value
 
 
 class TrainingSubset(CachedSource):
-  """The training split, to evaluate on its beginning (Fig. 3 and 8).
+  """The training split, for evaluation on its beginning (Fig. 3 and 8).
 
   Its one split, 'validation', is the cache's 'train'; a run that evaluates its
   first EVAL_STEPS batches always sees the same sequences.
   """
 
-  def __init__(
-    self, cached_task: seqio.Task, lengths: Mapping[str, int] | None = None
-  ):
+  def __init__(self, *args, **kwargs):
     """See `CachedSource`."""
-    super().__init__(cached_task, lengths)
+    super().__init__(*args, **kwargs)
     self._splits = ('validation',)
 
   def num_input_examples(self, split: str) -> int:
@@ -399,14 +392,14 @@ class TrainingSubset(CachedSource):
 
 
 class OrderedTask(seqio.Task):
-  """A task over a `CachedSource` whose epochs join without a seam.
+  """A task over an `OrderedSource` whose epochs join without a seam.
 
   seqio repeats the share of each host by itself. If the hosts do not divide
   the examples evenly, another epoch then begins with some hosts ahead.
   """
 
-  def reading(self, source: CachedSource) -> 'OrderedTask':
-    """The same task over another source; it is not registered."""
+  def reading(self, source: OrderedSource) -> 'OrderedTask':
+    """Returns the same task over another source; it is not registered."""
     return OrderedTask(
       self.name,
       source=source,
@@ -428,7 +421,7 @@ class OrderedTask(seqio.Task):
     trim_output_features: bool = True,
     try_in_mem_cache: bool = True,
   ) -> tf.data.Dataset:
-    """See `seqio.Task`; the cache is read whatever `use_cached` says."""
+    """See `seqio.Task`; `use_cached` has no effect."""
     del use_cached, shuffle_buffer_size, try_in_mem_cache
 
     def read(split, shuffle_files, seed=None):
@@ -475,7 +468,7 @@ def get_task(name: str, parameter: str = 'MIXTURE_OR_TASK_NAME') -> OrderedTask:
   ):
     raise ValueError(
       f'{parameter} = {name!r}: examples are scored, selected and measured in '
-      'the global order of one cache. Set it to a task over a '
-      'global_order.CachedSource, such as those of text_tasks.register.'
+      'the global order of one cache. Set it to a task over an '
+      'ordered_cache.CachedSource, such as those of text_tasks.register.'
     )
   return task

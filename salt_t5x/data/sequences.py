@@ -13,19 +13,20 @@
 # limitations under the License.
 
 
-"""From documents to sequences of T tokens: what is cached (D7 of the design).
+"""Cuts documents into sequences of T tokens, which are then cached.
 
-Documents of one domain are joined, an EOS after each, and cut; so a sequence
-has one domain, a stable id, and no padding.
+Documents of one domain are joined, an EOS after each, and cut: a sequence has
+one domain, a stable id, and no padding.
 """
 
 from collections.abc import Iterator, Mapping
-import hashlib
 
 from absl import logging
 import numpy as np
 import seqio
 import tensorflow as tf
+
+from salt_t5x.data import hashing
 
 
 def tokenize(
@@ -42,22 +43,18 @@ def tokenize(
 
 
 def sequence_id(document: int, start: int, tokens: np.ndarray) -> int:
-  """A stable id, at least 0 and below 2^63.
+  """Hashes a sequence to a stable id, at least 0 and below 2^63.
 
-  It hangs on the tokens, too: what was recorded for a sequence (a score, say)
-  is never taken for that of another vocabulary or length.
+  The id depends on the tokens, too: a record of a sequence (a score, say) never
+  matches one of another vocabulary or length.
 
   Args:
     document: id of the document in which the sequence begins.
     start: the place of its first token there.
     tokens: int32 [T].
-
-  Returns:
-    63 bits of a hash of all that.
   """
-  digest = hashlib.blake2b(f'{document}:{start}:'.encode(), digest_size=8)
-  digest.update(tokens.astype('<i4').tobytes())
-  return int.from_bytes(digest.digest(), 'big') >> 1
+  place = f'{document}:{start}:'.encode()
+  return hashing.digest(place, tokens.astype('<i4').tobytes()) >> 1
 
 
 def cut(
@@ -67,8 +64,8 @@ def cut(
 ) -> tf.data.Dataset:
   """Joins the documents of each domain and cuts them into sequences.
 
-  What is left of a domain at the end, less than T tokens, makes no sequence;
-  its size is logged. Under Beam that is once for each shard.
+  Fewer than T tokens are left over at the end of each domain, and dropped; their
+  number is logged, under Beam once for each shard.
 
   Args:
     dataset: of {'targets': int32 [N], 'id': int64 [], 'domain': string []}.
@@ -114,8 +111,8 @@ def cut(
       len(joined),
     )
 
-  # All sequences that a document completes at once: an element costs more than
-  # what is in it.
+  # One element for all sequences that a document completes: elements cost more
+  # than their content.
   return tf.data.Dataset.from_generator(
     generate,
     output_signature={

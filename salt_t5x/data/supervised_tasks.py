@@ -21,20 +21,18 @@ inputs='{question}', targets='{answer}', ...)` makes a task to fine-tune with
 file is an example, a JSON object. Inputs are a prefix LM's: attended to as the
 model was trained to, and without loss. Targets end with EOS.
 
-A split is held in memory as text. That makes training data with one global
-order that is drawn anew each epoch, hangs on the seed and the epoch alone, is
-the same for any number of hosts, and is resumed exactly.
+A split is held in memory as text. Training data has a new global order each
+epoch, which depends only on the seed and the epoch, is the same for any number
+of hosts, and is resumed exactly.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-import json
 from typing import Any
 
-from absl import logging
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import ordered_cache, pile_shards
+from salt_t5x.data import bad_lines, ordered_cache
 
 Example = Mapping[str, Any]
 # A JSONL file, or what gives its examples.
@@ -49,14 +47,10 @@ TRAIN = 'train'
 _MAX_BYTES = 1_900_000_000
 
 
-class _BadExample(Exception):
-  """An example that is left out: (kind, reason)."""
-
-
-class ExampleSource(seqio.DataSource):
+class ExampleSource(ordered_cache.OrderedSource):
   """Examples in memory: 'inputs' and 'targets', tf.string [].
 
-  The split 'train' has another order each epoch, the others have their own.
+  The split 'train' has a new order each epoch; the others keep their own.
   """
 
   def __init__(
@@ -79,49 +73,15 @@ class ExampleSource(seqio.DataSource):
     self._tensors: dict[str, dict[str, tf.Tensor]] = {}
     super().__init__(splits=files, caching_permitted=False)
 
-  @property
-  def supports_arbitrary_sharding(self) -> bool:
-    return True
-
   def list_shards(self, split: str) -> Sequence[str]:
     return [split]
 
   def num_input_examples(self, split: str) -> int:
     return len(self._read(split)['targets'])
 
-  def get_dataset(
-    self,
-    split: str = TRAIN,
-    shuffle: bool = False,
-    seed: int | None = None,
-    shard_info: seqio.ShardInfo | None = None,
-    *,
-    num_epochs: int | None = 1,
-  ) -> tf.data.Dataset:
-    """Gives a host's share.
-
-    Args:
-      split: one of the splits.
-      shuffle: must be False; the training split is shuffled all the same.
-      seed: has no effect.
-      shard_info: the host and the number of hosts.
-      num_epochs: None repeats without end.
-
-    Returns:
-      The examples of the host, in order.
-
-    Raises:
-      ValueError: shuffling is asked for; or see `_read`.
-      FileNotFoundError: there is no such file.
-    """
-    del seed
-    if shuffle:
-      raise ValueError(
-        'These examples have one order for all hosts, drawn anew each epoch: '
-        'set utils.DatasetConfig.shuffle = False.'
-      )
-    tensors = self._read(split)
-    count = len(tensors['targets'])
+  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
+    """See `OrderedSource`: places of examples, int32 []."""
+    count = self.num_input_examples(split)
 
     def order(epoch):
       places = tf.range(count)
@@ -132,72 +92,51 @@ class ExampleSource(seqio.DataSource):
       return tf.data.Dataset.from_tensor_slices(places)
 
     epochs = tf.data.Dataset.range(num_epochs or ordered_cache.ENDLESS)
-    places = epochs.flat_map(order)
-    if shard_info:
-      places = places.shard(shard_info.num_shards, shard_info.index)
-    return places.map(
-      lambda place: {k: tf.gather(v, place) for k, v in tensors.items()},
-      num_parallel_calls=tf.data.AUTOTUNE,
-    )
+    return epochs.flat_map(order)
+
+  def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
+    """See `OrderedSource`."""
+    tensors = self._read(split)
+    return lambda place: {k: tf.gather(v, place) for k, v in tensors.items()}
 
   def _read(self, split: str) -> dict[str, tf.Tensor]:
     """Reads a split once: {'inputs', 'targets'}, tf.string [N].
 
     An example that cannot be used (no JSON object, a field that is missing or
-    null, no text) is left out, counted and logged.
+    null, no text) is skipped, counted and logged.
 
     Raises:
       FileNotFoundError: there is no such file.
-      jsonl.DamagedShardError: too many such examples, or no other ones.
+      bad_lines.DamagedShardError: too many such examples, or no other ones.
       ValueError: more text than tf.data can hold.
     """
     if split in self._tensors:
       return self._tensors[split]
     data = self._files[split]
-    name = data if isinstance(data, str) else f'{split} split'
-    report = pile_shards.Report()
-    found: dict[str, list[bytes]] = {'inputs': [], 'targets': []}
-    examples = _lines(data) if isinstance(data, str) else data()
-    for report.lines, example in enumerate(examples, 1):
-      try:
-        texts = self._render(example)
-      except _BadExample as bad:
-        kind, reason = bad.args
-        report.add(kind, f'{name}:{report.lines}: {reason}')
-        self._check(report)
-      else:
-        report.documents += 1
-        for key, text in texts.items():
-          found[key].append(text)
-    if not report.documents:
-      raise pile_shards.DamagedShardError(f'{name} holds no example: {report}.')
-    log = logging.warning if report.counts else logging.info
-    log('%s: %s.', name, report)
-    size = sum(len(text) for texts in found.values() for text in texts)
+    is_file = isinstance(data, str)
+    name = data if is_file else f'{split} split'
+    rendered = bad_lines.read(
+      name,
+      _lines(data) if is_file else data(),
+      self._render,
+      'Mend the file, or the fields that the task is registered with.',
+    )
+    texts = [text for _, text in rendered]
+    size = sum(len(x) for text in texts for x in text.values())
     if size > _MAX_BYTES:
       raise ValueError(
         f'{name} has {size:,} bytes of inputs and targets, and {_MAX_BYTES:,} '
-        'are the most: leave examples or fields out, or cut their texts.'
+        'are the most: drop examples or fields, or cut their texts.'
       )
-    self._tensors[split] = {k: tf.constant(v) for k, v in found.items()}
+    self._tensors[split] = {
+      key: tf.constant([text[key] for text in texts]) for key in self._texts
+    }
     return self._tensors[split]
 
-  def _check(self, report: pile_shards.Report) -> None:
-    bad = sum(report.counts.values())
-    limit = (
-      pile_shards.FREE_BAD_LINES + pile_shards.MAX_BAD_SHARE * report.lines
-    )
-    if bad > limit:
-      raise pile_shards.DamagedShardError(
-        f'{bad} of the first {report.lines} examples cannot be used, and the '
-        f'limit is {limit:.1f} ({report}). Mend the file, or the fields that '
-        'the task is registered with.'
-      )
-
   def _render(self, example: bytes | Example) -> dict[str, bytes]:
-    """An example's {'inputs', 'targets'}, UTF-8."""
+    """Makes an example's {'inputs', 'targets'}, UTF-8."""
     if isinstance(example, bytes):
-      example = _parse(example)
+      example = bad_lines.parse_object(example)
     # A null is no value.
     example = {k: v for k, v in example.items() if v is not None}
     rendered = {}
@@ -205,34 +144,23 @@ class ExampleSource(seqio.DataSource):
       try:
         text = render(example)
       except KeyError as error:
-        raise _BadExample(
+        raise bad_lines.BadLine(
           'no such field', f'{error} is not one of {sorted(example)}'
         ) from error
       except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise _BadExample('bad value', f'{name}: {error}') from error
+        raise bad_lines.BadLine('bad value', f'{name}: {error}') from error
       if not isinstance(text, str):
-        raise _BadExample('bad value', f'{name}: {text!r} is no string')
+        raise bad_lines.BadLine('bad value', f'{name}: {text!r} is no string')
       if not text.strip():
-        raise _BadExample(pile_shards.EMPTY, f'no {name}')
-      try:
-        rendered[name] = text.encode()
-      except UnicodeEncodeError as error:
-        raise _BadExample(pile_shards.NOT_UTF8, 'lone surrogates') from error
+        raise bad_lines.BadLine(bad_lines.EMPTY, f'no {name}')
+      rendered[name] = bad_lines.encode(text)
     return rendered
 
 
 def _lines(path: str) -> Iterator[bytes]:
-  """The lines of a file, without blank ones at its end."""
-  blank = 0
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
-      for line in file:
-        if not line.strip():
-          blank += 1
-          continue
-        yield from [b''] * blank
-        blank = 0
-        yield line
+      yield from file
   except tf.errors.NotFoundError as error:
     raise FileNotFoundError(
       f'There is no {path}: put the split there, one JSON object a line.'
@@ -241,30 +169,16 @@ def _lines(path: str) -> Iterator[bytes]:
     raise OSError(f'{path} cannot be read: {error.message}') from error
 
 
-def _parse(line: bytes) -> Example:
-  if not line:
-    raise _BadExample(pile_shards.EMPTY, 'a blank line')
-  try:
-    example = json.loads(line.decode())
-  except UnicodeDecodeError as error:
-    raise _BadExample(pile_shards.NOT_UTF8, str(error)) from error
-  except (ValueError, RecursionError) as error:
-    raise _BadExample(pile_shards.BAD_JSON, str(error)) from error
-  if not isinstance(example, dict):
-    raise _BadExample(pile_shards.BAD_JSON, 'not an object')
-  return example
-
-
 def fit(
   dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None
 ) -> tf.data.Dataset:
   """Cuts the end of inputs that leave too little room for targets.
 
   T is the largest of the lengths, as for
-  `feature_converters.FixedWidthFeatureConverter`. If 'targets' has a smaller
-  one, so many tokens are kept for them in every example, and inputs are the
-  same where nothing is known of the targets. Otherwise inputs get what the
-  targets of their example leave.
+  `feature_converters.FixedWidthFeatureConverter`. If the length of 'targets' is
+  smaller, every example reserves that many tokens for them, so its inputs do
+  not depend on its targets. Otherwise inputs get what the targets of their
+  example leave.
 
   Args:
     dataset: of {'inputs': int32 [N], 'targets': int32 [M]}, M no more than its
@@ -272,7 +186,7 @@ def fit(
     sequence_length: {'targets': the most tokens, EOS among them; 'inputs': T}.
 
   Returns:
-    The same, with 'inputs_cut', int32 []: how many tokens were cut.
+    The same, with 'inputs_cut', int32 []: the number of tokens cut.
   """
   if sequence_length is None:
     return dataset

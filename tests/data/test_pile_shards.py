@@ -26,7 +26,7 @@ import seqio
 import tensorflow as tf
 import zstandard
 
-from salt_t5x.data import pile_shards
+from salt_t5x.data import bad_lines, pile_shards
 
 GOOD = b'{"text": "good", "meta": {"pile_set_name": "Books3"}}\n'
 
@@ -44,7 +44,7 @@ def make_shard(folder, content, name='00.jsonl.zst'):
 
 def read_lines(folder, *lines, **kwargs):
   """Returns ([(text, domain)], report) of a shard of these lines."""
-  report = pile_shards.Report()
+  report = bad_lines.Report()
   path = make_shard(folder, compress(b''.join(lines)))
   found = list(pile_shards.read(path, report=report, **kwargs))
   return [document[:2] for document in found], report
@@ -90,14 +90,14 @@ def test_documents_come_back_in_order_with_their_domains(tmp_path, log):
   pile_shards.write(
     path, [('one', 'Wikipedia (en)'), ('zwei ß', ''), ('one', 'ß')]
   )
-  report = pile_shards.Report()
+  report = bad_lines.Report()
   found = list(pile_shards.read(path, report=report))
   assert [document[:2] for document in found] == [
     (b'one', b'Wikipedia (en)'),
     ('zwei ß'.encode(), b''),
     (b'one', 'ß'.encode()),
   ]
-  assert report == pile_shards.Report(documents=3, lines=3)
+  assert report == bad_lines.Report(documents=3, lines=3)
   assert log == [('info', f'{path}: 3 documents in 3 lines.')]
 
 
@@ -182,10 +182,10 @@ def test_frames_follow_each_other_also_within_a_line(tmp_path):
   content = (
     compress(GOOD, b'') + skippable + compress(GOOD[:20], GOOD[20:], GOOD)
   )
-  report = pile_shards.Report()
+  report = bad_lines.Report()
   path = make_shard(tmp_path, content)
   assert len(list(pile_shards.read(path, report=report))) == 3
-  assert report == pile_shards.Report(documents=3, lines=3)
+  assert report == bad_lines.Report(documents=3, lines=3)
 
 
 def test_only_newlines_end_lines(tmp_path):
@@ -194,13 +194,13 @@ def test_only_newlines_end_lines(tmp_path):
   windows = GOOD.replace(b'\n', b'\r\n')
   found, report = read_lines(tmp_path, line, b'\n', windows, windows)
   assert [text.decode() for text, _ in found] == [text, 'good', 'good']
-  assert report == pile_shards.Report(documents=3, lines=3)
+  assert report == bad_lines.Report(documents=3, lines=3)
 
 
 def test_the_last_line_may_lack_its_newline(tmp_path):
   found, report = read_lines(tmp_path, GOOD, GOOD.rstrip())
   assert len(found) == 2
-  assert report == pile_shards.Report(documents=2, lines=2)
+  assert report == bad_lines.Report(documents=2, lines=2)
 
 
 def test_lines_longer_than_the_pieces_are_joined(tmp_path):
@@ -296,7 +296,7 @@ def test_a_bad_line_is_left_out_and_named(tmp_path, log, kind, line, reason):
 def test_all_kinds_at_once_are_one_warning(tmp_path, log):
   bad = [line for _, line, _ in BAD_LINES]
   many = [GOOD] * 10_000
-  report = pile_shards.Report()
+  report = bad_lines.Report()
   whole = compress(b''.join(many + bad + [GOOD]))
   path = make_shard(tmp_path, whole[:-3])
   assert len(list(pile_shards.read(path, report=report))) == 10_001
@@ -355,7 +355,7 @@ def test_a_shard_cut_anywhere_keeps_what_came_before(tmp_path):
   read = []
   size = len(whole)
   for cut in (size // 3, size * 2 // 3, size - 9, size - 1):
-    report = pile_shards.Report()
+    report = bad_lines.Report()
     path = make_shard(tmp_path, whole[:cut])
     found = [text for text, _, _ in pile_shards.read(path, report=report)]
     assert found == texts[: len(found)]
@@ -373,11 +373,11 @@ def test_a_shard_cut_anywhere_keeps_what_came_before(tmp_path):
 def test_every_cut_of_a_small_shard_is_noticed(tmp_path):
   whole = compress(GOOD * 3)
   for size in range(len(whole)):
-    report = pile_shards.Report()
+    report = bad_lines.Report()
     path = make_shard(tmp_path, whole[:size])
     try:
       documents = len(list(pile_shards.read(path, report=report)))
-    except pile_shards.DamagedShardError:
+    except bad_lines.DamagedShardError:
       documents = 0
     # Three lines in one block: they are there or not.
     assert documents in (0, 3)
@@ -392,7 +392,7 @@ def test_damage_in_the_middle_ends_the_shard_there(tmp_path, log):
   broken = bytearray(whole)
   middle = len(whole) // 2
   broken[middle : middle + 50_000] = noise(50_000)
-  report = pile_shards.Report()
+  report = bad_lines.Report()
   path = make_shard(tmp_path, bytes(broken))
   found = [text for text, _, _ in pile_shards.read(path, report=report)]
   assert 200 < len(found) < 1000
@@ -414,10 +414,10 @@ def test_flipped_bytes_never_pass_unnoticed(tmp_path):
     broken = bytearray(whole)
     broken[place] ^= 0x55
     path = make_shard(tmp_path, bytes(broken))
-    report = pile_shards.Report()
+    report = bad_lines.Report()
     try:
       list(pile_shards.read(path, report=report))
-    except pile_shards.DamagedShardError as error:
+    except bad_lines.DamagedShardError as error:
       assert path in str(error)
     assert report.counts['truncated'] == 1, place
 
@@ -441,7 +441,7 @@ def test_a_cut_leaves_one_damage_and_a_whole_line_before_it(tmp_path):
   frames = compress(GOOD, GOOD.rstrip()), compress(GOOD, GOOD[:-9])
   cut_frame = compress(noise(100))[:8]
   for content, documents in zip(frames, (2, 1), strict=True):
-    report = pile_shards.Report()
+    report = bad_lines.Report()
     path = make_shard(tmp_path, content + cut_frame)
     assert len(list(pile_shards.read(path, report=report))) == documents
     assert (report.lines, report.counts) == (documents, {'truncated': 1})
@@ -450,7 +450,7 @@ def test_a_cut_leaves_one_damage_and_a_whole_line_before_it(tmp_path):
 
 def test_garbage_after_the_last_frame_is_damage(tmp_path):
   for garbage in (b'\0', b'garbage' * 100):
-    report = pile_shards.Report()
+    report = bad_lines.Report()
     path = make_shard(tmp_path, compress(GOOD) + garbage)
     assert len(list(pile_shards.read(path, report=report))) == 1
     assert report.counts == {'truncated': 1}
@@ -461,7 +461,7 @@ def test_garbage_after_the_last_frame_is_damage(tmp_path):
 
 def test_over_the_limit_file_line_counts_and_remedy_are_named(tmp_path):
   lines = [GOOD, b'bad\n', b'\n', *[GOOD, b'{"text": ""}\n'] * 9, GOOD, GOOD]
-  with pytest.raises(pile_shards.DamagedShardError) as error:
+  with pytest.raises(bad_lines.DamagedShardError) as error:
     read_lines(tmp_path, *lines)
   message = str(error.value)
   path = f'{tmp_path}/00.jsonl.zst'
@@ -478,18 +478,16 @@ def test_the_limit_grows_with_the_lines_and_the_share(tmp_path):
   found, report = read_lines(tmp_path, *bad, *good, b'bad\n')
   assert len(found) == 1000
   assert report.counts == {'bad JSON': 11}
-  with pytest.raises(pile_shards.DamagedShardError, match=r':1012: '):
+  with pytest.raises(bad_lines.DamagedShardError, match=r':1012: '):
     read_lines(tmp_path, *bad, *good, b'bad\n', b'bad\n')
   found, _ = read_lines(tmp_path, *bad, *bad, GOOD, max_bad_share=0.5)
   assert len(found) == 1
-  with pytest.raises(pile_shards.DamagedShardError, match=r':11: '):
+  with pytest.raises(bad_lines.DamagedShardError, match=r':11: '):
     read_lines(tmp_path, *bad, b'bad\n', *good, max_bad_share=0)
 
 
 def test_truncation_counts_towards_the_limit(tmp_path):
-  with pytest.raises(
-    pile_shards.DamagedShardError, match=r':12: nothing after'
-  ):
+  with pytest.raises(bad_lines.DamagedShardError, match=r':12: nothing after'):
     read_lines(tmp_path, GOOD, GOOD, *[b'bad\n'] * 10, b'{"text')
 
 
@@ -507,7 +505,7 @@ def test_truncation_counts_towards_the_limit(tmp_path):
 )
 def test_a_shard_without_a_document_is_an_error(tmp_path, content, reason):
   path = make_shard(tmp_path, content)
-  with pytest.raises(pile_shards.DamagedShardError) as error:
+  with pytest.raises(bad_lines.DamagedShardError) as error:
     list(pile_shards.read(path))
   assert str(error.value).startswith(f'{path} holds no document: ')
   assert reason in str(error.value)

@@ -24,7 +24,7 @@ import seqio
 import tensorflow as tf
 
 from salt_t5x import look
-from salt_t5x.data import feature_converters, pile_shards, supervised_tasks
+from salt_t5x.data import bad_lines, feature_converters, supervised_tasks
 from salt_t5x.evaluation import text_metrics
 from salt_t5x.runs import train_data
 from t5x import utils
@@ -225,11 +225,11 @@ def test_bad_lines_are_left_out_and_counted(register, monkeypatch):
   assert numbers(task, 'test') == [0, 1]
   [(message, name, report)] = logged
   assert (message, name[-5:]) == ('%s: %s.', 'jsonl')
-  assert (report.documents, report.lines) == (2, 10)
+  assert (report.documents, report.lines) == (2, 12)
   assert report.counts == {
-    pile_shards.BAD_JSON: 2,
-    pile_shards.EMPTY: 2,
-    pile_shards.NOT_UTF8: 2,
+    bad_lines.BAD_JSON: 2,
+    bad_lines.EMPTY: 2,
+    bad_lines.NOT_UTF8: 2,
     'no such field': 2,
   }
   assert report.first['no such field'].endswith(
@@ -246,13 +246,13 @@ def test_a_function_that_fails_is_a_bad_example(register):
 
 def test_files_that_cannot_be_used(register, tmp_path):
   task = register({'train': examples(), 'test': examples()}, inputs='{prompt}')
-  with pytest.raises(pile_shards.DamagedShardError) as error:
+  with pytest.raises(bad_lines.DamagedShardError) as error:
     batches(task)
   assert "'prompt' is not one of ['answer', 'n', 'question']" in str(
     error.value
   )
-  assert '11 of the first 11 examples' in str(error.value)
-  with pytest.raises(pile_shards.DamagedShardError, match='holds no example'):
+  assert 'bad line 11 of 11' in str(error.value)
+  with pytest.raises(bad_lines.DamagedShardError, match='holds no document'):
     batches(register({'train': [b'{}']}))
   task = register({'train': examples()})
   (tmp_path / 'supervised_2_train.jsonl').unlink()

@@ -1,0 +1,188 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Tolerates a few bad lines in a file of documents, and reports them.
+
+A line without a usable document is skipped, counted and reported. A file with
+more than `FREE_BAD_LINES` of them, and then more than a share of its lines, is
+an error.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+import json
+from typing import Any, TypeVar
+
+from absl import logging
+
+# Why a line, or the rest of a file, is skipped.
+BAD_JSON = 'bad JSON'
+EMPTY = 'empty'
+NOT_UTF8 = 'not UTF-8'
+TRUNCATED = 'truncated'
+
+# A file may have this many bad lines, and then this share of its lines.
+FREE_BAD_LINES = 10
+MAX_BAD_SHARE = 0.001
+
+Document = TypeVar('Document')
+
+
+class DamagedShardError(ValueError):
+  """A file has too many bad lines, or no document."""
+
+
+class BadLine(Exception):  # noqa: N818
+  """A line without a document: (kind, reason)."""
+
+  def __str__(self) -> str:
+    return ': '.join(self.args)
+
+
+@dataclasses.dataclass
+class Report:
+  """What was found in one file so far.
+
+  Attributes:
+    documents: number of documents read.
+    lines: number of lines read, bad ones included.
+    counts: number of cases of each kind of damage. `TRUNCATED` is 0 or 1: the
+      data after the damage is unknown.
+    first: 'path:line: reason' of the first case of each kind. Lines count from
+      1; `TRUNCATED` names the last line before the damage.
+  """
+
+  documents: int = 0
+  lines: int = 0
+  counts: dict[str, int] = dataclasses.field(default_factory=dict)
+  first: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  def __str__(self) -> str:
+    skipped = '; '.join(
+      f'{count} {kind}, the first at {self.first[kind]}'
+      for kind, count in self.counts.items()
+    )
+    return f'{self.documents} documents in {self.lines} lines' + (
+      f'. Skipped: {skipped}' if skipped else ''
+    )
+
+
+def parse_object(line: bytes) -> dict[str, Any]:
+  """Parses a line that holds a JSON object.
+
+  Raises:
+    BadLine: it holds something else. A line that does not parse and has no
+      newline was cut.
+  """
+  is_whole = line.endswith(b'\n')
+  try:
+    entry = json.loads(line.decode())
+  except UnicodeDecodeError as error:
+    reason = f'byte {error.start + 1}: {error.reason}'
+    raise BadLine(NOT_UTF8 if is_whole else TRUNCATED, reason) from error
+  except (ValueError, RecursionError) as error:
+    # json counts lines within the line, which would only confuse.
+    reason = str(error).replace(': line 1 column', ' at column')
+    raise BadLine(BAD_JSON if is_whole else TRUNCATED, reason) from error
+  if not isinstance(entry, dict):
+    raise BadLine(BAD_JSON, 'not an object')
+  return entry
+
+
+def encode(text: str) -> bytes:
+  """Encodes text as UTF-8.
+
+  Raises:
+    BadLine: it holds lone surrogates.
+  """
+  try:
+    return text.encode()
+  except UnicodeEncodeError as error:
+    raise BadLine(NOT_UTF8, 'lone surrogates') from error
+
+
+def read(
+  name: str,
+  lines: Iterable[Any],
+  parse: Callable[[Any], Document],
+  remedy: str,
+  max_bad_share: float = MAX_BAD_SHARE,
+  report: Report | None = None,
+) -> Iterator[tuple[int, Document]]:
+  """Parses the lines of a file, and skips bad ones.
+
+  At the end one line is logged: a warning if anything was skipped. Blank lines
+  at the end are no damage; elsewhere they count as empty.
+
+  Args:
+    name: the file's, for messages.
+    lines: bytes, or whatever `parse` takes. A `BadLine` raised by the iterator
+      ends the file.
+    parse: makes a document from a line, or raises `BadLine`.
+    remedy: a sentence that ends the message about too many bad lines.
+    max_bad_share: tolerated bad lines beyond `FREE_BAD_LINES`, as a share of
+      the lines read so far.
+    report: a new one, filled on the way.
+
+  Yields:
+    (number of the line, from 1; its document).
+
+  Raises:
+    DamagedShardError: too many bad lines, or no document.
+  """
+  report = Report() if report is None else report
+
+  def skip(kind, line, reason):
+    report.counts[kind] = report.counts.get(kind, 0) + 1
+    report.first.setdefault(kind, f'{name}:{line}: {reason}')
+    bad = sum(report.counts.values())
+    limit = FREE_BAD_LINES + max_bad_share * report.lines
+    if not bad <= limit:  # With a share of NaN, too.
+      raise DamagedShardError(
+        f'{name}:{line}: {reason}. That is bad line {bad} of {report.lines} '
+        f'read so far, and the limit is {FREE_BAD_LINES} + {max_bad_share} of '
+        f'the lines = {limit:.1f} ({report}). {remedy}'
+      )
+
+  cut, blank = None, 0
+  try:
+    for number, line in enumerate(lines, 1):
+      report.lines = number
+      if isinstance(line, bytes) and line.isspace():
+        blank += 1
+        continue
+      for earlier in range(number - blank, number):
+        skip(EMPTY, earlier, 'a blank line')
+      blank = 0
+      try:
+        document = parse(line)
+      except BadLine as bad:
+        kind, reason = bad.args
+        if kind == TRUNCATED:
+          cut = reason
+          report.lines -= 1
+        else:
+          skip(kind, number, reason)
+      else:
+        report.documents += 1
+        yield number, document
+  except BadLine as bad:
+    _, cut = bad.args
+  if cut is not None:
+    reason = f'nothing after this line can be read: {cut}'
+    skip(TRUNCATED, report.lines, reason)
+  if not report.documents:
+    raise DamagedShardError(f'{name} holds no document: {report}.')
+  log = logging.warning if report.counts else logging.info
+  log('%s: %s.', name, report)
