@@ -29,6 +29,7 @@ import seqio
 import tensorflow as tf
 
 from salt_t5x import vocabulary
+from salt_t5x.data import vocabularies
 
 VOCAB_SIZE = 420
 EXTRA_IDS = 20
@@ -66,7 +67,7 @@ def source(examples, splits=('train',)):
 
 @pytest.fixture(scope='module')
 def model():
-  return vocabulary.train(documents(), VOCAB_SIZE, EXTRA_IDS)
+  return vocabularies.train(documents(), VOCAB_SIZE, EXTRA_IDS)
 
 
 @pytest.fixture(scope='module')
@@ -105,7 +106,7 @@ def add_task(name, examples, preprocessors=(), features=None, **options):
 
 def texts(provider, **options):
   options = {'split': 'train', 'megabytes': 1, **options}
-  return list(vocabulary.sample(provider, **options))
+  return list(vocabularies.sample(provider, **options))
 
 
 # --- Training -----------------------------------------------------------------
@@ -128,12 +129,6 @@ def test_decoding_gives_the_exact_text(trained, text):
   assert trained.decode(tokens) == text
   encoded = trained.encode_tf(tf.constant(text.encode()))
   assert encoded.numpy().tolist() == tokens
-
-
-def test_what_is_not_exact(trained):
-  assert trained.decode(trained.encode('a\u2581b')) == 'a b'
-  sentinel = VOCAB_SIZE - 1
-  assert sentinel in trained.encode('a <extra_id_0>')
 
 
 def test_ids_are_those_of_t5_and_sentinels_come_last(model, trained):
@@ -162,61 +157,19 @@ def test_line_breaks_and_tabs_have_pieces(model):
 
 
 def test_the_same_text_gives_the_same_bytes(model):
-  again = vocabulary.train(iter(documents()), VOCAB_SIZE, EXTRA_IDS)
+  again = vocabularies.train(iter(documents()), VOCAB_SIZE, EXTRA_IDS)
   assert again == model
-  assert vocabulary.train(documents()[:150], VOCAB_SIZE, EXTRA_IDS) != model
+  assert vocabularies.train(documents()[:150], VOCAB_SIZE, EXTRA_IDS) != model
 
 
 @pytest.mark.parametrize('separator', [' ', '\n', 'x'])
 def test_long_documents_are_not_left_out(separator):
   whole = separator.join(documents())
   whole = whole.replace(' ', '') if separator == 'x' else whole
-  assert ''.join(vocabulary._SENTENCE.findall(whole)) == whole
-  model = vocabulary.train([whole] * 2, VOCAB_SIZE, EXTRA_IDS)
+  assert ''.join(vocabularies._SENTENCE.findall(whole)) == whole
+  model = vocabularies.train([whole] * 2, VOCAB_SIZE, EXTRA_IDS)
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-  assert vocabulary.measure(processor, [whole])[0] > 1.5
-
-
-def test_sentences_are_cut_between_words():
-  sentences = vocabulary._SENTENCE.findall(' '.join(['word'] * 1000))
-  assert len(sentences) == 5
-  assert {w for s in sentences for w in s.split(' ')} == {'word', ''}
-
-
-@pytest.mark.parametrize(
-  ('vocab_size', 'extra_ids', 'message'),
-  [
-    (300, -1, r'--extra_ids=-1'),
-    (360, 100, r'--vocab_size=360 leaves 260 .*at least 368'),
-  ],
-)
-def test_sizes_are_checked_before_text_is_read(vocab_size, extra_ids, message):
-  unread = iter(documents())
-  with pytest.raises(ValueError, match=message):
-    vocabulary.train(unread, vocab_size, extra_ids)
-  assert len(list(unread)) == 200
-
-
-def test_too_many_pieces_for_the_text_says_how_many_there_are():
-  with pytest.raises(ValueError, match='--vocab_size=50000.*--megabytes') as e:
-    vocabulary.train(documents(), 50_000, EXTRA_IDS)
-  most = int(re.search(r'(\d+) rows at most', str(e.value))[1])
-  model = vocabulary.train(documents(), most, EXTRA_IDS)
-  processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-  assert processor.vocab_size() == most - EXTRA_IDS
-
-
-def test_too_few_pieces_for_the_characters_says_how_many_are_needed():
-  with pytest.raises(ValueError, match='--vocab_size=270') as e:
-    vocabulary.train(documents(), 270, 1)
-  least = int(re.search(r'at least (\d+)', str(e.value))[1])
-  assert vocabulary.train(documents(), least, 1)
-
-
-@pytest.mark.parametrize('nothing', [[], [''], ['\n'], ['ab' * 9]])
-def test_no_text_to_speak_of(nothing):
-  with pytest.raises(ValueError, match='too little to train on'):
-    vocabulary.train(nothing, VOCAB_SIZE, EXTRA_IDS)
+  assert vocabularies.measure(processor, [whole])[0] > 1.5
 
 
 @pytest.mark.parametrize('error', [OSError('damaged'), KeyboardInterrupt()])
@@ -226,8 +179,42 @@ def test_an_error_of_the_data_is_passed_on(error):
     raise error
 
   with pytest.raises(type(error)) as raised:
-    vocabulary.train(damaged(), VOCAB_SIZE, EXTRA_IDS)
+    vocabularies.train(damaged(), VOCAB_SIZE, EXTRA_IDS)
   assert raised.value is error
+
+
+@pytest.mark.parametrize(
+  'sizes, message',
+  [
+    ((300, -1), '--extra_ids=-1'),
+    ((360, 100), '--vocab_size=360 leaves 260 .*at least 368'),
+    ((2**32, 0), '--vocab_size=4294967296 .*below'),
+  ],
+)
+def test_checks_sizes_before_reading_text(sizes, message):
+  unread = iter(documents())
+  with pytest.raises(ValueError, match=message):
+    vocabularies.train(unread, *sizes)
+  assert len(list(unread)) == 200
+
+
+@pytest.mark.parametrize(
+  'vocab_size, remedy',
+  [(50_000, r'give (\d+) rows at most'), (270, r'to at least (\d+)')],
+)
+def test_errors_of_size_name_one_that_fits(vocab_size, remedy):
+  with pytest.raises(ValueError, match=f'--vocab_size={vocab_size}, ') as e:
+    vocabularies.train(documents(), vocab_size, 1)
+  fitting = int(re.search(remedy, str(e.value))[1])
+  model = vocabularies.train(documents(), fitting, 1)
+  processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+  assert processor.vocab_size() == fitting - 1
+
+
+@pytest.mark.parametrize('nothing', [[], ['ab' * 9]])
+def test_rejects_too_little_text(nothing):
+  with pytest.raises(ValueError, match='too little to train on'):
+    vocabularies.train(nothing, VOCAB_SIZE, EXTRA_IDS)
 
 
 # --- Sampling -----------------------------------------------------------------
@@ -287,23 +274,6 @@ def test_steps_that_draw_at_random_draw_the_same():
   assert texts(task) == texts(task) != ['a', 'b']
 
 
-def test_pretokenized_text_and_a_named_feature():
-  examples = [{'targets': 5, 'targets_pretokenized': 'plain', 'title': 'T'}]
-  task = add_task('cached', examples)
-  assert texts(task) == ['plain']
-  assert texts(task, feature='title') == ['T']
-
-
-def test_a_task_without_text_says_which_strings_it_has():
-  task = add_task('tokens', [{'targets': 5, 'title': 'T', 'domain': 'D'}])
-  with pytest.raises(
-    ValueError, match=r'--task=tokens: .*domain, title\. .*--f'
-  ):
-    texts(task)
-  with pytest.raises(ValueError, match='no text in nonesuch'):
-    texts(task, feature='nonesuch')
-
-
 def test_what_is_missing_otherwise_is_still_an_error(path):
   @seqio.map_over_dataset
   def broken(example):
@@ -312,13 +282,6 @@ def test_what_is_missing_otherwise_is_still_an_error(path):
   task = add_task('broken', [{'text': 'a'}], [broken])
   with pytest.raises(KeyError, match='no_such_feature'):
     texts(task)
-
-
-def test_a_split_that_is_not_there():
-  task = add_task('mine', [{'text': 'a'}], splits=('train', 'test'))
-  assert texts(task, split='test') == ['a']
-  with pytest.raises(ValueError, match='--split=val: there are train, test'):
-    texts(task, split='val')
 
 
 def test_a_mixture_mixes_by_its_rates_and_reads_all():
@@ -333,8 +296,39 @@ def test_a_mixture_mixes_by_its_rates_and_reads_all():
   assert texts(mixture) == found
 
 
-def test_bytes_that_are_not_utf8_do_not_stop_it():
-  assert texts(add_task('bad', [{'text': b'a\xffb'}])) == ['a\ufffdb']
+@pytest.mark.parametrize(
+  'options, expected',
+  [
+    ({}, ['a\ufffdb']),
+    ({'feature': 'title'}, ['T']),
+    ({'split': 'test'}, ['a\ufffdb']),
+    ({'feature': 'nonesuch'}, 'no text in nonesuch'),
+    ({'split': 'val'}, '--split=val: there are train, test'),
+  ],
+)
+def test_chooses_features_and_splits(options, expected):
+  example = {'targets': 5, 'targets_pretokenized': b'a\xffb', 'title': 'T'}
+  task = add_task('cached', [example], splits=('train', 'test'))
+  if isinstance(expected, list):
+    assert texts(task, **options) == expected
+  else:
+    with pytest.raises(ValueError, match=expected):
+      texts(task, **options)
+
+
+def test_a_task_without_text_lists_its_strings():
+  task = add_task('tokens', [{'targets': 5, 'title': 'T', 'domain': 'D'}])
+  with pytest.raises(
+    ValueError, match=r'--task=tokens: .*domain, title\. .*--f'
+  ):
+    texts(task)
+
+
+def test_measure(model):
+  processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+  # '中' is three bytes and three tokens, a run of tabs one token.
+  assert vocabularies.measure(processor, ['中', '\t\t\t']) == (1.5, 0.75)
+  assert vocabularies.measure(processor, []) == (0, 0)
 
 
 # --- The command --------------------------------------------------------------
@@ -381,7 +375,7 @@ def test_the_command_trains_and_says_how_to_use_it(tmp_path):
   assert os.listdir(output.parent) == ['my.model']
   # Every fiftieth document is held back.
   rest = [text for i, text in enumerate(documents()) if i % 50]
-  assert output.read_bytes() == vocabulary.train(rest, VOCAB_SIZE, EXTRA_IDS)
+  assert output.read_bytes() == vocabularies.train(rest, VOCAB_SIZE, EXTRA_IDS)
   lines = result.stdout.splitlines()
   assert lines[0] == f'{output}: 400 pieces and 20 extra ids'
   assert re.fullmatch(
@@ -398,20 +392,33 @@ def test_the_command_trains_and_says_how_to_use_it(tmp_path):
   assert 'sampling my_documents' in result.stderr
 
 
-@pytest.fixture
-def my_tasks(tmp_path, monkeypatch):
-  (tmp_path / 'my_tasks.py').write_text(TASKS)
-  monkeypatch.syspath_prepend(tmp_path)
-  yield
-  sys.modules.pop('my_tasks', None)
+@pytest.mark.parametrize(
+  'flag',
+  [
+    '--vocab_size=many',
+    '--vocab_size=-1',
+    '--extra_ids=-1',
+    '--megabytes=nan',
+    '--megabytes=0',
+    '--sample_share=nan',
+    '--sample_share=1.5',
+    '--output=',
+    '--output=folder/',
+  ],
+)
+def test_rejects_flags_that_make_no_sense(capsys, flag):
+  with pytest.raises(SystemExit):
+    vocabulary.parse_flags([*flags('my.model'), flag])
+  name, value = flag.split('=')
+  message = capsys.readouterr().err.splitlines()[-1]
+  assert name in message and value in message
 
 
-def run(*arguments, **options):
-  vocabulary.main(vocabulary.parse_flags(flags(*arguments, **options)))
+def run(output):
+  vocabulary.main(vocabulary.parse_flags(flags(output)))
 
 
-def test_a_file_that_is_there_is_not_overwritten(tmp_path, monkeypatch):
-  monkeypatch.delattr(vocabulary, 'sample')
+def test_does_not_overwrite_a_file(tmp_path):
   output = tmp_path / 'my.model'
   output.write_bytes(b'precious')
   with pytest.raises(ValueError, match='--output=.*my.model exists'):
@@ -419,34 +426,13 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path, monkeypatch):
   assert output.read_bytes() == b'precious'
 
 
-def test_an_interruption_leaves_no_file(my_tasks, tmp_path, monkeypatch):
+def test_an_interruption_leaves_no_file(tmp_path, monkeypatch):
   def interrupted(*_):
     yield from documents()
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(vocabulary, 'sample', interrupted)
+  monkeypatch.setattr(vocabulary.command, 'find_task', lambda *_: None)
+  monkeypatch.setattr(vocabularies, 'sample', interrupted)
   with pytest.raises(KeyboardInterrupt):
     run(tmp_path / 'new' / 'my.model')
   assert os.listdir(tmp_path / 'new') == []
-
-
-def test_an_unknown_task_lists_near_names(my_tasks, tmp_path):
-  with pytest.raises(SystemExit, match='Near names: my_documents'):
-    run(tmp_path / 'my.model', task='my_document')
-
-
-@pytest.mark.parametrize(
-  'options', [{'megabytes': 0}, {'sample_share': 0}, {'sample_share': 1.5}]
-)
-def test_flags_out_of_range(options, tmp_path, capsys):
-  with pytest.raises(SystemExit):
-    run(tmp_path / 'my.model', **options)
-  [(name, value)] = options.items()
-  assert f'--{name}={float(value)}' in capsys.readouterr().err
-
-
-def test_measure(model):
-  processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-  # '中' is three bytes and three tokens, a run of tabs one token.
-  assert vocabulary.measure(processor, ['中', '\t\t\t']) == (1.5, 0.75)
-  assert vocabulary.measure(processor, []) == (0, 0)

@@ -43,7 +43,7 @@ class DamagedShardError(ValueError):
   """A file has too many bad lines, or no document."""
 
 
-class BadLine(Exception):  # noqa: N818
+class BadLineError(Exception):
   """A line without a document: (kind, reason)."""
 
   def __str__(self) -> str:
@@ -82,7 +82,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
   """Parses a line that holds a JSON object.
 
   Raises:
-    BadLine: it holds something else. A line that does not parse and has no
+    BadLineError: it holds something else. A line that does not parse and has no
       newline was cut.
   """
   is_whole = line.endswith(b'\n')
@@ -90,13 +90,13 @@ def parse_object(line: bytes) -> dict[str, Any]:
     entry = json.loads(line.decode())
   except UnicodeDecodeError as error:
     reason = f'byte {error.start + 1}: {error.reason}'
-    raise BadLine(NOT_UTF8 if is_whole else TRUNCATED, reason) from error
+    raise BadLineError(NOT_UTF8 if is_whole else TRUNCATED, reason) from error
   except (ValueError, RecursionError) as error:
     # json counts lines within the line, which would only confuse.
     reason = str(error).replace(': line 1 column', ' at column')
-    raise BadLine(BAD_JSON if is_whole else TRUNCATED, reason) from error
+    raise BadLineError(BAD_JSON if is_whole else TRUNCATED, reason) from error
   if not isinstance(entry, dict):
-    raise BadLine(BAD_JSON, 'not an object')
+    raise BadLineError(BAD_JSON, 'not an object')
   return entry
 
 
@@ -104,12 +104,12 @@ def encode(text: str) -> bytes:
   """Encodes text as UTF-8.
 
   Raises:
-    BadLine: it holds lone surrogates.
+    BadLineError: it holds lone surrogates.
   """
   try:
     return text.encode()
   except UnicodeEncodeError as error:
-    raise BadLine(NOT_UTF8, 'lone surrogates') from error
+    raise BadLineError(NOT_UTF8, 'lone surrogates') from error
 
 
 def read(
@@ -127,9 +127,9 @@ def read(
 
   Args:
     name: the file's, for messages.
-    lines: bytes, or whatever `parse` takes. A `BadLine` raised by the iterator
-      ends the file.
-    parse: makes a document from a line, or raises `BadLine`.
+    lines: bytes, or whatever `parse` takes. A `BadLineError` that the iterator
+      raises ends the file.
+    parse: makes a document from a line, or raises `BadLineError`.
     remedy: a sentence that ends the message about too many bad lines.
     max_bad_share: tolerated bad lines beyond `FREE_BAD_LINES`, as a share of
       the lines read so far.
@@ -167,7 +167,7 @@ def read(
       blank = 0
       try:
         document = parse(line)
-      except BadLine as bad:
+      except BadLineError as bad:
         kind, reason = bad.args
         if kind == TRUNCATED:
           cut = reason
@@ -177,7 +177,7 @@ def read(
       else:
         report.documents += 1
         yield number, document
-  except BadLine as bad:
+  except BadLineError as bad:
     _, cut = bad.args
   if cut is not None:
     reason = f'nothing after this line can be read: {cut}'

@@ -74,7 +74,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
   cut, but still longer than MAX_LINE_BYTES.
 
   Raises:
-    BadLine: the pieces end in damage; raised after the lines before it.
+    BadLineError: the pieces end in damage; raised after the lines before it.
   """
   damage = None
   line, size = [], 0
@@ -93,19 +93,21 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
   if size:
     yield b''.join(line)
   if damage is not None:
-    raise bad_lines.BadLine(bad_lines.TRUNCATED, str(damage)) from damage
+    raise bad_lines.BadLineError(bad_lines.TRUNCATED, str(damage)) from damage
 
 
 def _parse(line: bytes) -> tuple[bytes, bytes]:
-  """Returns a line's (text, domain), UTF-8; raises BadLine if it has none."""
+  """Returns (text, domain), UTF-8; raises BadLineError if there is none."""
   if len(line) > MAX_LINE_BYTES:
-    raise bad_lines.BadLine('too long', f'longer than {MAX_LINE_BYTES} bytes')
+    raise bad_lines.BadLineError(
+      'too long', f'longer than {MAX_LINE_BYTES} bytes'
+    )
   entry = bad_lines.parse_object(line)
   text = entry.get('text')
   if not isinstance(text, str):
-    raise bad_lines.BadLine(bad_lines.BAD_JSON, "no string 'text'")
+    raise bad_lines.BadLineError(bad_lines.BAD_JSON, "no string 'text'")
   if not text or text.isspace():
-    raise bad_lines.BadLine(bad_lines.EMPTY, "'text' is empty")
+    raise bad_lines.BadLineError(bad_lines.EMPTY, "'text' is empty")
   meta = entry.get('meta')
   domain = meta.get('pile_set_name') if isinstance(meta, dict) else None
   domain = domain if isinstance(domain, str) else ''
@@ -168,7 +170,7 @@ def write(path: str, documents: Iterable[tuple[str, str]]) -> None:
       try:
         line = json.dumps(entry, ensure_ascii=False).encode() + b'\n'
         _parse(line)
-      except (UnicodeEncodeError, bad_lines.BadLine) as error:
+      except (UnicodeEncodeError, bad_lines.BadLineError) as error:
         raise ValueError(f'{path}: document {number}: {error}') from error
       shard.write(line)
   tf.io.gfile.rename(scratch, path, overwrite=True)

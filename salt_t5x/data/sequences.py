@@ -64,7 +64,7 @@ def cut(
 ) -> tf.data.Dataset:
   """Joins the documents of each domain and cuts them into sequences.
 
-  Fewer than T tokens are left over at the end of each domain, and dropped; their
+  Fewer than T tokens remain at the end of each domain and are dropped; their
   number is logged, under Beam once for each shard.
 
   Args:

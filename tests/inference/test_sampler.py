@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 import seqio
 
-from salt_t5x import models, sample, vocabulary
+from salt_t5x import models, sample
 from salt_t5x import teacher as teacher_lib
-from salt_t5x.data import cache_writer
+from salt_t5x.data import cache_writer, vocabularies
 from salt_t5x.inference import sampler as sampler_lib
 from t5x import partitioning
 import tiny
@@ -41,7 +41,7 @@ def teacher(tmp_path_factory):
   texts = [f'{i} small models teach {i * i} large ones\n' for i in range(200)]
   path = folder / 'vocabulary.model'
   (folder / 'model').mkdir()
-  path.write_bytes(vocabulary.train(texts, ROWS, EXTRA_IDS))
+  path.write_bytes(vocabularies.train(texts, ROWS, EXTRA_IDS))
   model = tiny.make_model(
     vocab=seqio.SentencePieceVocabulary(str(path), extra_ids=EXTRA_IDS),
     vocab_size=ROWS,

@@ -15,6 +15,7 @@
 """Building mini-Pile without a network, from text that is made here."""
 
 import collections
+import dataclasses
 import itertools
 import json
 import os
@@ -27,7 +28,7 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
-from salt_t5x.data import cache_writer, hashing, pile_shards, text_tasks
+from salt_t5x.data import hashing, pile_shards
 from salt_t5x.minipile import corpus, prepare
 
 LENGTH = 16
@@ -140,21 +141,6 @@ def test_two_builds_are_the_same_bytes(built, sources, tmp_path):
   ]
   assert files == read_files(pathlib.Path(data_dir))
   assert again == info == json.loads(files['info.json'])
-
-
-def test_vocabulary_has_t5_ids_and_keeps_every_character(built):
-  processor = vocabulary(built[0])
-  assert processor.vocab_size() == 400 - text_tasks.EXTRA_IDS
-  assert (processor.pad_id(), processor.eos_id(), processor.unk_id()) == (
-    0,
-    1,
-    2,
-  )
-  assert processor.bos_id() == -1
-  text = '  def f(x):\n\n\treturn  x  # é 中 ½\r\n '
-  tokens = processor.encode(text)
-  assert processor.unk_id() not in tokens
-  assert processor.decode(tokens) == text
 
 
 def test_no_document_is_in_both_splits(built):
@@ -271,67 +257,30 @@ def test_a_finished_build_is_found(built, sources, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ('argument', 'value'),
-  [('sequence_length', 32), ('vocab_size', 500), ('megabytes', 2)],
+  'change',
+  [{'sequence_length': 32}, {'megabytes': 2}, {'sources': 'another package'}],
 )
-def test_other_arguments_are_refused(built, sources, argument, value):
+def test_rejects_a_build_with_other_arguments(built, sources, change):
   data_dir, _ = built
   before = read_files(pathlib.Path(data_dir))
-  with pytest.raises(ValueError) as error:
-    prepare.build(
-      data_dir, '', **{**ARGUMENTS, argument: value}, sources=sources
+  if 'sources' in change:
+    other = dataclasses.replace(
+      sources[0], name='other', folder=None, sha256='0' * 64
     )
-  message = str(error.value)
-  there = ARGUMENTS[argument]
-  assert f'{argument} is {there} there and {value} here' in message
-  assert 'Choose another data_dir' in message
-  assert sum(name in message for name in ARGUMENTS) == 1
+    change = {'sources': [*sources, other]}
+  with pytest.raises(ValueError, match='--data_dir=.* holds .*another'):
+    prepare.build(data_dir, '', **({'sources': sources} | ARGUMENTS | change))
   assert read_files(pathlib.Path(data_dir)) == before
 
 
-def test_other_packages_are_refused(built, sources):
-  other = corpus.Source(
-    domain='notes',
-    name='other',
-    version='2',
-    licence='none',
-    members='.*',
-    parse=corpus.parse_file,
-    sha256='0' * 64,
-  )
-  with pytest.raises(ValueError, match=r'packages is \[\] there and .*other-2'):
-    prepare.build(built[0], '', **ARGUMENTS, sources=[*sources, other])
-
-
-def test_an_interrupted_build_leaves_nothing(sources, tmp_path, monkeypatch):
-  data_dir = tmp_path / 'data'
-  write = cache_writer.write
-
-  def interrupted(*args, **kwargs):
-    write(*args, **kwargs)
-    raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    patch.setattr(cache_writer, 'write', interrupted)
-    with pytest.raises(KeyboardInterrupt):
-      prepare.build(str(data_dir), '', **ARGUMENTS, sources=sources)
-  assert os.listdir(tmp_path) == []
-  prepare.build(str(data_dir), '', **ARGUMENTS, sources=sources)
-  assert os.listdir(tmp_path) == ['data']
-
-
-def test_half_a_build_is_not_taken_for_one(built, sources, tmp_path):
-  shard = 'validation.tfrecord-00000-of-00001'
-  (tmp_path / shard).write_bytes(b'')
-  with pytest.raises(ValueError, match='not a finished build'):
-    prepare.build(str(tmp_path), '', **ARGUMENTS, sources=sources)
-  assert os.listdir(tmp_path) == [shard]
-
-
-def test_an_empty_directory_is_filled(built, sources, tmp_path):
-  info = prepare.build(str(tmp_path), '', **ARGUMENTS, sources=sources)
-  assert info == built[1]
-  assert 'info.json' in os.listdir(tmp_path)
+@pytest.mark.parametrize(
+  'argument', [{'megabytes': float('nan')}, {'vocab_size': 10}]
+)
+def test_checks_sizes_before_the_work(tmp_path, monkeypatch, argument):
+  monkeypatch.delattr(corpus, 'load')
+  [name] = argument
+  with pytest.raises(ValueError, match=f'--{name}='):
+    prepare.build(str(tmp_path / 'a'), '', **(ARGUMENTS | argument), sources=[])
 
 
 def test_too_little_text_is_an_error(sources, tmp_path):

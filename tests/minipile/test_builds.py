@@ -1,0 +1,98 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Folders that are built once: found, refused, complete or not there."""
+
+import json
+import os
+
+import pytest
+
+from salt_t5x.minipile import benchmark_data, builds, corpus, prepare
+
+RECORD = {'length': 3, 'name': 'x'}
+
+
+def is_built(folder, **options):
+  return builds.is_built(str(folder), 'dir', RECORD, **options)
+
+
+def test_finds_a_build(tmp_path):
+  assert not is_built(tmp_path / 'missing')
+  assert not is_built(tmp_path)
+  (tmp_path / 'info.json').write_text(json.dumps(RECORD | {'more': 1}))
+  assert is_built(tmp_path)
+  with pytest.raises(ValueError, match='it has no data'):
+    is_built(tmp_path, members=['data'])
+  (tmp_path / 'info.json').write_text(json.dumps({'arguments': RECORD}))
+  assert is_built(tmp_path, entry='arguments')
+
+
+@pytest.mark.parametrize(
+  'info, message',
+  [
+    (None, 'it has no info.json'),
+    ('', 'damaged'),
+    ('[]', 'damaged'),
+    ('{', 'damaged'),
+    ('{"length": 3}', "name was None and is now 'x'"),
+    ('{"length": 4, "name": "x"}', 'length was 4 and is now 3'),
+  ],
+)
+def test_keeps_folders_of_something_else(tmp_path, info, message):
+  (tmp_path / 'mine').touch()
+  if info is not None:
+    (tmp_path / 'info.json').write_text(info)
+  with pytest.raises(
+    ValueError, match=f'--dir={tmp_path}.*{message}.*Remove the folder'
+  ):
+    is_built(tmp_path)
+  assert (tmp_path / 'mine').exists()
+
+
+@pytest.mark.parametrize(
+  'build',
+  [
+    lambda path: prepare.build(path, 'wheels', 128, 2048, 30),
+    lambda path: benchmark_data.build(path, 'wheels'),
+  ],
+)
+def test_builds_check_their_folder_before_the_work(
+  tmp_path, monkeypatch, build
+):
+  monkeypatch.delattr(corpus, 'fetch')
+  (tmp_path / 'file').write_text('mine')
+  (tmp_path / 'info.json').write_text('{"arguments": 1}')
+  for path in (tmp_path / 'file', tmp_path):
+    with pytest.raises(ValueError, match=f'_dir={path}[: ]'):
+      build(str(path))
+  assert (tmp_path / 'file').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('exists', [False, True])
+def test_a_build_is_complete_or_not_there(tmp_path, exists):
+  folder = tmp_path / 'new' / 'build'
+  if exists:
+    folder.mkdir(parents=True)
+  with (
+    pytest.raises(KeyboardInterrupt),
+    builds.complete(str(folder), 'dir') as build_dir,
+  ):
+    open(os.path.join(build_dir, 'half'), 'w').close()
+    raise KeyboardInterrupt
+  assert list(folder.parent.iterdir()) == [folder] * exists
+  with builds.complete(str(folder), 'dir') as build_dir:
+    open(os.path.join(build_dir, 'whole'), 'w').close()
+  assert list(folder.parent.iterdir()) == [folder]
+  assert os.listdir(folder) == ['whole']
