@@ -33,7 +33,13 @@ import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x.data import cache_writer, feature_converters, ordered_cache, ul2
+from salt_t5x.data import (
+  cache_writer,
+  feature_converters,
+  ordered_cache,
+  ordered_tasks,
+  ul2,
+)
 
 _SEQUENCES = flags.DEFINE_integer('sequences', 4000, 'Sequences in a round.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds; the median counts.')
@@ -73,7 +79,7 @@ def _register(rng: np.random.Generator, cache_dir: str) -> dict[str, str]:
   add = functools.partial(
     seqio.TaskRegistry.add,
     source=ordered_cache.CachedSource(cached, {'targets': _LENGTH}),
-    task_cls=ordered_cache.OrderedTask,
+    task_cls=ordered_tasks.OrderedTask,
     shuffle_buffer_size=None,
   )
   add('plain', preprocessors=[], output_features={'targets': feature})

@@ -19,7 +19,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import ordered_cache, ul2
+from salt_t5x.data import ordered_cache, ordered_tasks, ul2
 
 COUNT = 101  # a prime: no number of hosts divides it
 T = 64
@@ -61,7 +61,7 @@ def sequences_task(name):
     source=ordered_cache.CachedSource(cached, {'targets': T}),
     preprocessors=[ul2.ul2],
     output_features={'inputs': feature, 'targets': feature},
-    task_cls=ordered_cache.OrderedTask,
+    task_cls=ordered_tasks.OrderedTask,
     shuffle_buffer_size=None,
   )
   return cached

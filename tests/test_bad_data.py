@@ -31,6 +31,7 @@ from salt_t5x.data import (
   bad_lines,
   cache_writer,
   ordered_cache,
+  ordered_tasks,
   pile_shards,
   supervised_tasks,
 )
@@ -74,7 +75,7 @@ def cache(tmp_path_factory):
     preprocessors=[],
     output_features={'targets': targets},
     shuffle_buffer_size=None,
-    task_cls=ordered_cache.OrderedTask,
+    task_cls=ordered_tasks.OrderedTask,
   )
   yield pathlib.Path(cached.cache_dir)
   seqio.TaskRegistry.remove('fuzzed')

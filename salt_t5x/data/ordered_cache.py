@@ -13,18 +13,18 @@
 # limitations under the License.
 
 
-"""Training data in one global order, whatever the number of hosts.
+"""Reads a cache in one global order, whatever the number of hosts.
 
-seqio reads a cache file by file, and hosts divide the files: which examples
-make a batch then depends on how many hosts there are. Here the cache has one
-order. It takes the files of a split in turn, by name, an example from each,
-and passes over a file that has ended; `seqio_cache_tasks` and
-`salt_t5x.data.cache_writer` both deal examples evenly to files. Of that order,
-repeated epoch after epoch, example i goes to host i mod n.
+seqio reads a cache file by file, and hosts divide the files, so the examples of
+a batch depend on the number of hosts. `CachedSource` gives the cache one order:
+it takes an example from each file of a split in turn, by name, and skips files
+that have ended. (`seqio_cache_tasks` and `salt_t5x.data.cache_writer` both deal
+examples evenly to files.) That order is repeated epoch after epoch, and example
+i goes to host i mod n.
 
-Every host reads the whole order and parses its own share of it. A batch of
-2,048 sequences is some 7 MB in a cache, so that costs little; dividing the
-files would tie the order to a number of hosts that divides theirs.
+Every host reads the whole order and parses only its share. A batch of 2,048
+sequences is some 7 MB in a cache, so that is cheap; dividing the files would
+tie the order to a number of hosts that divides theirs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,73 +41,14 @@ import seqio
 import tensorflow as tf
 
 from salt_t5x import files
+from salt_t5x.data import ordered_tasks
 
-ENDLESS = tf.int64.max  # epochs
 _READ_AHEAD = 1 << 20  # bytes of each file
 _LEAST_RECORD = 16  # bytes; a TFRecord's length and checksums
 _SEARCH_SECONDS = 300  # for a damaged file
 
 
-class OrderedSource(seqio.DataSource):
-  """Examples in one global order, of which host i of n reads every n-th."""
-
-  @property
-  def supports_arbitrary_sharding(self) -> bool:
-    return True
-
-  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
-    """Returns what hosts share: cheap elements, one for each example.
-
-    Args:
-      split: one of the splits.
-      num_epochs: None repeats without end.
-    """
-    raise NotImplementedError
-
-  def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
-    """Returns the function from an element of the stream to its example."""
-    raise NotImplementedError
-
-  def get_dataset(
-    self,
-    split: str = 'train',
-    shuffle: bool = False,
-    seed: int | None = None,
-    shard_info: seqio.ShardInfo | None = None,
-    *,
-    num_epochs: int | None = 1,
-  ) -> tf.data.Dataset:
-    """Reads a host's share.
-
-    Args:
-      split: one of the splits.
-      shuffle: must be False.
-      seed: has no effect.
-      shard_info: the host and the number of hosts.
-      num_epochs: None repeats without end.
-
-    Returns:
-      The examples of the host, in order.
-
-    Raises:
-      ValueError: shuffling is requested, or the data is damaged.
-      FileNotFoundError: the data, or a part of it, is missing.
-    """
-    del seed
-    if shuffle:
-      raise ValueError(
-        'utils.DatasetConfig.shuffle = True: these examples have one global '
-        'order. Set utils.DatasetConfig.shuffle = False; training data is '
-        'shuffled already.'
-      )
-    expand = self.expander(split)
-    stream = self.stream(split, num_epochs)
-    if shard_info:
-      stream = stream.shard(shard_info.num_shards, shard_info.index)
-    return stream.map(expand, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-class CachedSource(OrderedSource):
+class CachedSource(ordered_tasks.OrderedSource):
   """The cache of another task, in the global order.
 
   Several tasks can read one cache this way. Examples keep all features of the
@@ -162,7 +103,7 @@ class CachedSource(OrderedSource):
 
   def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
     """See `OrderedSource`: (epoch int64 [], serialized example string [])."""
-    epochs = tf.data.Dataset.range(num_epochs or ENDLESS)
+    epochs = tf.data.Dataset.range(num_epochs or ordered_tasks.ENDLESS)
     return epochs.flat_map(
       lambda epoch: self.records(split).map(lambda record: (epoch, record))
     )
@@ -391,62 +332,9 @@ class TrainingSubset(CachedSource):
     return super().get_dataset('train', *args, **kwargs)
 
 
-class OrderedTask(seqio.Task):
-  """A task over an `OrderedSource` whose epochs join without a seam.
-
-  seqio repeats the share of each host by itself. If the hosts do not divide
-  the examples evenly, another epoch then begins with some hosts ahead.
-  """
-
-  def reading(self, source: OrderedSource) -> 'OrderedTask':
-    """Returns the same task over another source; it is not registered."""
-    return OrderedTask(
-      self.name,
-      source=source,
-      output_features=self.output_features,
-      preprocessors=self.preprocessors,
-      shuffle_buffer_size=None,
-    )
-
-  def get_dataset(
-    self,
-    sequence_length: Mapping[str, int] | None = None,
-    split: str = 'train',
-    use_cached: bool = False,
-    shuffle: bool = False,
-    shuffle_buffer_size: int | None = None,
-    seed: int | None = None,
-    shard_info: seqio.ShardInfo | None = None,
-    num_epochs: int | None = 1,
-    trim_output_features: bool = True,
-    try_in_mem_cache: bool = True,
-  ) -> tf.data.Dataset:
-    """See `seqio.Task`; `use_cached` has no effect."""
-    del use_cached, shuffle_buffer_size, try_in_mem_cache
-
-    def read(split, shuffle_files, seed=None):
-      del seed
-      return self.source.get_dataset(
-        split, shuffle_files, shard_info=shard_info, num_epochs=num_epochs
-      )
-
-    task = seqio.Task(
-      self.name,
-      source=seqio.FunctionDataSource(read, splits=self.splits),
-      output_features=self.output_features,
-      preprocessors=self.preprocessors,
-      shuffle_buffer_size=None,
-    )
-    return task.get_dataset(
-      sequence_length,
-      split=split,
-      shuffle=shuffle,
-      seed=seed,
-      trim_output_features=trim_output_features,
-    )
-
-
-def get_task(name: str, parameter: str = 'MIXTURE_OR_TASK_NAME') -> OrderedTask:
+def get_task(
+  name: str, parameter: str = 'MIXTURE_OR_TASK_NAME'
+) -> ordered_tasks.OrderedTask:
   """Finds a task that reads one cache in its global order.
 
   Args:
@@ -464,7 +352,8 @@ def get_task(name: str, parameter: str = 'MIXTURE_OR_TASK_NAME') -> OrderedTask:
       'import the module that registers it.'
     ) from e
   if not (
-    isinstance(task, OrderedTask) and isinstance(task.source, CachedSource)
+    isinstance(task, ordered_tasks.OrderedTask)
+    and isinstance(task.source, CachedSource)
   ):
     raise ValueError(
       f'{parameter} = {name!r}: examples are scored, selected and measured in '

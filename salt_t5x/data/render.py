@@ -13,11 +13,11 @@
 # limitations under the License.
 
 
-"""Draws examples as text: tokens, their regions, what bears loss.
+"""Draws examples as text: their tokens, their regions, and where loss is.
 
 Pure functions from one example's arrays to lines for a terminal; the command is
-`salt_t5x.look`. No character of the data reaches the terminal raw but printable
-ones and line breaks.
+`salt_t5x.look`. Data reaches the terminal only as printable characters and line
+breaks.
 """
 
 import codecs
@@ -43,7 +43,7 @@ SIGNS = {
   '!': 'LOSS WHERE NONE SHOULD BE: on inputs or padding',
   ' ': 'padding',
 }
-# SGR codes; a style that is not here is printed as it is.
+# SGR codes; text of any other style is printed plain.
 _COLOURS = {
   'head': '1',
   'mark': '1;35',
@@ -62,11 +62,13 @@ _WRAPPER = textwrap.TextWrapper(
 
 
 def plain(text: str, style: str) -> str:
+  """Returns the text without colour."""
   del style
   return text
 
 
 def colour(text: str, style: str) -> str:
+  """Returns the text with the terminal's codes for its style."""
   return f'\33[{_COLOURS[style]}m{text}\33[0m' if style in _COLOURS else text
 
 
@@ -74,7 +76,7 @@ def colour(text: str, style: str) -> str:
 
 
 def escape(text: str) -> str:
-  """Escapes all that is neither printable nor a line break."""
+  """Escapes characters that are neither printable nor a line break."""
   return ''.join(
     c if c == '\n' or c.isprintable() else c.encode('unicode_escape').decode()
     for c in text
@@ -82,34 +84,32 @@ def escape(text: str) -> str:
 
 
 def _token(token: int, vocabulary: seqio.Vocabulary) -> bytes | str:
-  """The bytes that a token of text stands for, or a mark for another token."""
+  """The bytes that a token of text stands for, or a name for another token."""
   size = vocabulary.vocab_size
   if not 0 <= token < size:
     return f'<no such id: {token}>'
-  for name, special in (
-    ('</s>', vocabulary.eos_id),
-    ('<pad>', vocabulary.pad_id),
-    ('<unk>', vocabulary.unk_id),
-  ):
-    if token == special:
-      return name
+  names = {
+    vocabulary.unk_id: '<unk>',
+    vocabulary.pad_id: '<pad>',
+    vocabulary.eos_id: '</s>',
+  }
+  if token in names:
+    return names[token]
+  if token >= size - vocabulary.extra_ids:
+    return f'<extra_id_{size - 1 - token}>'
   if isinstance(vocabulary, seqio.SentencePieceVocabulary):
     piece = vocabulary.tokenizer.id_to_piece(token)
-    if token >= size - vocabulary.extra_ids:
-      return piece.removeprefix('▁')
     if vocabulary.tokenizer.is_control(token):
       return piece
     if vocabulary.tokenizer.is_byte(token):
       return bytes([int(piece[1:-1], 16)])  # '<0xE2>'
     return piece.replace('▁', ' ').encode()
-  if token >= size - vocabulary.extra_ids:
-    return f'<extra_id_{size - 1 - token}>'
   if isinstance(vocabulary, seqio.ByteVocabulary):
     return bytes([token - 3])
+  # How other vocabularies join their tokens is unknown; PassThroughVocabulary
+  # has no text.
   text = vocabulary.decode([token])
-  if not isinstance(text, str):  # PassThroughVocabulary has no text.
-    text = str(token)
-  # What joins its tokens is the vocabulary's secret.
+  text = text if isinstance(text, str) else str(token)
   return f'{text} '.encode(errors='backslashreplace')
 
 
@@ -118,15 +118,14 @@ def show(
 ) -> Styled:
   """Decodes token by token, so that each keeps its spaces and its place.
 
-  A character that several tokens spell comes with the last of them.
-
   Args:
     ids: tokens.
     vocabulary: their vocabulary.
-    style: of what is text; other tokens (sentinels, EOS) have the style 'mark'.
+    style: of text; other tokens (sentinels, EOS) have the style 'mark'.
 
   Returns:
-    One printable piece for each token.
+    One printable piece for each token. A character that several tokens spell is
+    in the piece of the last one.
   """
   utf8 = codecs.getincrementaldecoder('utf-8')('backslashreplace')
   shown = []
@@ -154,7 +153,7 @@ def restore(
 
   Args:
     inputs: a sentinel in place of each span. One that the targets lack (they
-      were cut, or it stands for something else) stays as it is.
+      were cut, or it is a mode token) remains.
     targets: each sentinel, followed by its span.
     sentinels: the ids that are sentinels.
 
@@ -171,12 +170,11 @@ def restore(
     or len(right) > len(set(right))
   ):
     return None
-  spans = collections.defaultdict(list)
-  for token in targets:
-    if token in sentinels:
-      span = spans[token]
-    else:
-      span.append(token)
+  starts = [i for i, t in enumerate(targets) if t in sentinels]
+  spans = {
+    targets[a]: list(targets[a + 1 : b])
+    for a, b in itertools.pairwise([*starts, len(targets)])
+  }
   pieces = []
   for is_span, tokens in itertools.groupby(inputs, lambda t: t in spans):
     if is_span:
@@ -190,14 +188,14 @@ def restore(
 
 
 def signs(row: Row) -> str:
-  """What each position of a converted example is, as a sign of `SIGNS`.
+  """Classifies each position of a converted example by a sign of `SIGNS`.
 
   Args:
     row: the features of `FixedWidthFeatureConverter`, each [T].
 
   Returns:
-    T characters. A token counts as attended to in both directions by where the
-    model reads it, one position after the one where it would predict it.
+    T characters. Whether a token is attended to in both directions is decided
+    where the model reads it, one position after it is predicted.
   """
   segments = _segments(row)
   attention = row['decoder_causal_attention'] > 0
@@ -214,23 +212,22 @@ def signs(row: Row) -> str:
 
 
 def _segments(row: Row) -> np.ndarray:
-  """[T] the number of each position's example, from 1; 0 is padding."""
+  """[T] numbers of the positions' examples, from 1; 0 is padding."""
   tokens = row['decoder_target_tokens']
   length = max(np.flatnonzero(tokens), default=-1) + 1
   return row.get('decoder_segment_ids', np.arange(len(tokens)) < length)
 
 
 def strip(marks: str, columns: int = COLUMNS - 2) -> str:
-  """Draws signs in at most that many columns, all equally wide but for one.
-
-  A column shows its most frequent sign, but a '!' is always seen.
+  """Draws signs in a limited number of columns.
 
   Args:
-    marks: of `signs`.
-    columns: at least 1.
+    marks: the result of `signs`.
+    columns: their largest number, at least 1.
 
   Returns:
-    The strip between bars.
+    The strip between bars. A column shows its most frequent sign, or '!' if it
+    has one.
   """
   columns = min(columns, len(marks))
   edges = [len(marks) * i // columns for i in range(columns + 1)]
@@ -258,7 +255,7 @@ def _wrap(shown: Styled, sign: str, paint: Paint) -> Iterator[str]:
 def text_lines(
   shown: Styled, limit: int, sign: str, paint: Paint, unit: str = 'tokens'
 ) -> Iterator[str]:
-  """Lines of text with a margin; what is long is shortened in the middle."""
+  """Yields lines of text with a margin; long text is cut in the middle."""
   if len(shown) <= limit:
     yield from _wrap(shown, sign, paint)
     return
@@ -276,13 +273,13 @@ def _original(
   limit: int,
   paint: Paint,
 ) -> Iterator[str]:
-  """What span corruption read, its spans in brackets; else nothing."""
+  """The original of span corruption, its spans in brackets."""
   size = vocabulary.vocab_size
   sentinels = range(size - vocabulary.extra_ids, size)
   if not inputs or not targets or targets[0] not in sentinels:
     return
   if inputs[-1] == targets[-1] == vocabulary.eos_id:
-    targets = targets[:-1]  # It closes the targets, and is of no span.
+    targets = targets[:-1]  # It closes the targets and is in no span.
   if inputs[0] in sentinels and inputs[0] not in targets:
     inputs = inputs[1:]  # UL2's mode token.
   pieces = restore(inputs, targets, sentinels)
@@ -292,16 +289,11 @@ def _original(
     )
     yield paint(text, '!')
     return
-  shown = [
-    (show(ids, vocabulary, 'span' if is_span else ''), is_span)
-    for ids, is_span in pieces
-  ]
-  text = ''.join(t for piece, _ in shown for t, _ in piece)
-  # Brackets that are not in the text, if there are such.
+  shown = [show(ids, vocabulary, 'span' if x else '') for ids, x in pieces]
+  text = {c for piece in shown for t, _ in piece for c in t}
+  # Brackets that are not in the text, if possible.
   pairs = ('[]', '\xab\xbb', '\u27e6\u27e7')
-  opening, closing = next(
-    (p for p in pairs if not set(p) & set(text)), pairs[0]
-  )
+  opening, closing = next((p for p in pairs if not set(p) & text), pairs[0])
   spans = [len(ids) for ids, is_span in pieces if is_span]
   total = sum(len(ids) for ids, _ in pieces)
   yield paint(
@@ -310,7 +302,7 @@ def _original(
     'head',
   )
   joined = []
-  for piece, is_span in shown:
+  for piece, (_, is_span) in zip(shown, pieces, strict=True):
     if is_span:
       piece = piece or [('', 'span')]
       piece[0] = (opening + piece[0][0], piece[0][1])
@@ -327,7 +319,7 @@ def row_lines(
   Args:
     row: the features of `FixedWidthFeatureConverter`, each [T].
     vocabulary: of the tokens.
-    max_tokens: to show of each region.
+    max_tokens: the number to show of each region.
     paint: (text, style) -> text, with or without colour.
 
   Yields:

@@ -32,7 +32,7 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import bad_lines, ordered_cache
+from salt_t5x.data import bad_lines, ordered_tasks
 
 Example = Mapping[str, Any]
 # A JSONL file, or what gives its examples.
@@ -47,7 +47,7 @@ TRAIN = 'train'
 _MAX_BYTES = 1_900_000_000
 
 
-class ExampleSource(ordered_cache.OrderedSource):
+class ExampleSource(ordered_tasks.OrderedSource):
   """Examples in memory: 'inputs' and 'targets', tf.string [].
 
   The split 'train' has a new order each epoch; the others keep their own.
@@ -91,7 +91,7 @@ class ExampleSource(ordered_cache.OrderedSource):
         )
       return tf.data.Dataset.from_tensor_slices(places)
 
-    epochs = tf.data.Dataset.range(num_epochs or ordered_cache.ENDLESS)
+    epochs = tf.data.Dataset.range(num_epochs or ordered_tasks.ENDLESS)
     return epochs.flat_map(order)
 
   def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
@@ -246,5 +246,5 @@ def register(
     },
     metric_fns=metric_fns,
     shuffle_buffer_size=None,
-    task_cls=ordered_cache.OrderedTask,
+    task_cls=ordered_tasks.OrderedTask,
   )

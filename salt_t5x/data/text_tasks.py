@@ -39,7 +39,13 @@ import functools
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import ordered_cache, pile_shards, sequences, ul2
+from salt_t5x.data import (
+  ordered_cache,
+  ordered_tasks,
+  pile_shards,
+  sequences,
+  ul2,
+)
 
 EXTRA_IDS = 100  # as T5's; sentinels for up to 2,211 tokens
 
@@ -179,7 +185,7 @@ def _register_views(
       ],
       output_features={'inputs': targets, 'targets': targets},
       shuffle_buffer_size=None,
-      task_cls=ordered_cache.OrderedTask,
+      task_cls=ordered_tasks.OrderedTask,
     )
   held_out = [f'{name}_causal', f'{name}_ul2']
   for mixture, views in {

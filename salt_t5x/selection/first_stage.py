@@ -36,7 +36,7 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from salt_t5x.data import ordered_cache
+from salt_t5x.data import ordered_cache, ordered_tasks
 from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards
 from t5x import utils
@@ -69,7 +69,7 @@ class SelectedSource(ordered_cache.CachedSource):
   def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
     """See `CachedSource`; `num_epochs` is of the full order."""
     count = self._selected.needed
-    passes = tf.data.Dataset.range(ordered_cache.ENDLESS).flat_map(
+    passes = tf.data.Dataset.range(ordered_tasks.ENDLESS).flat_map(
       lambda number: self._selected_records(split).map(
         lambda record: (-1 - number, record)
       )
@@ -124,7 +124,7 @@ class FirstStage:
   model_dir: str
   teacher_path: str | None = None
 
-  def task(self, cfg: utils.DatasetConfig) -> ordered_cache.OrderedTask:
+  def task(self, cfg: utils.DatasetConfig) -> ordered_tasks.OrderedTask:
     """The task of `cfg`, reading the selected examples first.
 
     Args:

@@ -31,6 +31,7 @@ import seqio
 import tensorflow as tf
 
 from salt_t5x import command, look
+from salt_t5x.data import examples as examples_lib
 from salt_t5x.data import render, ul2
 
 T = 96
@@ -158,7 +159,7 @@ def tasks(vocabulary, sequences):
 
 def printed(name, length=T, **options):
   options = dict(max_tokens=NO_LIMIT) | options
-  return list(look.look(command.find_task(name, []), length, **options))
+  return list(examples_lib.show(command.find_task(name, []), length, **options))
 
 
 def examples(lines):
@@ -302,7 +303,7 @@ def converted(inputs, targets, width):
       'targets': tf.constant(targets, tf.int32),
     }
   )
-  return next(look.convert(data, width).as_numpy_iterator())
+  return next(examples_lib.convert(data, width).as_numpy_iterator())
 
 
 def test_signs_and_strip_position_by_position():
@@ -405,6 +406,8 @@ def test_long_regions_are_shortened(vocabulary, sequences):
 
 def test_table_counts_the_denoisers():
   lines = printed('both', examples=1, statistics=NO_LIMIT)
+  # A mixture keeps the features that its tasks share.
+  assert re.match(r'example 0, denoiser (causal|prefix), .*id 70', lines[7])
   assert len(examples(lines)) == 1
   cells = {line.split()[0]: line.split()[1:] for line in lines[-3:]}
   total = int(cells['all'][0])
@@ -413,11 +416,6 @@ def test_table_counts_the_denoisers():
   assert cells['causal'][2:] == ['0.0', f'{T:.1f}', '100.0%', '0.0%']
   inputs, targets = map(float, cells['prefix'][2:4])
   assert inputs > 0 and inputs + targets == pytest.approx(T, abs=0.11)
-
-
-def test_a_mixture_keeps_what_its_tasks_share():
-  for lines in examples(printed('both')):
-    assert re.match(r'example \d, denoiser (causal|prefix), .*id 70', lines[0])
 
 
 def test_documents_without_tokens():
@@ -442,7 +440,7 @@ def test_no_control_character_gets_through(vocabulary):
     shown = render.show(chosen.encode(HOSTILE), chosen, '')
     assert ''.join(text for text, _ in shown) == ESCAPED
   assert render.escape(HOSTILE) == ESCAPED
-  assert look.fields({'a': b'a\xff'}, ()) == {'a': 'a\\xff'}
+  assert examples_lib.fields({'a': b'a\xff'}, ()) == {'a': 'a\\xff'}
 
 
 def test_tokens_that_are_no_text(vocabulary):
@@ -478,37 +476,39 @@ def test_colour_changes_nothing_but_colour():
 
 
 @pytest.mark.parametrize(
-  'call, match',
+  'name, options, message',
   [
-    (
-      lambda: command.find_task('short_span', []),
-      'Near names: short_spans.*import',
-    ),
-    (
-      lambda: command.find_task('causal', ['no.such']),
-      'module_import=no.such.*PATH',
-    ),
-    (lambda: printed('pairs', split='test'), 'train, validation'),
-    (lambda: printed('causal', length=None), '--sequence_length'),
-    (lambda: printed('causal', skip=100), 'no example after the first 100'),
-    (lambda: printed('documents', pack=True), 'no tokens to pack'),
-    (lambda: printed('needs_cache'), 'requires caching.*seqio_cache_tasks'),
-    (
-      lambda: printed('cachable', use_cached=True),
-      'task cache directories.*seqio_cache_tasks',
-    ),
+    ('pairs', {'split': 'test'}, '--split=test: .*train, validation'),
+    ('causal', {'length': None}, '--sequence_length'),
+    ('causal', {'skip': 100}, 'no example after the first 100'),
+    ('documents', {'pack': True}, 'no tokens to pack'),
+    ('needs_cache', {}, 'requires caching.*seqio_cache_tasks'),
+    ('cachable', {'use_cached': True}, 'cache directories.*seqio_cache_tasks'),
   ],
 )
-def test_errors_say_what_to_do(call, match):
-  with pytest.raises(SystemExit, match=match):
-    call()
+def test_rejects_options_that_the_task_does_not_allow(name, options, message):
+  with pytest.raises(examples_lib.OptionError, match=message):
+    printed(name, **options)
 
 
-def test_an_error_within_a_module_is_not_hidden(tmp_path, monkeypatch):
-  (tmp_path / 'look_broken.py').write_text('import look_not_there')
-  monkeypatch.syspath_prepend(tmp_path)
-  with pytest.raises(ModuleNotFoundError, match='look_not_there'):
-    command.find_task('causal', ['look_broken'])
+@pytest.mark.parametrize(
+  'flag',
+  [
+    '--sequence_length=0',
+    '--sequence_length=long',
+    '--examples=-1',
+    '--examples=0',
+    '--skip=-1',
+    '--max_tokens=0',
+    '--statistics=-1',
+  ],
+)
+def test_rejects_flags_that_make_no_sense(capsys, flag):
+  with pytest.raises(SystemExit):
+    look.parse_flags(['look', '--task=t', flag])
+  name, value = flag.split('=')
+  message = capsys.readouterr().err.splitlines()[-1]
+  assert name in message and value in message
 
 
 def test_command(tmp_path):

@@ -23,8 +23,8 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from salt_t5x import look
 from salt_t5x.data import bad_lines, feature_converters, supervised_tasks
+from salt_t5x.data import examples as examples_lib
 from salt_t5x.evaluation import text_metrics
 from salt_t5x.runs import train_data
 from t5x import utils
@@ -178,7 +178,9 @@ def test_inputs_get_what_targets_leave(register):
     sizes = [(len(x['inputs']), len(x['targets'])) for x in found]
     assert sizes == [(28, 4), (0, 32)]
   # As `salt_t5x.look` reads a task.
-  [example] = look.read(task, 32, 'test', False).take(1).as_numpy_iterator()
+  [example] = (
+    examples_lib.read(task, 32, 'test', False).take(1).as_numpy_iterator()
+  )
   assert len(example['inputs']) == 28
   # And whole, where there is no length.
   [example] = task.get_dataset(None, split='test').take(1).as_numpy_iterator()
