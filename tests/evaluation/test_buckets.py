@@ -329,3 +329,25 @@ def test_an_empty_file_is_an_error(results):
   (results / 'BASELINE/boolq.jsonl').write_text('')
   with pytest.raises(ValueError, match='holds no documents'):
     run(results)
+
+
+@pytest.mark.parametrize(
+  'flags, message',
+  [
+    (['--teacher=t'], 'required: --results'),
+    (['--results=r'], 'required: --teacher'),
+    (['--results=r', '--teacher=t', '--nonsense=1'], '--nonsense=1'),
+  ],
+)
+def test_rejects_flags(capsys, flags, message):
+  with pytest.raises(SystemExit):
+    difficulty.parse_flags(['difficulty', *flags])
+  assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize('path', ['none', 'file'])
+def test_rejects_folders_without_results(tmp_path, path):
+  (tmp_path / 'file').touch()
+  flags = ['difficulty', '--teacher=t', f'--results={tmp_path / path}']
+  with pytest.raises(ValueError, match=f'--results={tmp_path / path}: there'):
+    difficulty.main(difficulty.parse_flags(flags))

@@ -313,3 +313,54 @@ def test_without_lm_eval(trained, tmp_path, monkeypatch):
   )
   with pytest.raises(ImportError, match=r"pip install 'salt_t5x\[evaluate\]'"):
     run(tmp_path, {'trained': trained[0]}, suite='paper')
+
+
+def run_evaluation(output_dir, **options):
+  return evaluate.evaluate(
+    **{
+      'model': None,
+      'checkpoints': {'A': None},
+      'partitioner': None,
+      'output_dir': str(output_dir),
+      'task_feature_lengths': {'targets': 8},
+      'batch_size': 2,
+      **options,
+    }
+  )
+
+
+@pytest.mark.parametrize(
+  'name, value, message',
+  [
+    ('task_feature_lengths', {}, r'TASK_FEATURE_LENGTHS = \{\}'),
+    ('task_feature_lengths', {'inputs': 8}, 'TASK_FEATURE_LENGTHS = .*inputs'),
+    ('task_feature_lengths', {'targets': 0}, 'TASK_FEATURE_LENGTHS = .* 0}'),
+    ('task_feature_lengths', {'targets': 8.0}, 'TASK_FEATURE_LENGTHS = .*8.0'),
+    ('task_feature_lengths', 8, 'TASK_FEATURE_LENGTHS = 8'),
+    ('examples', 0, r'EXAMPLES\) = 0'),
+    ('examples', -1, r'EXAMPLES\) = -1'),
+    ('examples', True, r'EXAMPLES\) = True'),
+    ('examples', '10', r"EXAMPLES\) = '10'"),
+    ('checkpoints', 'path', r"CHECKPOINTS\) = 'path'"),
+    ('checkpoints', {'A': 5}, r"CHECKPOINTS\)\['A'\] = 5"),
+    ('checkpoints', {5: None}, r'CHECKPOINTS\): 5 '),
+    ('checkpoints', {'': None}, r"CHECKPOINTS\): '' "),
+    ('checkpoints', {'../A': None}, r"CHECKPOINTS\): '../A' "),
+    ('checkpoints', {'..': None}, r"CHECKPOINTS\): '..' "),
+  ],
+)
+def test_values_of_an_evaluation(tmp_path, name, value, message):
+  with pytest.raises(ValueError, match=message):
+    run_evaluation(tmp_path / 'out', **{name: value})
+
+
+def test_rejects_a_folder_that_cannot_be_made(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match='OUTPUT_DIR.*file.*cannot be made'):
+    run_evaluation(tmp_path / 'file' / 'out')
+
+
+@pytest.mark.parametrize('name', ['no_such_task', 5, None])
+def test_tasks_that_are_none(name):
+  with pytest.raises(ValueError, match=f'HELD_OUT_TASK = {name!r}: '):
+    held_out.read(name, 'validation', None)

@@ -290,3 +290,10 @@ def test_a_task_without_a_global_order_is_refused(folder, tmp_path):
   record = select(folder, NEEDED)[0]
   with pytest.raises(ValueError, match=f'MIXTURE_OR_TASK_NAME = {NAME!r}'):
     make(tmp_path, record).task(config(mixture_or_task_name=NAME))
+
+
+@pytest.mark.parametrize('steps', [0, 1.0, True, '5', 11])
+def test_rejects_numbers_of_steps(steps):
+  stage = first_stage.FirstStage('s.json', steps, 10, '/model')
+  with pytest.raises(ValueError, match=f'kd_steps = {steps!r} .KD_STEPS'):
+    stage.task(None)

@@ -154,3 +154,12 @@ def test_nothing_temporary_is_left(folder, tmp_path):
   }
   with open(tmp_path / 'scores' / 'scores.json') as f:
     assert json.load(f) == dataclasses.asdict(MANIFEST)
+
+
+def test_rejects_a_folder_that_cannot_be_made(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match='SCORES_DIR.*file.*cannot be made'):
+    score_shards.begin(
+      str(tmp_path / 'file' / 'scores'),
+      score_shards.Manifest('t', 's', '1', 'c', 0, None, 1, 1, 1),
+    )
