@@ -12,38 +12,180 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What commands that run from gin files share: flags, hosts, configuration."""
+"""What commands share: flags, tasks, hosts and gin files.
 
+A command has a function that parses its flags and one that runs:
+
+    def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+      parser = command.parser('salt_t5x.difficulty', 'Easy and hard documents.')
+      parser.add_argument('--results', required=True, help='a folder')
+      parser.add_argument('--tasks', type=command.words, help='names: a,b')
+      parser.add_argument('--top', type=command.at_least(1), default=10)
+      return parser.parse_args(argv[1:])
+
+    def main(args: argparse.Namespace) -> None: ...
+
+    if __name__ == '__main__':
+      command.run(main, parse_flags)
+
+A command that gin files configure ends with `command.start(main)` instead.
+"""
+
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 import difflib
 import importlib
 import sys
 from typing import Any
 
-from absl import app, flags
+from absl import app
+from absl.flags import argparse_flags
 import jax
 import seqio
 import tensorflow as tf
 
 from t5x import gin_utils
 
+ParseFlags = Callable[[Sequence[str]], argparse.Namespace]
 
-def _define_flags() -> None:
-  """Those of t5x's train binary that a command needs."""
-  flags.DEFINE_multi_string('gin_file', None, 'gin files, later ones win.')
-  flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
-  flags.DEFINE_list(
-    'gin_search_paths', ['.'], 'where gin files are looked for.'
+
+def parser(module: str, description: str) -> argparse.ArgumentParser:
+  """Returns a parser for a command's flags; it reads absl's flags as well.
+
+  Args:
+    module: the command is `python -m` and this.
+    description: a sentence for --help.
+  """
+  # A command's own flags win: modules of tasks may define absl flags.
+  return argparse_flags.ArgumentParser(
+    prog=f'python -m {module}',
+    description=description,
+    allow_abbrev=False,
+    conflict_handler='resolve',
   )
-  flags.DEFINE_list(
-    'seqio_additional_cache_dirs', [], 'where cached tasks are looked for.'
+
+
+def words(text: str) -> list[str]:
+  """Splits the value of a flag at its commas."""
+  return [word.strip() for word in text.split(',')] if text else []
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+  """Returns a flag's type: integers with a lower bound."""
+
+  def integer(text: str) -> int:
+    value = int(text)
+    if value < minimum:
+      raise argparse.ArgumentTypeError(f'{value} must be at least {minimum}.')
+    return value
+
+  return integer
+
+
+def add_task_flags(to: argparse.ArgumentParser) -> None:
+  """Adds --task and --module_import, the arguments of `find_task`."""
+  to.add_argument('--task', required=True, help='a registered task or mixture')
+  to.add_argument(
+    '--module_import',
+    action='append',
+    default=[],
+    help='a module that registers tasks; may be given several times',
   )
-  flags.DEFINE_boolean(
-    'multiprocess_gpu', False, 'several processes, with the next three flags.'
+
+
+def add_gin_flags(to: argparse.ArgumentParser) -> None:
+  """Adds the flags with which `parse_gin` finds a configuration."""
+  add = to.add_argument
+  add('--gin_file', action='append', default=[], help='later files win')
+  add(
+    '--gin_bindings',
+    action='append',
+    default=[],
+    help='NAME=VALUE, read after the files; --gin.NAME=VALUE is the same',
   )
-  flags.DEFINE_string('coordinator_address', None, 'IP:PORT of process 0.')
-  flags.DEFINE_integer('process_count', None, 'number of processes.')
-  flags.DEFINE_integer('process_index', None, 'index of this process.')
+  add(
+    '--gin_search_paths',
+    type=words,
+    default=['.'],
+    help='folders of gin files, separated by commas',
+  )
+
+
+def parse_gin(args: argparse.Namespace, *more_files: str) -> None:
+  """Parses the gin files and bindings of the flags, and then more files."""
+  if not args.gin_file:
+    sys.exit(
+      'Name the gin files that configure the command with --gin_file, e.g. '
+      '--gin_file=salt_t5x/gin/runs/score.gin.'
+    )
+  try:
+    gin_utils.parse_gin_flags(
+      args.gin_search_paths, [*args.gin_file, *more_files], args.gin_bindings
+    )
+  except OSError as e:
+    sys.exit(f'--gin_file: {e}')
+
+
+def run(
+  main: Callable[[argparse.Namespace], None], parse_flags: ParseFlags
+) -> None:
+  """Runs a command: parses its flags, and leaves the accelerators to JAX."""
+
+  def prepared(args: argparse.Namespace) -> None:
+    tf.config.set_visible_devices([], 'GPU')
+    # Text from data may hold characters that a terminal cannot show.
+    sys.stdout.reconfigure(errors='backslashreplace')
+    main(args)
+
+  app.run(
+    prepared,
+    flags_parser=lambda argv: parse_flags(gin_utils.rewrite_gin_args(argv)),
+  )
+
+
+def parse_gin_command(argv: Sequence[str]) -> argparse.Namespace:
+  """Parses the flags of t5x's train binary that a gin command needs."""
+  found = parser(
+    argv[0].removesuffix('.py'), 'Configured by gin files; see the docs.'
+  )
+  add_gin_flags(found)
+  add = found.add_argument
+  add(
+    '--seqio_additional_cache_dirs',
+    type=words,
+    default=[],
+    help='folders of cached tasks, separated by commas',
+  )
+  add(
+    '--multiprocess_gpu',
+    action='store_true',
+    help='run as one of several processes, given by the next three flags',
+  )
+  add('--coordinator_address', help='IP:PORT of process 0')
+  add('--process_count', type=int, help='number of processes')
+  add('--process_index', type=int, help='index of this process')
+  return found.parse_args(argv[1:])
+
+
+def start(main: Callable[[], None]) -> None:
+  """Runs a command that gin files configure.
+
+  Args:
+    main: a function of the imported module, not of the copy of it that is
+      `__main__`: gin files name the former.
+  """
+
+  def configured(args: argparse.Namespace) -> None:
+    if args.multiprocess_gpu:
+      jax.distributed.initialize(
+        args.coordinator_address, args.process_count, args.process_index
+      )
+    seqio.add_global_cache_dirs(args.seqio_additional_cache_dirs)
+    parse_gin(args)
+    main()
+
+  jax.config.parse_flags_with_absl()
+  run(configured, parse_gin_command)
 
 
 def check_lengths(lengths: Any) -> Mapping[str, int]:
@@ -93,54 +235,3 @@ def find_task(name: str, modules: Sequence[str]) -> seqio.Task | seqio.Mixture:
     f'registered. Near names: {", ".join(near) or "none"}. The module that '
     'defines a task registers it: name that in --module_import.'
   )
-
-
-def parse_gin(*more_files: str) -> None:
-  """Parses the gin files and bindings of the flags, and then more files.
-
-  Raises:
-    app.UsageError: there is no such file.
-  """
-  try:
-    gin_utils.parse_gin_flags(
-      flags.FLAGS.gin_search_paths,
-      [*flags.FLAGS.gin_file, *more_files],
-      flags.FLAGS.gin_bindings,
-    )
-  except OSError as e:
-    raise app.UsageError(f'--gin_file: {e}') from e
-
-
-def start(run: Callable[[], None]) -> None:
-  """Starts a command: flags and gin files are read, then `run` is called.
-
-  Args:
-    run: of the package's module, not of the copy that is `__main__`: gin files
-      name the package's.
-  """
-
-  def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-      raise app.UsageError(f'Not understood: {argv[1:]}')
-    if not flags.FLAGS.gin_file:
-      raise app.UsageError(
-        'Name the gin files that configure the command with --gin_file.'
-      )
-    tf.config.experimental.set_visible_devices([], 'GPU')  # they are JAX's
-    if flags.FLAGS.multiprocess_gpu:
-      jax.distributed.initialize(
-        flags.FLAGS.coordinator_address,
-        flags.FLAGS.process_count,
-        flags.FLAGS.process_index,
-      )
-    seqio.add_global_cache_dirs(flags.FLAGS.seqio_additional_cache_dirs)
-    parse_gin()
-    run()
-
-  before = set(flags.FLAGS)
-  _define_flags()
-  for name in set(flags.FLAGS) - before:
-    # So that --help lists them.
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-  jax.config.parse_flags_with_absl()
-  gin_utils.run(main)

@@ -21,53 +21,15 @@ what was interrupted goes on from where it was. Everything ends in one page,
 `report.html`, with a folder of tables, curves and numbers for each study.
 """
 
+import argparse
 from collections.abc import Sequence
 import os
 import signal
 import sys
 
-from absl import app, flags
-
+from salt_t5x import command
 from salt_t5x.minipile import prepare
 from salt_t5x.studies import definition, plans, processes, results, web_page
-
-_WORK_DIR = flags.DEFINE_string(
-  'work_dir', 'runs/salt', 'Where data and runs are kept.'
-)
-_OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir', None, 'Where results go; by default --work_dir.'
-)
-_STUDY = flags.DEFINE_list(
-  'study',
-  ['main'],
-  'Names of gin/studies/*.gin, or paths of gin files of your own; "all" for '
-  "all of the package's.",
-)
-_SEEDS = flags.DEFINE_list(
-  'seeds', ['0'], 'Every run, teachers included, for each.'
-)
-_SETTING = flags.DEFINE_string(
-  'setting',
-  None,
-  'A gin file for all runs, or the name of one of gin/settings/: "gpu" for '
-  'larger models on a GPU machine. The default is for a small machine.',
-)
-_WORKERS = flags.DEFINE_integer(
-  'workers',
-  3,
-  'Runs at a time: one more than a small machine has cores, as starting a run '
-  'and writing checkpoints leave a core idle. On a GPU, 1.',
-  lower_bound=1,
-)
-_STUDENTS = flags.DEFINE_integer(
-  'students',
-  4,
-  "Among how many students the teacher's training is shared, for the costs.",
-  lower_bound=1,
-)
-_GIN = flags.DEFINE_multi_string(
-  'gin', [], 'Gin bindings for all runs, e.g. --gin=STUDENT_STEPS=3000.'
-)
 
 _ALL = (
   'main',
@@ -81,41 +43,83 @@ _ALL = (
 )
 
 
-def _check_seeds(seeds: Sequence[str]) -> None:
-  if (
-    not seeds
-    or not all(x.isdecimal() for x in seeds)
-    or len({*map(int, seeds)}) < len(seeds)
-  ):
-    raise app.UsageError(
-      f'--seeds={",".join(seeds)}: give different whole numbers, separated by '
-      'commas.'
+def _seeds(text: str) -> list[str]:
+  seeds = text.split(',')
+  is_decimal = all(x.isdecimal() for x in seeds)
+  if not is_decimal or len({*map(int, seeds)}) < len(seeds):
+    raise argparse.ArgumentTypeError(
+      f'{text!r}: give different whole numbers, separated by commas.'
     )
+  return seeds
 
 
-def main(argv: Sequence[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f'Not understood: {argv[1:]}')
-  _check_seeds(_SEEDS.value)
-  work_dir = os.path.abspath(_WORK_DIR.value)
-  output_dir = os.path.abspath(_OUTPUT_DIR.value or _WORK_DIR.value)
-  names = _ALL if _STUDY.value == ['all'] else _STUDY.value
-  # What is wrong is told now, not after the teacher's training.
+def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+  """Parses the flags of a study."""
+  parser = command.parser('salt_t5x.study', 'Runs studies and reports them.')
+  add = parser.add_argument
+  add('--work_dir', default='runs/salt', help='where data and runs are kept')
+  add('--output_dir', help='where results go; default: --work_dir')
+  add(
+    '--study',
+    type=command.words,
+    default=['main'],
+    help='names of gin/studies/*.gin, or paths of gin files of your own, '
+    'separated by commas; "all" for all of the package',
+  )
+  add(
+    '--seeds',
+    type=_seeds,
+    default=['0'],
+    help='every model, teachers included, is trained once for each seed',
+  )
+  add(
+    '--setting',
+    help='a gin file for all runs, or the name of one of gin/settings/: "gpu" '
+    'for larger models on a GPU; the default is for a small machine',
+  )
+  add(
+    '--workers',
+    type=command.at_least(1),
+    default=3,
+    help='runs at a time: one more than a small machine has cores, since '
+    'start-up and checkpoints leave a core idle; 1 on a GPU',
+  )
+  add(
+    '--students',
+    type=command.at_least(1),
+    default=4,
+    help="students that share the cost of the teacher's training",
+  )
+  add(
+    '--gin',
+    action='append',
+    default=[],
+    help='a gin binding for all runs, e.g. --gin=STUDENT_STEPS=3000',
+  )
+  return parser.parse_args(argv[1:])
+
+
+def main(args: argparse.Namespace) -> None:
+  """Runs the studies that the flags name, and writes their report."""
+  work_dir = os.path.abspath(args.work_dir)
+  output_dir = os.path.abspath(args.output_dir or args.work_dir)
+  names = _ALL if args.study == ['all'] else args.study
+  # Errors surface now, not after the teacher's training.
   try:
-    setting = definition.Setting(_GIN.value, _SETTING.value)
+    setting = definition.Setting(args.gin, args.setting)
     found = list(definition.read(names))
     of_name = dict(found)
     if len(of_name) < len(found):
       raise definition.StudyError(
         f'--study={",".join(names)}: two studies have one name; rename a file.'
       )
-    planned, made = plans.make(of_name, _SEEDS.value, setting, work_dir)
+    planned, made = plans.make(of_name, args.seeds, setting, work_dir)
     data = {
       name: setting.number(name.upper())
       for name in ('sequence_length', 'vocab_size', 'megabytes')
     }
   except definition.StudyError as e:
-    raise app.UsageError(str(e)) from e
+    sys.exit(str(e))
   # Like Ctrl-C: the runs end with this process.
   for kind in signal.SIGTERM, signal.SIGHUP:
     signal.signal(kind, lambda *_: sys.exit('Terminated.'))
@@ -126,9 +130,9 @@ def main(argv: Sequence[str]) -> None:
       **data,
     )
   except ValueError as e:
-    raise app.UsageError(
+    sys.exit(
       f'{e} For this command it is {work_dir}/data: choose another --work_dir.'
-    ) from e
+    )
   print(prepare.table(info))
   if any(plan.benchmarks for plan in planned):
     # What benchmarks need is an extra.
@@ -140,15 +144,15 @@ def main(argv: Sequence[str]) -> None:
     )
   print(f'Logs are in {work_dir}/seed_*/*/log.txt')
   try:
-    processes.run_all(made, _WORKERS.value)
+    processes.run_all(made, args.workers)
   except processes.JobError as e:
     sys.exit(f'\n{e}')
   texts = {
-    plan.name: results.write(plan, output_dir, _STUDENTS.value)
+    plan.name: results.write(plan, output_dir, args.students)
     for plan in planned
   }
   page = os.path.join(output_dir, 'report.html')
-  configuration = results.configuration(setting, info, _SEEDS.value, len(made))
+  configuration = results.configuration(setting, info, args.seeds, len(made))
   web_page.write(
     page,
     title='SALT in small' if len(planned) > 1 else planned[0].study.title,
@@ -170,4 +174,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.run(main, parse_flags)

@@ -12,38 +12,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a run would cost on TPUs, found on any machine.
+"""Compiles a run's steps for TPUs and reads their costs off the programs."""
 
-    python -m salt_t5x.estimate --topology=v5e:16x16 \
-      --gin_file=salt_t5x/gin/recipes/2p8b_from_1p5b.gin \
-      --gin_file=salt_t5x/gin/layouts/fully_sharded.gin
-
-It takes the gin files and bindings of a training run, compiles the run's own
-steps for a TPU topology with the compiler of the `libtpu` package, and prints
-whether they fit, what they compute and move, and the compiler's estimate of
-their time. There need be no TPU, no data and no teacher's checkpoint.
-
-The estimates leave out communication, gathers, scatters and copies, and were
-not checked on hardware: compare them with each other, not with a clock.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+import copy
 import dataclasses
 import importlib.util
-import json
 import math
 import re
 from typing import Any
 
-from absl import flags
-from etils import epath
-import gin
 import jax
 from jax.experimental import mesh_utils, topologies
-import jax.numpy as jnp
 import numpy as np
 
-from salt_t5x import command as command_lib
 from salt_t5x import models
 from salt_t5x import teacher as teacher_lib
 from salt_t5x import trainer as trainer_lib
@@ -133,6 +115,21 @@ class _Trainer(trainer_lib.SaltTrainer):
       yield TEACHER, loss.lower(teacher, features), of_teacher
 
 
+def chip_name(topology: str) -> str:
+  """Returns the chip of a topology, e.g. 'v5e' of 'v5e:16x16'.
+
+  Raises:
+    ValueError: its peak is not known.
+  """
+  chip = topology.split(':')[0]
+  if chip not in _CHIPS:
+    raise ValueError(
+      f'--topology={topology!r}: choose one of {sorted(_CHIPS)}, and a shape, '
+      "e.g. 'v5e:16x16'."
+    )
+  return chip
+
+
 def make_mesh(topology: str, slices: int, num_partitions: int):
   """The mesh of (data, model) that t5x would make of these chips.
 
@@ -180,12 +177,13 @@ def make_mesh(topology: str, slices: int, num_partitions: int):
   return jax.sharding.Mesh(devices, ('data', 'model'))
 
 
-def on_mesh(partitioner: partitioning.PjitPartitioner, mesh):
-  """A partitioner as configured, on a mesh of its own."""
-  cls = type(partitioner)
-  result = object.__new__(type('OnMesh', (cls,), {'mesh': mesh}))
-  result.__dict__.update(partitioner.__dict__)
-  result.__dict__.pop('mesh', None)  # if it was asked for, and cached
+def on_mesh(
+  partitioner: partitioning.PjitPartitioner, mesh: jax.sharding.Mesh
+) -> partitioning.PjitPartitioner:
+  """Returns a copy of a partitioner that uses the given mesh."""
+  result = copy.copy(partitioner)
+  # `mesh` is a cached property: t5x would make it of the attached devices.
+  result.mesh = mesh
   return result
 
 
@@ -349,112 +347,3 @@ def table(estimates: Mapping[str, Estimate]) -> str:
       f"(KD - plain) / teacher's forward pass: {more:.3f} estimated.",
     ]
   return '\n'.join(lines)
-
-
-# --- The command --------------------------------------------------------------
-
-
-def train(
-  model: models.SaltDecoderOnlyModel,
-  train_dataset_cfg: utils.DatasetConfig,
-  partitioner: partitioning.BasePartitioner,
-  **others: Any,
-) -> dict[str, Estimate]:
-  """Takes what gin binds of t5x's `train`, and estimates instead."""
-  del others
-  topology, slices = flags.FLAGS.topology, flags.FLAGS.slices
-  chip = topology.split(':')[0]
-  if chip not in _CHIPS:
-    raise ValueError(
-      f'--topology={topology!r}: choose one of {sorted(_CHIPS)}, and a shape, '
-      "e.g. 'v5e:16x16'."
-    )
-  partitions = partitioner._num_partitions or math.prod(
-    partitioner._model_parallel_submesh
-  )
-  mesh = make_mesh(topology, slices, partitions)
-  if train_dataset_cfg.pack:
-    raise ValueError(
-      'utils.DatasetConfig.pack = True is not estimated; unset it.'
-    )
-  length = max(train_dataset_cfg.task_feature_lengths.values())
-  partitioner = on_mesh(partitioner, mesh)
-  rows = jax.sharding.NamedSharding(mesh, partitioner.data_partition_spec)
-  shape = (train_dataset_cfg.batch_size, length)
-  try:
-    rows.shard_shape(shape)
-  except ValueError as e:
-    raise ValueError(
-      f'BATCH_SIZE = {shape[0]} is not a multiple of the chips that share a '
-      f'batch ({rows.spec[0]!r} of {dict(mesh.shape)}).'
-    ) from e
-  features = {
-    name: jax.ShapeDtypeStruct(shape, dtype)
-    for name, dtype in (
-      ('decoder_input_tokens', jnp.int32),
-      ('decoder_target_tokens', jnp.int32),
-      ('decoder_loss_weights', jnp.float32),
-      # Of a prefix LM, as UL2's.
-      ('decoder_causal_attention', jnp.int32),
-    )
-  }
-  return estimate(
-    model,
-    gin.get_bindings('salt_t5x.trainer.SaltTrainer'),
-    partitioner,
-    features,
-    chip,
-    _compiler_options(),
-  )
-
-
-def _compiler_options() -> dict[str, Any]:
-  found = {}
-  for option in flags.FLAGS.compiler_option:
-    name, is_given, value = option.lstrip('-').partition('=')
-    if not is_given:
-      raise ValueError(f'--compiler_option={option!r}: write NAME=VALUE.')
-    # XLA takes numbers as numbers, e.g. exec_time_optimization_effort=-1.0.
-    for convert in (int, float, str):
-      try:
-        found[name] = convert(value)
-        break
-      except ValueError:
-        pass
-  return found
-
-
-def define_flags():
-  """As of t5x's train binary, and the chips."""
-  flags.DEFINE_multi_string('gin_file', [], "The training run's gin files.")
-  flags.DEFINE_multi_string('gin_bindings', [], 'Gin bindings.')
-  flags.DEFINE_list('gin_search_paths', ['.'], 'Where gin files are found.')
-  flags.DEFINE_string('topology', 'v5e:16x16', 'The chips of a slice.')
-  flags.DEFINE_integer('slices', 1, 'Slices of chips.', lower_bound=1)
-  flags.DEFINE_multi_string(
-    'compiler_option',
-    [],
-    'NAME=VALUE, as in the LIBTPU_INIT_ARGS of the run; e.g. '
-    'xla_tpu_scoped_vmem_limit_kib=65536.',
-  )
-  flags.DEFINE_string('output', None, 'JSON file to write, too.')
-
-
-def main(argv: Sequence[str]) -> None:
-  if len(argv) > 1:
-    raise ValueError(f'Not understood: {argv[1:]}')
-  if not flags.FLAGS.gin_file:
-    raise ValueError(
-      "--gin_file is missing: give a training run's files, e.g. "
-      'salt_t5x/gin/recipes/2p8b_from_1p5b.gin.'
-    )
-  output = flags.FLAGS.output
-  if output:  # Compiling takes minutes: what cannot be written is told first.
-    epath.Path(output).parent.mkdir(parents=True, exist_ok=True)
-  # Last: what a run must name and costs do not depend on.
-  command_lib.parse_gin('salt_t5x/gin/runs/estimate.gin')
-  found = gin.get_configurable(train)()
-  print(table(found))
-  if output:
-    result = {name: dataclasses.asdict(e) for name, e in found.items()}
-    epath.Path(output).write_text(json.dumps(result, indent=2) + '\n')

@@ -18,13 +18,11 @@ import ast
 import dataclasses
 import re
 
-from absl import flags
 from clu import metric_writers
 import matplotlib
 import numpy as np
 import pytest
 
-from salt_t5x import study
 from salt_t5x.checkpoints import find
 from salt_t5x.evaluation import buckets
 from salt_t5x.studies import costs, definition, evaluations, plans, report
@@ -75,10 +73,6 @@ def test_what_all_studies_report_is_measured_and_kept(file):
   for label in 'RKD', 'BASELINE', 'SLM':
     assert [job.alone for job in main.timing[label]] == [True, True]
   assert not any(job.alone for job in main.trained['SALT'])
-
-
-def test_all_of_them_are_run_by_name():
-  assert sorted(study._ALL) == STUDIES
 
 
 def test_main_is_what_make_salt_runs():
@@ -632,29 +626,3 @@ def test_costs_are_in_the_table():
     '| SALT | 24% with 1 of 2 seeds | -26% with 1 of 2 seeds | 14% with 1 of 2 '
   ) in text
   assert 'A KD step takes 1.30 ± 0.10 plain steps' in text
-
-
-# --- The command -------------------------------------------------------------
-
-
-@pytest.mark.parametrize('seeds', [[], ['x'], ['1', '01'], ['-1']])
-def test_seeds_that_cannot_be(seeds):
-  with pytest.raises(study.app.UsageError, match='different whole numbers'):
-    study._check_seeds(seeds)
-
-
-def test_wrong_flags_are_found_before_anything_runs(tmp_path, monkeypatch):
-  monkeypatch.setattr(
-    study.prepare, 'build', lambda *a, **k: pytest.fail('too late')
-  )
-  for flag, message in (
-    ('--study=none', 'none.gin'),
-    ('--setting=none', 'settings/none.gin'),
-    ('--gin=KD_STEPS=many', 'KD_STEPS=many'),
-  ):
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(['study', f'--work_dir={tmp_path}', flag])
-    with pytest.raises(study.app.UsageError, match=message):
-      study.main([])
-    for name in ('study', 'setting', 'gin'):
-      flags.FLAGS[name].unparse()

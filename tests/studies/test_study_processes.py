@@ -17,11 +17,8 @@
 import json
 import os
 
-from absl import app
-from absl.testing import flagsaver
 import pytest
 
-from salt_t5x import study
 from salt_t5x.studies import processes
 
 # {job: what it needs}, as `make salt` has them.
@@ -187,21 +184,3 @@ def test_progress_is_read_from_logs(tmp_path):
   assert processes._training_progress(folder + '/no', '') == (0, None)
   log = 'Shard 0: 64 of 256 sequences in all\nShard 1: 128 of 256 sequences'
   assert processes._scoring_progress(folder, log) == (128, 256)
-
-
-@pytest.mark.parametrize('seeds', ['', 'a', '-1', '../0', '0,0', '1,01', '1.5'])
-def test_seeds_of_a_study(seeds):
-  with (
-    flagsaver.flagsaver(seeds=seeds.split(',') if seeds else []),
-    pytest.raises(app.UsageError, match=f'--seeds={seeds}: '),
-  ):
-    study.main(['study'])
-
-
-@pytest.mark.parametrize('value', ['None', '1e3', "'300'"])
-def test_steps_of_a_study(value):
-  with (
-    flagsaver.flagsaver(gin=[f'KD_STEPS = {value}']),
-    pytest.raises(app.UsageError, match=f'--gin=KD_STEPS={value}: '),
-  ):
-    study.main(['study'])
