@@ -23,7 +23,6 @@ goes on when it is started again: it makes what is missing.
 """
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import hashlib
 import os
 from typing import Any
@@ -34,16 +33,15 @@ import gin
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
-import tqdm
 
 from salt_t5x import command as command_lib
-from salt_t5x import files, models
+from salt_t5x import files
 from salt_t5x import teacher as teacher_lib
-from salt_t5x.checkpoints import find, run_record
 from salt_t5x.checkpoints import restore as restore_lib
+from salt_t5x.checkpoints import run_record
 from salt_t5x.evaluation import measurements as measurements_lib
 from salt_t5x.evaluation import results as results_lib
-from salt_t5x.inference import language_model
+from salt_t5x.inference import batches, language_model, pretrained
 from salt_t5x.runs import train_data
 from t5x import models as t5x_models
 from t5x import partitioning, utils
@@ -53,16 +51,6 @@ PyTree = Any
 # The name of the teacher's column, as in the paper.
 SLM = 'SLM'
 _CHECKPOINTS = 'evaluate.evaluate.checkpoints (CHECKPOINTS)'
-
-
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-  """A checkpoint; without one, a model as it is initialised."""
-
-  name: str
-  model: t5x_models.DecoderOnlyModel
-  checkpoint: epath.Path | None
-  dtype: str | None
 
 
 def evaluate(
@@ -135,17 +123,22 @@ def evaluate(
   parameter = f'evaluate.evaluate.output_dir (OUTPUT_DIR) = {output_dir!r}'
   files.make_folder(output_dir, parameter)
   candidates = _candidates(model, checkpoints, dtype, teacher)
-  features = jax.eval_shape(
-    models.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
-  )
-  shapes = {
-    id(x.model): models.shapes_and_axes(x.model, features, partitioner)
-    for x in candidates
+  found = {
+    name: None if name != SLM and x.path is None else x.find()
+    for name, x in candidates.items()
   }
-  for x in candidates:
-    if x.checkpoint:
+  for name, x in candidates.items():
+    if found[name]:
+      x.check_vocabulary(model.output_vocabulary)
+  features = batches.feature_shapes(batch_size, length)
+  shapes = {
+    id(x.model): x.shapes_and_axes(features, partitioner)
+    for x in candidates.values()
+  }
+  for name, x in candidates.items():
+    if found[name]:
       restore_lib.check_architecture(
-        x.checkpoint, shapes[id(x.model)][0], f'The model of {x.name!r}'
+        found[name], shapes[id(x.model)][0], x.parameters.model
       )
   measurements, missing = [], {}
   if held_out_cfg is not None:
@@ -167,38 +160,37 @@ def evaluate(
       )
     )
   options = {
-    x.name: _options(x, shapes[id(x.model)][0], length) for x in candidates
+    name: _options(x, found[name], shapes[id(x.model)][0], length)
+    for name, x in candidates.items()
   }
   store = results_lib.Store(output_dir)
   todo = _todo(store, options, measurements)
   compiled: dict[int, language_model.LanguageModel] = {}
-  with tqdm.tqdm(
-    total=sum(map(len, todo.values())),
-    unit='task',
-    disable=True if jax.process_index() else None,
-  ) as progress:
-    for candidate in candidates:
-      if not todo[candidate.name]:
+  with batches.progress_bar(sum(map(len, todo.values())), 'task') as progress:
+    for name, candidate in candidates.items():
+      if not todo[name]:
         continue
+      shape, axes = shapes[id(candidate.model)]
       # One checkpoint at a time is in memory.
-      params, axes = _params(
-        candidate, features, shapes[id(candidate.model)], partitioner
-      )
+      if found[name]:
+        params = candidate.restore(found[name], shape, axes, partitioner.mesh)
+      else:
+        params = _initialise(candidate.model, features, axes, partitioner)
       if id(candidate.model) not in compiled:
         compiled[id(candidate.model)] = language_model.LanguageModel(
           candidate.model, params, axes, partitioner, batch_size, length
         )
       of_checkpoint = compiled[id(candidate.model)].with_params(params)
-      for measurement in todo[candidate.name]:
-        progress.set_description(f'{candidate.name}, {measurement.name}')
+      for measurement in todo[name]:
+        progress.set_description(f'{name}, {measurement.name}')
         result, documents = measurement.run(
           of_checkpoint, candidate.model.output_vocabulary
         )
         if jax.process_index() == 0:
           store.write(
-            candidate.name,
+            name,
             measurement.name,
-            options[candidate.name] | measurement.options,
+            options[name] | measurement.options,
             result,
             documents,
           )
@@ -207,7 +199,7 @@ def evaluate(
     multihost_utils.sync_global_devices('evaluated')
   return results_lib.report(
     store,
-    [x.name for x in candidates],
+    list(candidates),
     [x.name for x in measurements],
     missing,
     supervised_tasks,
@@ -220,7 +212,8 @@ def _candidates(
   checkpoints: Mapping[str, str | None],
   dtype: str | None,
   teacher: teacher_lib.Teacher | None,
-) -> list[_Candidate]:
+) -> dict[str, pretrained.Pretrained]:
+  """{name in the tables: model}; a path of None: the model as initialised."""
   if not isinstance(checkpoints, Mapping):
     raise ValueError(
       f"{_CHECKPOINTS} = {checkpoints!r}: write {{'a name': 'a path'}}."
@@ -230,23 +223,14 @@ def _candidates(
       f"{_CHECKPOINTS} is empty: name what to evaluate, e.g. {{'SALT': "
       "'gs://bucket/student'}."
     )
-  found = []
+  found = {}
   if teacher is not None:
     if SLM in checkpoints:
       raise ValueError(
         f"{_CHECKPOINTS} names {SLM!r}, the teacher's column: choose another "
         'name, or leave runs/evaluate_with_teacher.gin out.'
       )
-    if not teacher.path:
-      raise ValueError(
-        f'teacher.Teacher.path (TEACHER_PATH) = {teacher.path!r}: name the '
-        "teacher's model directory."
-      )
-    checkpoint = find.same_on_all_hosts(
-      teacher_lib.find_checkpoint(teacher.path, teacher.step)
-    )
-    teacher_lib.check_vocabulary(teacher.path, model.output_vocabulary)
-    found.append(_Candidate(SLM, teacher.model, checkpoint, teacher.dtype))
+    found[SLM] = teacher
   for name, path in checkpoints.items():
     is_name = isinstance(name, str) and name
     if not is_name or '/' in name or name.startswith('.'):
@@ -254,32 +238,31 @@ def _candidates(
         f'{_CHECKPOINTS}: {name!r} cannot be the name of a folder; choose '
         'another.'
       )
-    checkpoint = None
     parameter = f'{_CHECKPOINTS}[{name!r}]'
     if not isinstance(path, str | None):
       raise ValueError(f"{parameter} = {path!r}: write {{'a name': 'a path'}}.")
-    if path is not None:
-      checkpoint = find.same_on_all_hosts(
-        find.checkpoint(path, parameter=parameter)
-      )
-      vocabulary = model.output_vocabulary
-      if difference := run_record.other_vocabulary(path, vocabulary):
-        raise ValueError(
-          f'{parameter} = {path!r}: {difference}. Set VOCABULARY to the one it '
-          'was trained with.'
-        )
-    found.append(_Candidate(name, model, checkpoint, dtype))
+    found[name] = pretrained.Pretrained(
+      model,
+      path,
+      dtype=dtype,
+      parameters=pretrained.Parameters(
+        path=parameter, model=f'The model of {name!r}'
+      ),
+    )
   return found
 
 
 def _options(
-  candidate: _Candidate, shapes: PyTree, length: int
+  candidate: pretrained.Pretrained,
+  checkpoint: epath.Path | None,
+  shapes: PyTree,
+  length: int,
 ) -> dict[str, Any]:
   """What tells a candidate from another of the same name."""
   model = hashlib.sha256(str(shapes).encode())
   vocabulary = candidate.model.output_vocabulary
   return {
-    'checkpoint': os.fspath(candidate.checkpoint or 'as initialised'),
+    'checkpoint': os.fspath(checkpoint or 'as initialised'),
     'model': model.hexdigest()[:16],
     'vocabulary': run_record.fingerprint(vocabulary),
     'dtype': candidate.dtype,
@@ -309,35 +292,24 @@ def _todo(
   }
 
 
-def _params(
-  candidate: _Candidate,
+def _initialise(
+  model: t5x_models.DecoderOnlyModel,
   features: Mapping[str, jax.ShapeDtypeStruct],
-  shapes_and_axes: tuple[PyTree, PyTree],
+  axes: PyTree,
   partitioner: partitioning.BasePartitioner,
-) -> tuple[PyTree, PyTree]:
-  """(parameters on the mesh, their partition specs)."""
-  shapes, axes = shapes_and_axes
-  if candidate.checkpoint:
-    params = restore_lib.parameters(
-      candidate.checkpoint,
-      shapes,
-      axes,
-      partitioner.mesh,
-      dtype=candidate.dtype,
-      parameter=f'The model of {candidate.name!r}',
-    )
-    return params, axes
+) -> PyTree:
+  """Initial parameters on the mesh."""
 
   def initialise(rng):
     shapes = {name: x.shape for name, x in features.items()}
     types = {name: x.dtype for name, x in features.items()}
-    variables = candidate.model.get_initial_variables(rng, shapes, types)
+    variables = model.get_initial_variables(rng, shapes, types)
     return flax.core.unfreeze(variables['params'])
 
   initialise = partitioner.partition(
     initialise, in_axis_resources=None, out_axis_resources=axes
   )
-  return initialise(jax.random.PRNGKey(0)), axes
+  return initialise(jax.random.PRNGKey(0))
 
 
 def main() -> None:

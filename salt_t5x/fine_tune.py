@@ -18,29 +18,29 @@
 import os
 from typing import Any
 
-from absl import logging
-from etils import epath
 import flax
 import jax
 
 from salt_t5x import models, trainer
-from salt_t5x.checkpoints import find, run_record
-from salt_t5x.checkpoints import restore as restore_lib
+from salt_t5x.checkpoints import find
+from salt_t5x.inference import pretrained
 from t5x import partitioning
 from t5x import train_state as train_state_lib
 
 PyTree = Any
 
-_PARAMETER = 'fine_tune.FineTuneTrainer.initial_checkpoint (INITIAL_CHECKPOINT)'
-_REMEDY = 'set it to the model directory of a pre-training run'
+_NAMES = pretrained.Parameters(
+  path='fine_tune.FineTuneTrainer.initial_checkpoint (INITIAL_CHECKPOINT)',
+  model='MODEL',
+  remedy='set it to the model directory of a pre-training run',
+)
 
 
 class FineTuneTrainer(trainer.SaltTrainer):
   """Trains by eq. (1) from another run's parameters.
 
-  Only those are taken: the step and the optimizer's state are a new run's. A
-  run that has a checkpoint of its own goes on from that, and the other run is
-  no longer looked at.
+  The step and the optimizer's state are a new run's. A run that has a
+  checkpoint of its own resumes from it and does not read the other run.
   """
 
   def __init__(
@@ -70,16 +70,13 @@ class FineTuneTrainer(trainer.SaltTrainer):
       ValueError: there is no such checkpoint, or it is of another architecture
         or vocabulary; or see `trainer.SaltTrainer`.
     """
-    if not initial_checkpoint:
-      raise ValueError(f'{_PARAMETER} = {initial_checkpoint!r}: {_REMEDY}.')
-    if summary_dir:
+    initial = pretrained.Pretrained(
+      model, initial_checkpoint, parameters=_NAMES
+    )
+    if summary_dir and initial_checkpoint:
       _check_apart(initial_checkpoint, summary_dir)
     if not (summary_dir and find.finished(summary_dir)):
-      checkpoint = _find(initial_checkpoint, int(train_state.step), model)
-      train_state = _with_params_of(
-        checkpoint, train_state, train_state_axes, partitioner
-      )
-      logging.info('Fine-tuning begins with the parameters of %s.', checkpoint)
+      train_state = _begin(initial, train_state, train_state_axes, partitioner)
     super().__init__(
       model=model,
       train_state=train_state,
@@ -97,51 +94,34 @@ def _check_apart(path: str, model_dir: str) -> None:
   )
   if model_dir in (path, os.path.dirname(path)):
     raise ValueError(
-      f'MODEL_DIR = {model_dir!r} holds the run that {_PARAMETER} names, which '
-      'would be gone on with: choose another MODEL_DIR.'
+      f'MODEL_DIR = {model_dir!r} holds the run that {_NAMES.path} names, and '
+      'fine-tuning would continue it: choose another MODEL_DIR.'
     )
 
 
-def _find(
-  path: str, step: int, model: models.SaltDecoderOnlyModel
-) -> epath.Path:
-  """Finds the checkpoint, the same one on all hosts."""
-  if step:
-    raise ValueError(
-      f'utils.RestoreCheckpointConfig.path began this run at step {step}. '
-      'Leave it empty: fine-tuning begins at step 0, from '
-      f'{_PARAMETER} = {path!r}.'
-    )
-  checkpoint = find.same_on_all_hosts(
-    find.checkpoint(path, parameter=_PARAMETER, remedy=_REMEDY)
-  )
-  if difference := run_record.other_vocabulary(
-    os.fspath(checkpoint), model.output_vocabulary
-  ):
-    raise ValueError(
-      f'{_PARAMETER} = {path!r}: {difference}. Set VOCABULARY, and the '
-      "task's, to the one it was trained with."
-    )
-  return checkpoint
-
-
-def _with_params_of(
-  checkpoint: epath.Path,
+def _begin(
+  initial: pretrained.Pretrained,
   train_state: train_state_lib.TrainState,
   train_state_axes: PyTree,
   partitioner: partitioning.BasePartitioner,
 ) -> train_state_lib.TrainState:
-  """The state with a checkpoint's parameters, in the dtypes that it has."""
+  """Replaces the parameters of a new state; their dtypes stay."""
+  if train_state.step:
+    raise ValueError(
+      f'utils.RestoreCheckpointConfig.path began this run at step '
+      f'{int(train_state.step)}. Leave it empty: fine-tuning begins at step 0, '
+      f'from {_NAMES.path} = {initial.path!r}.'
+    )
+  checkpoint = initial.find()
+  initial.check_vocabulary(initial.model.output_vocabulary)
   state = train_state.state_dict()
-  shapes = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state['target']
-  )
-  params = restore_lib.parameters(
+  params = initial.restore(
     checkpoint,
-    shapes,
+    jax.eval_shape(lambda x: x, state['target']),
     flax.core.unfreeze(train_state_axes.params),
     partitioner.mesh,
-    parameter='MODEL',
   )
-  params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, shapes)
+  params = jax.tree.map(
+    lambda x, like: x.astype(like.dtype), params, state['target']
+  )
   return train_state.restore_state({**state, 'target': params})

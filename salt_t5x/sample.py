@@ -35,17 +35,16 @@ from jax.experimental import multihost_utils
 import numpy as np
 import seqio
 import tensorflow as tf
-import tqdm
 
 from salt_t5x import command as command_lib
-from salt_t5x import files, models
+from salt_t5x import files
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find
 from salt_t5x.data import cache_writer, text_tasks
 from salt_t5x.evaluation import held_out
 from salt_t5x.inference import batches as batches_lib
+from salt_t5x.inference import language_model
 from salt_t5x.inference import sampler as sampler_lib
-from salt_t5x.theory import completions
 from t5x import partitioning
 
 NAME = 'samples'
@@ -105,8 +104,8 @@ def sample(
   vocabulary = teacher.model.output_vocabulary
   if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
     raise ValueError(f'VOCABULARY is {vocabulary}: SentencePiece is needed.')
-  checkpoint = teacher_lib.resolve(teacher, recorded=None)
-  teacher_lib.check_vocabulary(teacher.path, vocabulary)
+  checkpoint = teacher.find()
+  teacher.check_vocabulary(vocabulary)
   info = {
     'teacher': os.fspath(checkpoint),
     'teacher_identity': find.identity(checkpoint),
@@ -121,20 +120,35 @@ def sample(
   }
   parameter = f'sample.sample.output_dir (OUTPUT_DIR) = {output_dir!r}'
   files.make_folder(output_dir, parameter)
-  _begin(output_dir, info, parameter)
-  features = jax.eval_shape(
-    models.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
+  files.claim(
+    os.path.join(output_dir, 'info.json'),
+    info,
+    what=parameter,
+    remedy='Choose another folder.',
+    write=jax.process_index() == 0,
   )
-  params, axes = teacher_lib.load(teacher, checkpoint, features, partitioner)
-  drawer = sampler_lib.Drawer(
-    teacher.model, params, axes, partitioner, batch_size, seed
+  batches = batches_lib.GlobalBatches(partitioner, batch_size)
+  shapes = batches_lib.feature_shapes(batch_size, length)
+  params, axes = teacher.load(checkpoint, shapes, partitioner)
+  sampler = sampler_lib.Sampler(teacher.model, params, axes, batches, seed)
+
+  def ids(number, count):
+    return np.stack([np.full(count, number), np.arange(count)], axis=1)
+
+  _check_teacher(
+    teacher,
+    language_model.LanguageModel(
+      teacher.model, params, axes, partitioner, batch_size, length
+    ),
+    sampler.sample_batch(
+      np.zeros((batch_size, length)),
+      np.zeros(batch_size),
+      ids(len(_SPLITS), batch_size),
+    ),
   )
-  _check_teacher(teacher, params, axes, partitioner, drawer, length)
-  drawn = {}
-  with tqdm.tqdm(
-    total=sum(map(drawer.batches, counts.values())),
-    unit='batch',
-    disable=None if jax.process_index() == 0 else True,
+  samples = {}
+  with batches_lib.progress_bar(
+    sum(map(batches.count, counts.values())), 'batch'
   ) as progress:
     for number, (split, count) in enumerate(counts.items()):
       tokens = np.zeros((count, length), np.int32)
@@ -142,16 +156,15 @@ def sample(
         tokens[:, :prompt_length] = _prompts(
           prompt_task, split, count, prompt_length
         )
-      rows = np.arange(count)
-      drawn[split] = drawer.draw(
+      samples[split] = sampler.sample(
         tokens,
         np.full(count, prompt_length),
-        np.stack([np.full(count, number), rows], axis=1),
+        ids(number, count),
         os.path.join(output_dir, 'drawn', split),
         progress,
       )
   if jax.process_index() == 0:
-    _write(output_dir, drawn, vocabulary)
+    _write(output_dir, samples, vocabulary)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices('sampled')
   return (
@@ -162,50 +175,18 @@ def sample(
   )
 
 
-def _check_teacher(teacher, params, axes, partitioner, drawer, length) -> None:
-  """Refuses parameters as they were initialised, or that are not finite.
-
-  Raises:
-    ValueError: the teacher's own text surprises it as any text would.
-  """
-  model, count = teacher.model, drawer.batch_size
-  tokens = drawer.run(
-    np.zeros((count, length)),
-    np.zeros(count),
-    np.stack([np.full(count, len(_SPLITS)), np.arange(count)], axis=1),
-  )
-  batches = batches_lib.WholeBatches(partitioner, count)
-
-  def losses(params, tokens):
-    pair = model, params
-    return completions.token_losses(
-      pair, pair, tokens, teacher_temperature=1.0, chunk=batches.chunk
-    )[0]
-
-  found = partitioner.partition(
-    losses,
-    in_axis_resources=(axes, batches.spec),
-    out_axis_resources=None,
-  )(params, batches.put_some(tokens))
+def _check_teacher(
+  teacher: teacher_lib.Teacher,
+  model: language_model.LanguageModel,
+  samples: np.ndarray,
+) -> None:
+  """Refuses an untrained teacher by the cross-entropy of its own samples."""
+  found = model.log_likelihoods([([], tokens) for tokens in samples])
   teacher_lib.check_cross_entropy(
-    float(np.mean(found)),
-    model.output_vocabulary.vocab_size,
+    -sum(x.value for x in found) / samples.size,
+    teacher.model.output_vocabulary.vocab_size,
     teacher.minimum_gain,
   )
-
-
-def _begin(output_dir: str, info: Mapping, parameter: str) -> None:
-  """Notes what is drawn; refuses a folder with something else."""
-  path = os.path.join(output_dir, 'info.json')
-  if tf.io.gfile.exists(path):
-    there = files.read_json_object(path)
-    if differences := [k for k, v in info.items() if there.get(k) != v]:
-      raise ValueError(
-        f'{parameter} holds other samples ({", ".join(differences)} differ): '
-        'choose another folder.'
-      )
-  elif jax.process_index() == 0:
-    files.write_json(path, info)
 
 
 def _prompts(task: str, split: str, count: int, length: int) -> np.ndarray:
@@ -225,17 +206,17 @@ def _prompts(task: str, split: str, count: int, length: int) -> np.ndarray:
 
 def _write(
   output_dir: str,
-  drawn: Mapping[str, np.ndarray],
+  samples: Mapping[str, np.ndarray],
   vocabulary: seqio.SentencePieceVocabulary,
 ) -> None:
   """Writes the cache of `samples_sequences`."""
 
   def read(split, shuffle_files, seed=None):
     del shuffle_files, seed
-    count = len(drawn[split])
+    count = len(samples[split])
     return tf.data.Dataset.from_tensor_slices(
       {
-        'targets': drawn[split],
+        'targets': samples[split],
         'id': np.arange(count, dtype=np.int64),
         'domain': np.full(count, NAME.encode()),
       }
@@ -245,8 +226,8 @@ def _write(
   with tf.io.gfile.GFile(vocabulary.sentencepiece_model_file, 'rb') as f:
     model = f.read()
   files.write_whole(os.path.join(output_dir, 'vocabulary.model'), model)
-  task = text_tasks.cached_task(NAME, vocabulary, list(drawn))
-  source = seqio.FunctionDataSource(read, list(drawn))
+  task = text_tasks.cached_task(NAME, vocabulary, list(samples))
+  source = seqio.FunctionDataSource(read, list(samples))
   cache_writer.write(
     seqio.Task(
       task.name,

@@ -32,13 +32,14 @@ from jax.experimental import multihost_utils
 import numpy as np
 import seqio
 import tensorflow as tf
-import tqdm
 
 from salt_t5x import command as command_lib
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.checkpoints import find
 from salt_t5x.data import ordered_cache
+from salt_t5x.inference import batches as batches_lib
 from salt_t5x.runs import train_data
-from salt_t5x.selection import score_shards, scorer
+from salt_t5x.selection import score_shards, scorer, scoring
 from t5x import partitioning, utils
 
 _FEATURES = ('targets', 'id', 'domain')
@@ -80,8 +81,8 @@ def score(
   source = ordered_cache.get_task(dataset_cfg.mixture_or_task_name).source
   split = dataset_cfg.split
   train_data.check_vocabulary(dataset_cfg, teacher.model)
-  teacher_lib.find_checkpoint(teacher.path, teacher.step)
-  teacher_lib.check_vocabulary(teacher.path, teacher.model.output_vocabulary)
+  teacher.find()
+  teacher.check_vocabulary(teacher.model.output_vocabulary)
   if type(batches_per_shard) is not int or batches_per_shard < 1:
     raise ValueError(
       f'score.score.batches_per_shard = {batches_per_shard!r}: set it to a '
@@ -103,7 +104,7 @@ def score(
     split=split,
     data=source.fingerprint(split),
     teacher=os.fspath(score_batch.checkpoint),
-    step=score_batch.step,
+    step=find.step_of(score_batch.checkpoint),
     dtype=teacher.dtype,
     top_k=top_k,
     examples=examples or available,
@@ -124,12 +125,7 @@ def score(
   records, domains, done = [], {}, 0
   shards = iter(np.flatnonzero(missing))
   start = time.time()
-  with tqdm.tqdm(
-    total=todo,
-    unit='sequence',
-    unit_scale=True,
-    disable=None if jax.process_index() == 0 else True,
-  ) as progress:
+  with batches_lib.progress_bar(todo, 'sequence', unit_scale=True) as progress:
     for batch in _batches(source, manifest, missing, dataset_cfg.batch_size):
       records.append(_records(batch, score_batch(batch['targets']), domains))
       progress.update(len(batch['id']))
@@ -217,7 +213,7 @@ def _records(
     domains.setdefault(name.decode(errors='backslashreplace'), len(domains))
     for name in batch['domain']
   ]
-  for kind in score_shards.KINDS:
+  for kind in scoring.KINDS:
     records[kind] = found[kind]
   return records
 

@@ -44,7 +44,7 @@ import tensorflow as tf
 
 from salt_t5x import files
 from salt_t5x.selection import record as selection_record
-from salt_t5x.selection import score_shards, threshold
+from salt_t5x.selection import score_shards, scoring, threshold
 
 # {name: int64 [2], in the pool and selected}
 
@@ -70,7 +70,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     help='batches to leave out at the beginning of the global order; default: '
     "the scoring teacher's step, n_0; with --kind=easy --share 0",
   )
-  add('--kind', choices=score_shards.KINDS, default='zero', help='of score')
+  add('--kind', choices=scoring.KINDS, default='zero', help='of score')
   add(
     '--share',
     type=float,

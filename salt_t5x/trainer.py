@@ -164,8 +164,8 @@ class SaltTrainer(resilient_trainer.WatchedTrainer):
 
   def _find_teacher(self, record: run_record.RunRecord | None, model):
     known = (record.teacher, record.teacher_identity) if record else (None,)
-    checkpoint = teacher_lib.resolve(self._teacher, *known)
-    teacher_lib.check_vocabulary(self._teacher.path, model.output_vocabulary)
+    checkpoint = self._teacher.find_for_run(*known)
+    self._teacher.check_vocabulary(model.output_vocabulary)
     return checkpoint
 
   def _record(self, model) -> run_record.RunRecord:
@@ -239,7 +239,7 @@ class SaltTrainer(resilient_trainer.WatchedTrainer):
       batch: a sample batch; only shapes and dtypes matter.
 
     Raises:
-      ValueError: see `teacher.load`.
+      ValueError: see `Pretrained.load`.
     """
     if not self._distils(int(self.train_state.step)):
       super().compile_train(batch)
@@ -260,8 +260,8 @@ class SaltTrainer(resilient_trainer.WatchedTrainer):
 
   def _load_teacher(self, batch: Batch):
     if self._teacher_params is None:
-      self._teacher_params, self._teacher_axes = teacher_lib.load(
-        self._teacher, self._teacher_checkpoint, batch, self._partitioner
+      self._teacher_params, self._teacher_axes = self._teacher.load(
+        self._teacher_checkpoint, batch, self._partitioner
       )
 
   def _release_teacher(self):
@@ -303,7 +303,7 @@ class SaltTrainer(resilient_trainer.WatchedTrainer):
       A future of the summary of the last stage that was trained in.
 
     Raises:
-      ValueError: see `teacher.load` and `teacher.check_cross_entropy`.
+      ValueError: see `Pretrained.load` and `teacher.check_cross_entropy`.
     """
     step = int(self.train_state.step) if start_step is None else start_step
     end = step + num_steps

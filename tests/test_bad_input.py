@@ -37,7 +37,7 @@ from salt_t5x.evaluation import buckets
 from salt_t5x.evaluation import results as results_lib
 from salt_t5x.minipile import benchmark_data, prepare
 from salt_t5x.selection import record as selection_record
-from salt_t5x.selection import score_shards
+from salt_t5x.selection import score_shards, scoring
 from salt_t5x.studies import processes
 
 MANIFEST = score_shards.Manifest(
@@ -280,7 +280,7 @@ def write_scores(folder, records, names):
     st.tuples(
       st.integers(0, 2**63 - 1),
       st.integers(0, 2),
-      *[st.floats(width=32) for _ in score_shards.KINDS],
+      *[st.floats(width=32) for _ in scoring.KINDS],
     ),
     min_size=1,
   ),

@@ -199,8 +199,8 @@ def held_out_loss(model):
     )
     for x in colours(16, 40)
   ]
-  found = model.judge(pairs)
-  return -sum(x.log_likelihood for x in found) / sum(x.tokens for x in found)
+  found = model.log_likelihoods(pairs)
+  return -sum(x.value for x in found) / sum(x.tokens for x in found)
 
 
 def test_it_learns(tuned, tuned_dir, pretrained, compiled):
@@ -348,7 +348,7 @@ def test_a_checkpoint_in_bfloat16_is_trained_in_float32(
   monkeypatch.setattr(
     restore_lib,
     'parameters',
-    lambda *args, **kwargs: restore(*args, dtype='bfloat16', **kwargs),
+    lambda *args, **kwargs: restore(*args, **{**kwargs, 'dtype': 'bfloat16'}),
   )
   with make_trainer(pretrained) as trainer:
     found = trainer.train_state.params

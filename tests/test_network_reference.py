@@ -189,12 +189,12 @@ def test_log_likelihoods(made):
     context = some_tokens(rng, 8)
     pairs.append((context, compiled.continuations([context], count)[0]))
   found = compiled.log_likelihoods(pairs)
-  for pair, (value, is_greedy) in zip(pairs, found, strict=True):
+  for pair, x in zip(pairs, found, strict=True):
     expected, agrees, least = network_reference.judge(logits_of, *pair)
     assert least > 1e-4
-    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-4)
-    assert is_greedy == agrees
-  assert [is_greedy for _, is_greedy in found] == [False] * 6 + [True] * 2
+    np.testing.assert_allclose(x.value, expected, rtol=0, atol=1e-4)
+    assert x.is_greedy == agrees
+  assert [x.is_greedy for x in found] == [False] * 6 + [True] * 2
 
 
 def test_greedy_continuations(made):

@@ -31,7 +31,7 @@ import tiny
 
 
 def steps_of(path, step=None):
-  return teacher_lib.find_checkpoint(path, step).name
+  return teacher_lib.Teacher(None, path, step).find().name
 
 
 def test_newest_or_named_checkpoint(teacher_dir):
@@ -43,7 +43,7 @@ def test_newest_or_named_checkpoint(teacher_dir):
 
 def test_relative_path(teacher_dir, monkeypatch):
   monkeypatch.chdir(os.path.dirname(teacher_dir))
-  found = teacher_lib.find_checkpoint(os.path.basename(teacher_dir) + '/', None)
+  found = teacher_lib.Teacher(None, os.path.basename(teacher_dir) + '/').find()
   assert os.fspath(found) == f'{teacher_dir}/checkpoint_60'
 
 
@@ -51,14 +51,14 @@ def test_resumed_run_keeps_its_teacher(teacher_dir):
   """A teacher that is still training has newer checkpoints by then."""
   teacher = teacher_lib.Teacher(tiny.make_teacher_model(), teacher_dir)
   began_with = f'{teacher_dir}/checkpoint_30'
-  assert os.fspath(teacher_lib.resolve(teacher, began_with)) == began_with
+  assert os.fspath(teacher.find_for_run(began_with)) == began_with
   # Asked for by name, another one it is.
   asked = dataclasses.replace(teacher, step=0)
-  assert teacher_lib.resolve(asked, began_with).name == 'checkpoint_0'
+  assert asked.find_for_run(began_with).name == 'checkpoint_0'
   elsewhere = '/other/teacher/checkpoint_30'
-  assert teacher_lib.resolve(teacher, elsewhere).name == 'checkpoint_60'
+  assert teacher.find_for_run(elsewhere).name == 'checkpoint_60'
   with pytest.raises(ValueError, match='no such checkpoint'):
-    teacher_lib.resolve(teacher, f'{teacher_dir}/checkpoint_45')
+    teacher.find_for_run(f'{teacher_dir}/checkpoint_45')
 
 
 def test_dtype_of_the_parameters():
@@ -89,22 +89,21 @@ def test_no_such_checkpoint(teacher_dir, path, step, message):
   os.makedirs(f'{teacher_dir}/train', exist_ok=True)
   path = path and path.format(dir=teacher_dir)
   with pytest.raises(ValueError, match=message):
-    teacher_lib.find_checkpoint(path, step)
+    steps_of(path, step)
 
 
 def test_legacy_checkpoint_is_named(tmp_path):
   os.makedirs(tmp_path / 'checkpoint_5')
   with pytest.raises(ValueError, match='not an Orbax checkpoint'):
-    teacher_lib.find_checkpoint(str(tmp_path), None)
+    steps_of(str(tmp_path))
 
 
 def load(teacher_dir, **options):
   teacher = teacher_lib.Teacher(
     **(dict(model=tiny.make_teacher_model(), path=teacher_dir) | options)
   )
-  return teacher_lib.load(
-    teacher,
-    teacher_lib.resolve(teacher, None),
+  return teacher.load(
+    teacher.find(),
     next(tiny.batches()),
     partitioning.PjitPartitioner(num_partitions=1),
   )
@@ -135,7 +134,7 @@ def test_held_in_bfloat16_on_request(teacher_dir):
 
 
 def test_vocabulary_of_the_teacher(teacher_dir, tmp_path, caplog):
-  check = teacher_lib.check_vocabulary
+  check = lambda path, x: teacher_lib.Teacher(None, path).check_vocabulary(x)
   check(teacher_dir, tiny.vocabulary())
   check(f'{teacher_dir}/checkpoint_60', tiny.vocabulary())
   with pytest.raises(ValueError, match=r'32 tokens.*31 tokens'):
@@ -205,11 +204,5 @@ def test_a_damaged_teacher_is_named(teacher_dir, tmp_path, file):
   shutil.copytree(teacher_dir, tmp_path / 'teacher')
   path = tmp_path / 'teacher/checkpoint_60/state' / file
   os.truncate(path, path.stat().st_size // 2)
-  teacher = tiny.distilling(str(tmp_path / 'teacher'))['teacher']
   with pytest.raises(ValueError, match='checkpoint_60 is damaged'):
-    teacher_lib.load(
-      teacher,
-      teacher_lib.resolve(teacher, None),
-      next(tiny.batches()),
-      partitioning.PjitPartitioner(num_partitions=1),
-    )
+    load(str(tmp_path / 'teacher'))

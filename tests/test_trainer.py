@@ -435,13 +435,13 @@ def test_teacher_of_another_architecture(teacher_dir):
 @pytest.mark.parametrize('damage', [lambda x: 0 * x, lambda x: np.nan * x])
 def test_teacher_that_knows_nothing(teacher_dir, monkeypatch, damage):
   """Zeros and NaN are found before the first update."""
-  load = teacher_lib.load
+  load = teacher_lib.Teacher.load
 
   def damaged(*args):
     params, axes = load(*args)
     return jax.tree.map(damage, params), axes
 
-  monkeypatch.setattr(teacher_lib, 'load', damaged)
+  monkeypatch.setattr(teacher_lib.Teacher, 'load', damaged)
   trainer = tiny.make_trainer(**tiny.distilling(teacher_dir))
   before = tiny.host_copy(trainer.train_state)
   with pytest.raises(ValueError, match='minimum_gain'):

@@ -27,7 +27,6 @@ from jax.experimental import mesh_utils, topologies
 import numpy as np
 
 from salt_t5x import models
-from salt_t5x import teacher as teacher_lib
 from salt_t5x import trainer as trainer_lib
 from salt_t5x.estimate import hlo_costs
 from t5x import partitioning, utils
@@ -84,8 +83,8 @@ class _Trainer(trainer_lib.SaltTrainer):
     del recorded, model
 
   def _load_teacher(self, batch):
-    shapes, self._teacher_axes = teacher_lib.shapes_and_axes(
-      self._teacher.model, batch, self._partitioner
+    shapes, self._teacher_axes = self._teacher.shapes_and_axes(
+      batch, self._partitioner
     )
     dtype = self._teacher.dtype
     self._teacher_params = jax.tree.map(

@@ -98,7 +98,9 @@ def measure(
     [{'doc_id': number, 'domain', 'score': accuracy, 'confidence': the
     sequence's log-likelihood, nats}]).
   """
-  found = model.judge([([], x) for _, x in sequences], 'Held-out text')
+  found = model.log_likelihoods(
+    [([], tokens) for _, tokens in sequences], 'Held-out text'
+  )
   domains = [domain for domain, _ in sequences]
   groups = {ALL: range(len(sequences))} | {
     domain: [i for i, other in enumerate(domains) if other == domain]
@@ -109,10 +111,10 @@ def measure(
     {
       'doc_id': i,
       'domain': domain,
-      'score': judgement.hits / judgement.tokens,
-      'confidence': judgement.log_likelihood,
+      'score': x.hits / x.tokens,
+      'confidence': x.value,
     }
-    for i, (domain, judgement) in enumerate(zip(domains, found, strict=True))
+    for i, (domain, x) in enumerate(zip(domains, found, strict=True))
   ]
   return {
     name: _measure([found[i] for i in rows]) for name, rows in groups.items()
@@ -120,11 +122,11 @@ def measure(
 
 
 def _measure(
-  judgements: Sequence[language_model.Judgement],
+  found: Sequence[language_model.LogLikelihood],
 ) -> dict[str, float]:
-  tokens = np.array([x.tokens for x in judgements], np.float64)
-  losses = np.array([-x.log_likelihood for x in judgements], np.float64)
-  hits = np.array([x.hits for x in judgements], np.float64)
+  tokens = np.array([x.tokens for x in found], np.float64)
+  losses = np.array([-x.value for x in found], np.float64)
+  hits = np.array([x.hits for x in found], np.float64)
   accuracy, accuracy_error = _ratio(hits, tokens)
   log_perplexity, log_perplexity_error = _ratio(losses, tokens)
   return {

@@ -98,7 +98,7 @@ def evaluate(
   inputs = [tokens[:room] for tokens in inputs]
   generated = model.continuations(inputs, max_tokens, task.name)
   vocabulary = task.output_features['targets'].vocabulary
-  judgements = model.judge(
+  likelihoods = model.log_likelihoods(
     [
       # What ended by itself said so.
       (context, [*tokens, vocabulary.eos_id][:max_tokens])
@@ -106,8 +106,8 @@ def evaluate(
     ]
   )
   results, targets, predictions = [], [], []
-  for i, (example, tokens, judgement) in enumerate(
-    zip(examples, generated, judgements, strict=True)
+  for i, (example, tokens, likelihood) in enumerate(
+    zip(examples, generated, likelihoods, strict=True)
   ):
     target = _text(task, example, 'targets')
     prediction = vocabulary.decode(tokens)
@@ -121,7 +121,7 @@ def evaluate(
         'inputs': _text(task, example, 'inputs'),
         'target': target,
         'prediction': prediction,
-        'confidence': judgement.log_likelihood,
+        'confidence': likelihood.value,
       }
     )
     alone = task.predict_metric_fns[0](targets[-1:], predictions[-1:])

@@ -12,24 +12,43 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""Programs over batches of sequences, the same on every host."""
 
-"""Batches that each host has whole: it gives its devices their parts.
-
-So are those of jobs that run a model on a few sequences at a time, the same on
-all hosts (`scorer`, `language_model`).
-"""
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 
+from salt_t5x import models
 from t5x import partitioning
 
+PyTree = Any
+# (parameters, arrays [n, ...] of at most B rows) -> NumPy arrays [n, ...]
+Program = Callable[..., PyTree]
 
-class WholeBatches:
-  """Batches of B sequences.
+
+def progress_bar(
+  total: int, unit: str, label: str | None = None, **options: Any
+) -> tqdm.tqdm:
+  """Returns a progress bar, shown on the first host if on a terminal."""
+  options = {'disable': True if jax.process_index() else None, **options}
+  return tqdm.tqdm(total=total, desc=label, unit=unit, **options)
+
+
+def feature_shapes(batch_size: int, length: int) -> dict[str, Any]:
+  """Shapes and dtypes of the features of [B, T] targets."""
+  return jax.eval_shape(
+    models.features_of, jax.ShapeDtypeStruct((batch_size, length), np.int32)
+  )
+
+
+class GlobalBatches:
+  """Batches of B rows, made of data that is replicated on every host.
 
   Attributes:
-    spec: how arrays are cut.
+    batch_size: B.
     chunk: tokens whose logits may exist at one time, over all devices.
   """
 
@@ -51,19 +70,49 @@ class WholeBatches:
         f'batch_size = {batch_size!r} (BATCH_SIZE) is not a multiple of the '
         f'{devices} devices that share a batch.'
       )
-    self._batch_size = batch_size
-    self.spec = partitioner.data_partition_spec
-    # A cache's worth of logits on CPUs; enough to be busy with on others.
+    self.batch_size = batch_size
+    # On CPUs the logits of a chunk should fit the cache.
     self.chunk = devices * (128 if jax.default_backend() == 'cpu' else 1024)
-    self._sharding = jax.sharding.NamedSharding(partitioner.mesh, self.spec)
+    self._partitioner = partitioner
+    self._spec = partitioner.data_partition_spec
+    self._sharding = jax.sharding.NamedSharding(partitioner.mesh, self._spec)
 
-  def put(self, array: np.ndarray) -> jax.Array:
-    """Puts an array of B rows on the devices; call it on all hosts."""
-    return jax.make_array_from_callback(
-      array.shape, self._sharding, array.__getitem__
+  def program(self, function: Callable[..., PyTree], axes: PyTree) -> Program:
+    """Partitions a function, which is compiled for each shape it is called on.
+
+    Args:
+      function: (parameters, *arrays) -> a tree of arrays, all of B rows.
+      axes: partition specs of the parameters.
+
+    Returns:
+      The same function of NumPy arrays, of 1 to B rows. The last row is
+      repeated to fill the batch.
+    """
+    partitioned = self._partitioner.partition(
+      lambda params, arrays: function(params, *arrays),
+      in_axis_resources=(axes, self._spec),
+      out_axis_resources=None,
     )
 
-  def put_some(self, array: np.ndarray) -> jax.Array:
-    """`put` for at most B rows; the last one fills the batch up."""
-    spare = self._batch_size - len(array)
-    return self.put(np.concatenate([array, np.repeat(array[-1:], spare, 0)]))
+    def run(params, *arrays):
+      count = len(arrays[0])
+      found = partitioned(params, tuple(map(self._put, arrays)))
+      return jax.tree.map(lambda x: np.asarray(x)[:count], found)
+
+    return run
+
+  def _put(self, rows: np.ndarray) -> jax.Array:
+    spare = self.batch_size - len(rows)
+    batch = np.concatenate([rows, np.repeat(rows[-1:], spare, axis=0)])
+    return jax.make_array_from_callback(
+      batch.shape, self._sharding, batch.__getitem__
+    )
+
+  def split(self, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields the arrays' rows, at most B at a time."""
+    for start in range(0, len(arrays[0]), self.batch_size):
+      yield tuple(x[start : start + self.batch_size] for x in arrays)
+
+  def count(self, rows: int) -> int:
+    """Returns the number of batches that some rows take."""
+    return -(-rows // self.batch_size)

@@ -12,15 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A trained model, compiled to judge texts and to continue them.
+"""A trained model, compiled to score continuations and to generate them.
 
-`LanguageModel` takes token ids; `harness.py` makes it a model of lm-eval. Texts
-are laid out as in training: the context is the "inputs" of a prefix LM and the
-continuation its "targets", so that a model that was trained to read its inputs
-in both directions does so here. A model without that is causal throughout.
+`LanguageModel` takes token ids; `few_shot/lm_eval_model.py` adapts it to
+lm-eval. The context of a text is laid out as a prefix LM's "inputs" and the
+continuation as its "targets", as in training: a model trained to read inputs in
+both directions does so here. Other models are causal throughout.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 import copy
 import dataclasses
 import functools
@@ -29,7 +29,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from salt_t5x import models
 from salt_t5x.inference import batches as batches_lib
@@ -43,29 +42,30 @@ Tokens = Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
-  """What a model says of a continuation.
+class LogLikelihood:
+  """The likelihood of a continuation.
 
   Attributes:
-    log_likelihood: log P(continuation | context) in nats.
-    hits: tokens that are the most likely one.
-    tokens: of the continuation.
+    value: log P(continuation | context) in nats.
+    hits: tokens that the model ranks first.
+    tokens: in the continuation.
   """
 
-  log_likelihood: float
+  value: float
   hits: int
   tokens: int
 
   @property
   def is_greedy(self) -> bool:
+    """Whether greedy decoding gives the continuation."""
     return self.hits == self.tokens
 
 
 class LanguageModel:
-  """Judges and continues sequences of tokens.
+  """Scores and continues sequences of tokens.
 
-  Sequences are run in order of their length, B at a time, at the least of a few
-  widths that holds them: a program is compiled for each width.
+  Sequences are sorted by length and run B at a time, padded to one of a few
+  widths; one program is compiled for each width.
   """
 
   def __init__(
@@ -85,74 +85,53 @@ class LanguageModel:
       axes: their partition specs.
       partitioner: shards the batch.
       batch_size: B, a multiple of the devices that share a batch.
-      length: T, the most tokens of a sequence.
+      length: T, the maximum number of tokens in a sequence.
 
     Raises:
-      ValueError: the batch cannot be shared by the devices.
+      ValueError: the devices cannot share the batch.
     """
-    self._whole = batches_lib.WholeBatches(partitioner, batch_size)
+    self._batches = batches_lib.GlobalBatches(partitioner, batch_size)
     self.length = length
-    self._batch_size = batch_size
     self._params = params
-    spec = self._whole.spec
-    partition = functools.partial(
-      partitioner.partition,
-      in_axis_resources=(axes, spec, spec),
-      out_axis_resources=None,
+    self._score = self._batches.program(
+      functools.partial(_score, model, self._batches.chunk), axes
     )
-    self._judge = partition(functools.partial(_judge, model, self._whole.chunk))
-    self._continue = partition(functools.partial(_continue, model))
+    self._continue = self._batches.program(
+      functools.partial(_continue, model), axes
+    )
 
   def with_params(self, params: PyTree) -> 'LanguageModel':
-    """The same programs, compiled once, for another checkpoint's parameters."""
+    """Returns the same compiled programs with other parameters."""
     other = copy.copy(self)
     other._params = params
     return other
 
-  def judge(
+  def log_likelihoods(
     self, pairs: Sequence[tuple[Tokens, Tokens]], progress: str | None = None
-  ) -> list[Judgement]:
-    """Judges continuations.
+  ) -> list[LogLikelihood]:
+    """Scores continuations.
 
     Args:
-      pairs: (context, continuation); the context may be empty, the
-        continuation not. Together they are at most T tokens.
-      progress: what a progress bar says; None for no bar.
+      pairs: (context, continuation), at most T tokens together; the context may
+        be empty, the continuation not.
+      progress: label of a progress bar; None for no bar.
 
     Returns:
-      A judgement of each pair.
+      One for each pair.
 
     Raises:
       ValueError: a pair is too long, or has no continuation.
     """
-    for context, continuation in pairs:
-      if not len(continuation):
-        raise ValueError('A continuation has no tokens.')
-      self._check_length(len(context) + len(continuation))
+    if any(not len(continuation) for _, continuation in pairs):
+      raise ValueError('A continuation has no tokens.')
     sizes = [len(a) + len(b) for a, b in pairs]
-    results: list[Judgement] = [Judgement(0.0, 0, 0)] * len(pairs)
-    for rows, width in self._batches(sizes, progress):
-      tokens, contexts = self._empty(width)
-      for place, row in enumerate(rows):
-        context, continuation = pairs[row]
-        tokens[place, : sizes[row]] = [*context, *continuation]
-        contexts[place] = len(context), sizes[row]
-      found = jax.device_get(self._run(self._judge, tokens, contexts))
-      for place, row in enumerate(rows):
-        results[row] = Judgement(
-          # float32 sums of long windows are off by 1e-4.
-          float(np.sum(found[0][place], dtype=np.float64)),
-          int(found[1][place]),
-          len(pairs[row][1]),
-        )
-    return results
-
-  def log_likelihoods(
-    self, pairs: Sequence[tuple[Tokens, Tokens]], progress: str | None = None
-  ) -> list[tuple[float, bool]]:
-    """`judge`, as (log-likelihood, is greedy)."""
+    prompts = [([*a, *b], len(a)) for a, b in pairs]
     return [
-      (x.log_likelihood, x.is_greedy) for x in self.judge(pairs, progress)
+      # float32 sums over long windows err by 1e-4.
+      LogLikelihood(float(np.sum(x, dtype=np.float64)), int(hits), len(pair[1]))
+      for (x, hits), pair in zip(
+        self._run(self._score, prompts, sizes, progress), pairs, strict=True
+      )
     ]
 
   def continuations(
@@ -161,60 +140,66 @@ class LanguageModel:
     max_tokens: int,
     progress: str | None = None,
   ) -> list[list[int]]:
-    """Continues contexts with the most likely token, one after the other.
+    """Continues contexts by greedy decoding.
 
     Args:
       contexts: at most T - 1 tokens each.
-      max_tokens: the most tokens of a continuation; at T tokens in all a
-        sequence ends, too.
-      progress: what a progress bar says; None for no bar.
+      max_tokens: the maximum length of a continuation, which also ends where
+        the sequence reaches T tokens.
+      progress: label of a progress bar; None for no bar.
 
     Returns:
-      For each context, its continuation, which ends before the first
+      The continuation of each context, up to and without the first
       end-of-sequence token.
 
     Raises:
       ValueError: a context is too long.
     """
-    for context in contexts:
-      self._check_length(len(context) + 1)
+    self._check_lengths(len(x) + 1 for x in contexts)
     sizes = [min(len(x) + max_tokens, self.length) for x in contexts]
-    results: list[list[int]] = [[]] * len(contexts)
-    for rows, width in self._batches(sizes, progress):
-      tokens, lengths = self._empty(width)
-      for place, row in enumerate(rows):
-        context = contexts[row]
-        tokens[place, : len(context)] = context
-        lengths[place] = len(context), len(context)
-      found = jax.device_get(self._run(self._continue, tokens, lengths))
-      for place, row in enumerate(rows):
-        count = sizes[row] - len(contexts[row])
-        results[row] = _until_zero(found[place][:count])
-    return results
+    prompts = [(x, len(x)) for x in contexts]
+    found = self._run(self._continue, prompts, sizes, progress)
+    return [
+      _until_zero(tokens[: size - len(context)])
+      for (tokens,), size, context in zip(found, sizes, contexts, strict=True)
+    ]
 
-  def _check_length(self, length: int):
-    if length > self.length:
-      raise ValueError(
-        f'A sequence of {length} tokens is longer than length = {self.length}.'
-      )
+  def _check_lengths(self, lengths: Iterable[int]) -> None:
+    for length in lengths:
+      if length > self.length:
+        raise ValueError(
+          f'A sequence of {length} tokens is longer than length = '
+          f'{self.length}.'
+        )
 
-  def _batches(
-    self, sizes: Sequence[int], progress: str | None
-  ) -> Iterator[tuple[list[int], int]]:
-    """Yields (indices of at most B sequences, the width they run at)."""
-    # The longest first: what does not fit in memory fails at once.
-    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    with tqdm.tqdm(
-      total=len(sizes),
-      desc=progress,
-      unit='text',
-      leave=False,
-      disable=True if progress is None or jax.process_index() else None,
+  def _run(
+    self,
+    program: batches_lib.Program,
+    prompts: Sequence[tuple[Tokens, int]],
+    sizes: Sequence[int],
+    progress: str | None,
+  ) -> list[tuple[np.ndarray, ...]]:
+    """Runs a program on (tokens, context length) pairs of given final sizes."""
+    self._check_lengths(sizes)
+    # The longest first: a batch that does not fit in memory fails at once.
+    order = np.argsort([-x for x in sizes], kind='stable')
+    results = [()] * len(sizes)
+    hidden = {} if progress else {'disable': True}
+    with batches_lib.progress_bar(
+      len(sizes), 'text', progress, leave=False, **hidden
     ) as bar:
-      for start in range(0, len(order), self._batch_size):
-        rows = order[start : start + self._batch_size]
-        yield rows, self._width(sizes[rows[0]])
+      for (rows,) in self._batches.split(order):
+        tokens = np.zeros((len(rows), self._width(sizes[rows[0]])), np.int32)
+        lengths = np.zeros((len(rows), 2), np.int32)
+        for place, row in enumerate(rows):
+          prompt, context = prompts[row]
+          tokens[place, : len(prompt)] = prompt
+          lengths[place] = context, len(prompt)
+        found = program(self._params, tokens, lengths)
+        for row, *parts in zip(rows, *found, strict=True):
+          results[row] = tuple(parts)
         bar.update(len(rows))
+    return results
 
   def _width(self, size: int) -> int:
     """The least of T, T/2, T/4, ... that holds `size` tokens, at least 32."""
@@ -223,25 +208,15 @@ class LanguageModel:
       width //= 2
     return width
 
-  def _empty(self, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Zeros: ([B, width] tokens, [B, 2] tokens of the context and in all)."""
-    return (
-      np.zeros((self._batch_size, width), np.int32),
-      np.zeros((self._batch_size, 2), np.int32),
-    )
 
-  def _run(self, program: Callable[..., PyTree], *arrays: np.ndarray) -> PyTree:
-    return program(self._params, *map(self._whole.put, arrays))
-
-
-def _judge(
+def _score(
   model: t5x_models.DecoderOnlyModel,
   chunk: int,
   params: PyTree,
   targets: Array,
   lengths: Array,
 ) -> tuple[Array, Array]:
-  """([B, T] log-likelihoods, [B] tokens that are the likeliest)."""
+  """Returns ([B, T] log-likelihoods, [B] number of tokens ranked first)."""
   log_perplexity, is_highest = token_statistics.token_statistics(
     *models.hidden_and_embedding(
       model, params, models.features_of(targets, lengths[:, 0])
@@ -264,12 +239,12 @@ def _continue(
   params: PyTree,
   tokens: Array,
   lengths: Array,
-) -> Array:
-  """[B, T] int: greedy continuations, which end with EOS or at T tokens."""
+) -> tuple[Array]:
+  """Returns [B, T] int: greedy continuations, zeros from their ends on."""
   vocab_size = model.output_vocabulary.vocab_size
 
   def tokens_only(logits, state):
-    # An embedding may have rows that are no tokens.
+    # An embedding may have more rows than the vocabulary has tokens.
     del state
     return jnp.where(
       jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf
@@ -281,7 +256,7 @@ def _continue(
     decoder_params={'temperature': 0.0, 'logit_callback_fn': tokens_only},
   )
   # t5x writes the end-of-sequence token and zeros after it.
-  return jnp.where(found == model.output_vocabulary.eos_id, 0, found)
+  return (jnp.where(found == model.output_vocabulary.eos_id, 0, found),)
 
 
 def _until_zero(tokens: np.ndarray) -> list[int]:

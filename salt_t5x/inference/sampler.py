@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Drawing many sequences, batch by batch, each of which is kept on disk."""
+"""Samples many sequences in batches and keeps each batch on disk."""
 
 import functools
 from typing import Any
@@ -27,103 +27,85 @@ from salt_t5x import files
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.inference import sampling
 from t5x import models as t5x_models
-from t5x import partitioning
 
 PyTree = Any
 
 
-class Drawer:
-  """Continues sequences with one model; see `completions.draw`."""
+class Sampler:
+  """Continues sequences with one model; see `sampling.draw`."""
 
   def __init__(
     self,
     model: t5x_models.DecoderOnlyModel,
     params: PyTree,
     axes: PyTree,
-    partitioner: partitioning.BasePartitioner,
-    batch_size: int,
+    batches: batches_lib.GlobalBatches,
     seed: int,
   ):
     """Constructor; compiles nothing yet.
 
     Args:
-      model: draws.
+      model: a t5x decoder-only model.
       params: its parameters, on the partitioner's mesh.
       axes: their partition specs.
-      partitioner: shards the batch.
-      batch_size: B, a multiple of the devices that share a batch.
-      seed: of all draws.
-
-    Raises:
-      ValueError: the batch cannot be shared by the devices.
+      batches: sequences that are sampled together.
+      seed: of all samples.
     """
-    self._batches = batches_lib.WholeBatches(partitioner, batch_size)
-    self.batch_size, self._params = batch_size, params
-    spec = self._batches.spec
-    self._draw = partitioner.partition(
-      functools.partial(sampling.draw, model, seed=seed),
-      in_axis_resources=(axes, spec, spec, spec),
-      out_axis_resources=None,
+    self._batches = batches
+    self._params = params
+    self._draw = batches.program(
+      functools.partial(sampling.draw, model, seed=seed), axes
     )
 
-  def batches(self, count: int) -> int:
-    """How many batches `count` sequences take."""
-    return -(-count // self.batch_size)
-
-  def draw(
+  def sample(
     self,
     tokens: np.ndarray,
     lengths: np.ndarray,
-    names: np.ndarray,
+    ids: np.ndarray,
     prefix: str,
     progress: tqdm.tqdm,
   ) -> np.ndarray:
-    """Draws what is not on disk yet; call it on all hosts.
+    """Samples what is not on disk yet; call it on all hosts.
 
     Args:
-      tokens: [n, T] int, whose beginnings are given.
-      lengths: [n] int, how much of each.
-      names: [n, k] int, what tells draws apart.
+      tokens: [n, T] int, sequences that begin with the given tokens.
+      lengths: [n] int, the number of given tokens.
+      ids: [n, k] int, unique for each sample.
       prefix: of the files, which belong to these arguments.
-      progress: is advanced by a batch at a time.
+      progress: advanced by one for each batch.
 
     Returns:
-      [n, T] int32.
+      [n, T] int32, the sequences with sampled continuations.
     """
     found = []
-    for start in range(0, len(tokens), self.batch_size):
-      rows = slice(start, start + self.batch_size)
-      path = f'{prefix}_{start:09d}.bin'
-      shape = tokens[rows].shape
-      drawn = _read(path, shape)
-      if drawn is None:
-        drawn = self.run(tokens[rows], lengths[rows], names[rows])
+    for number, rows in enumerate(self._batches.split(tokens, lengths, ids)):
+      path = f'{prefix}_{number * self._batches.batch_size:09d}.bin'
+      sampled = _read(path, rows[0].shape)
+      if sampled is None:
+        sampled = self.sample_batch(*rows)
         if jax.process_index() == 0:
-          files.write_whole(path, drawn.astype('<i4').tobytes())
-      found.append(drawn)
+          files.write_whole(path, sampled.astype('<i4').tobytes())
+      found.append(sampled)
       progress.update()
     return np.concatenate(found)
 
-  def run(
-    self, tokens: np.ndarray, lengths: np.ndarray, names: np.ndarray
+  def sample_batch(
+    self, tokens: np.ndarray, lengths: np.ndarray, ids: np.ndarray
   ) -> np.ndarray:
-    """Draws up to B sequences."""
-    arrays = [
-      self._batches.put_some(np.asarray(x, np.int32))
-      for x in (tokens, lengths, names)
-    ]
-    return np.asarray(self._draw(self._params, *arrays))[: len(tokens)]
+    """Samples up to B sequences; see `sample`."""
+    arrays = (np.asarray(x, np.int32) for x in (tokens, lengths, ids))
+    return self._draw(self._params, *arrays)
 
 
 def _read(path: str, shape: tuple[int, int]) -> np.ndarray | None:
-  """What was written, on all hosts; None if any of them lacks it."""
-  drawn, file = None, epath.Path(path)
+  """Reads a batch of samples; None if it is missing on any host."""
+  sampled, file = None, epath.Path(path)
   if file.exists():
     values = np.frombuffer(file.read_bytes(), '<i4')
     if values.size == shape[0] * shape[1]:
-      drawn = values.reshape(shape)
+      sampled = values.reshape(shape)
   if jax.process_count() > 1:
-    there = multihost_utils.process_allgather(np.array(drawn is not None))
-    if not np.all(there):
+    exists = multihost_utils.process_allgather(np.array(sampled is not None))
+    if not np.all(exists):
       return None
-  return drawn
+  return sampled

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Completions drawn from a language model.
+"""Sampling from a language model.
 
-A draw depends on the seed, the sequence, the prefix and the number of the
-completion alone: batches and devices do not matter.
+Each sample depends only on the seed and its own ids and prefix, not on
+batches or devices.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ PyTree = Any
 
 
 def only_tokens(logits: Array, vocab_size: int) -> Array:
-  """Takes padding (0) and rows that are no tokens out of a distribution."""
+  """Excludes padding (0) and rows past the vocabulary from a distribution."""
   rows = jnp.arange(logits.shape[-1])
   return jnp.where((rows > 0) & (rows < vocab_size), logits, -jnp.inf)
 
@@ -40,23 +40,23 @@ def draw(
   params: PyTree,
   tokens: Array,
   lengths: Array,
-  names: Array,
+  ids: Array,
   *,
   seed: int,
 ) -> Array:
   """Continues x_1 ... x_s to T tokens, each drawn from P(·|x_<t).
 
-  End-of-sequence tokens are tokens like others: what follows them begins
-  another document, as in the training data.
+  An end-of-sequence token does not end a sequence: another document follows
+  it, as in the training data.
 
   Args:
-    model: draws; its module follows t5x's decoding contract (`decode` with the
+    model: its module follows t5x's decoding contract (`decode` with the
       collection `cache`), which reads causally.
     params: its parameters.
-    tokens: [B, T] int; what lies behind the prefix has no effect.
+    tokens: [B, T] int; tokens after the prefix have no effect.
     lengths: [B] int, s from 0 to T.
-    names: [B, n] int, what tells a draw from others.
-    seed: of all draws.
+    ids: [B, n] int, unique for each sample.
+    seed: of all samples.
 
   Returns:
     [B, T] int32, the completed sequences.
@@ -76,8 +76,8 @@ def draw(
     )
 
   keys = jnp.broadcast_to(jax.random.key(seed), tokens.shape[:1])
-  for i in range(names.shape[1]):
-    keys = jax.vmap(jax.random.fold_in)(keys, names[:, i])
+  for i in range(ids.shape[1]):
+    keys = jax.vmap(jax.random.fold_in)(keys, ids[:, i])
 
   def step(carry, position):
     cache, previous = carry
@@ -90,7 +90,7 @@ def draw(
     token = jnp.where(position < lengths, given, drawn).astype(jnp.int32)
     return (cache, token), token
 
-  # The first call makes an empty cache.
+  # The first call creates an empty cache.
   _, cache = apply({}, jnp.zeros(tokens.shape, jnp.int32))
   start = cache, jnp.zeros(tokens.shape[:1], jnp.int32)
   _, drawn = jax.lax.scan(step, start, jnp.arange(length))

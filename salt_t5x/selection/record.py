@@ -29,7 +29,7 @@ import re
 import numpy as np
 
 from salt_t5x import files
-from salt_t5x.selection import score_shards
+from salt_t5x.selection import scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Selection:
   """What was selected, and from what.
 
   Attributes:
-    kind: of score, one of `score_shards.KINDS`.
+    kind: of score, one of `scoring.KINDS`.
     threshold_score: of the last record that is selected; a float32.
     threshold_id: of that record.
     selected: how many are, m.
@@ -81,7 +81,7 @@ class Selection:
     with np.errstate(over='ignore'):
       score = float(np.float32(self.threshold_score))
     possible = {
-      'kind': self.kind in score_shards.KINDS,
+      'kind': self.kind in scoring.KINDS,
       'threshold_score': math.isfinite(score) and score == self.threshold_score,
       'threshold_id': 0 <= self.threshold_id < 2**63,
       'selected': self.ties_selected <= self.selected <= self.pool,

@@ -34,13 +34,10 @@ import numpy as np
 import tensorflow as tf
 
 from salt_t5x import files
-
-# Eq. (10) as printed (`zero`) and as the text has it (`drop`), eq. (70)
-# (`easy`), and the mean and median log-perplexity.
-KINDS = ('zero', 'drop', 'easy', 'mean', 'median')
+from salt_t5x.selection import scoring
 
 RECORD = np.dtype(
-  [('id', '<i8'), ('domain', '<i4'), *((kind, '<f4') for kind in KINDS)]
+  [('id', '<i8'), ('domain', '<i4'), *((kind, '<f4') for kind in scoring.KINDS)]
 )
 
 _REQUESTS = 32

@@ -22,22 +22,30 @@ seqio preprocessor, on those of one process.
 from collections.abc import Callable, Mapping
 import functools
 import threading
+from typing import Any
 
-from absl import logging
 import jax
 import numpy as np
 import tensorflow as tf
 
 from salt_t5x import models
 from salt_t5x import teacher as teacher_lib
-from salt_t5x.checkpoints import find
 from salt_t5x.inference import batches as batches_lib
-from salt_t5x.selection import score_shards, scoring
+from salt_t5x.kernels import token_statistics
+from salt_t5x.selection import scoring
+from t5x import models as t5x_models
 from t5x import partitioning
+
+Array = jax.Array
+PyTree = Any
 
 
 class Scorer:
-  """Scores [B, T] targets; B and T are fixed."""
+  """Scores [B, T] targets; B and T are fixed.
+
+  Attributes:
+    checkpoint: the teacher's, `.../checkpoint_<step>`.
+  """
 
   def __init__(
     self,
@@ -50,7 +58,7 @@ class Scorer:
     """Loads the teacher.
 
     Args:
-      teacher: which one.
+      teacher: scores sequences.
       partitioner: shards the teacher's parameters and the batch.
       batch_size: B.
       length: T.
@@ -58,7 +66,7 @@ class Scorer:
 
     Raises:
       ValueError: k is not in [1, V], B is not a multiple of the devices that
-        share a batch, or there is no such teacher (see `teacher.load`).
+        share a batch, or there is no such teacher (see `Pretrained`).
     """
     vocab_size = teacher.model.output_vocabulary.vocab_size
     if type(top_k) is not int or not 1 <= top_k <= vocab_size:
@@ -66,33 +74,20 @@ class Scorer:
         f'top_k = {top_k!r} (TOP_K) is not between 1 and the {vocab_size} '
         'tokens of the vocabulary (k of eq. 10; the paper uses 10).'
       )
-    self._batches = batches_lib.WholeBatches(partitioner, batch_size)
-    self.checkpoint = teacher_lib.resolve(teacher, recorded=None)
+    batches = batches_lib.GlobalBatches(partitioner, batch_size)
+    self.checkpoint = teacher.find()
     self._teacher = teacher
     self._shape = (batch_size, length)
-    features = jax.eval_shape(
-      models.features_of, jax.ShapeDtypeStruct(self._shape, np.int32)
+    self._params, axes = teacher.load(
+      self.checkpoint, batches_lib.feature_shapes(*self._shape), partitioner
     )
-    self._params, axes = teacher_lib.load(
-      teacher, self.checkpoint, features, partitioner
-    )
-    score = functools.partial(
-      scoring.score_targets,
-      teacher.model,
-      top_k=top_k,
-      chunk=self._batches.chunk,
-    )
-    self._score = partitioner.partition(
-      lambda params, targets: score(params, targets),
-      in_axis_resources=(axes, self._batches.spec),
-      out_axis_resources=None,
+    self._score = batches.program(
+      functools.partial(
+        score_targets, teacher.model, top_k=top_k, chunk=batches.chunk
+      ),
+      axes,
     )
     self._is_checked = False
-
-  @property
-  def step(self) -> int:
-    """The teacher's, n_0."""
-    return find.step_of(self.checkpoint)
 
   def __call__(self, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Scores up to B sequences; in a job of many hosts, the same on each.
@@ -104,47 +99,70 @@ class Scorer:
       {kind of score: float32 [n]}, on each host; see `scoring.scores`.
 
     Raises:
-      ValueError: there are more or longer sequences, the teacher predicts
-        what is not a number, or it knows nothing of the first batch.
+      ValueError: there are more or longer sequences, a score is not finite, or
+        the first batch shows that the teacher is not trained.
     """
-    count = len(targets)
-    room = np.subtract(self._shape, targets.shape)
-    if (room < 0).any():
+    count, width = targets.shape
+    batch_size, length = self._shape
+    if count > batch_size or width > length:
       raise ValueError(
-        f'{count} sequences of {targets.shape[1]} tokens, but batch_size = '
-        f'{self._shape[0]} (BATCH_SIZE) and length = {self._shape[1]} '
-        '(TASK_FEATURE_LENGTHS).'
+        f'{count} sequences of {width} tokens, but batch_size = {batch_size} '
+        f'(BATCH_SIZE) and length = {length} (TASK_FEATURE_LENGTHS).'
       )
-    targets = np.pad(targets, [(0, n) for n in room]).astype(np.int32)
-    batch = self._batches.put(targets)
-    found = {
-      kind: np.asarray(values)[:count]
-      for kind, values in self._score(self._params, batch).items()
-    }
+    targets = np.pad(targets, [(0, 0), (0, length - width)]).astype(np.int32)
+    found = self._score(self._params, targets)
     wrong = np.flatnonzero(~np.isfinite(found['mean']))
     if len(wrong):
       raise ValueError(
-        f'The teacher {self.checkpoint} predicts what is not a number for '
+        f'The teacher {self.checkpoint} predicts NaN or infinity for '
         f'{len(wrong)} of {count} sequences of a batch, the first of which '
         f'begins with the tokens {targets[wrong[0]][:10].tolist()}. Score with '
         'another checkpoint (TEACHER_STEP), or in float32 '
         '(teacher.Teacher.dtype).'
       )
-    if not self._is_checked:
-      tokens = np.sum(targets[:count] > 0, axis=1)
-      self._check_teacher(found['mean'], tokens)
+    tokens = np.sum(targets > 0, axis=1)
+    if not self._is_checked and tokens.any():
+      teacher_lib.check_cross_entropy(
+        float(np.average(found['mean'], weights=tokens)),
+        self._teacher.model.output_vocabulary.vocab_size,
+        self._teacher.minimum_gain,
+      )
+      self._is_checked = True
     return found
 
-  def _check_teacher(self, mean: np.ndarray, tokens: np.ndarray) -> None:
-    if not tokens.any():
-      return
-    cross_entropy = float(np.average(mean, weights=tokens))
-    vocab_size = self._teacher.model.output_vocabulary.vocab_size
-    teacher_lib.check_cross_entropy(
-      cross_entropy, vocab_size, self._teacher.minimum_gain
-    )
-    logging.info('Teacher: %.3f nats on the first batch.', cross_entropy)
-    self._is_checked = True
+
+def score_targets(
+  model: t5x_models.DecoderOnlyModel,
+  params: PyTree,
+  targets: Array,
+  *,
+  top_k: int,
+  chunk: int,
+) -> dict[str, Array]:
+  """Scores sequences by the teacher's prediction of each token (eq. 10).
+
+  Args:
+    model: the teacher.
+    params: its parameters.
+    targets: [B, T] int in [0, tokens of the vocabulary); 0 is padding.
+    top_k: as in `token_statistics`.
+    chunk: as in `token_statistics`.
+
+  Returns:
+    See `scoring.scores`.
+
+  Raises:
+    ValueError: see `token_statistics` and `models.hidden_and_embedding`.
+  """
+  features = models.features_of(targets)
+  statistics = token_statistics.token_statistics(
+    *models.hidden_and_embedding(model, params, features),
+    targets,
+    vocab_size=model.output_vocabulary.vocab_size,
+    top_k=top_k,
+    chunk=chunk,
+  )
+  return scoring.scores(*statistics, features['decoder_loss_weights'])
 
 
 _LOADING = threading.Lock()
@@ -187,7 +205,7 @@ def add_score(
     batch_size: B, sequences that are scored together.
     length: T.
     top_k: k of eq. (10).
-    kind: of score, one of `score_shards.KINDS`.
+    kind: of score, one of `scoring.KINDS`.
 
   Returns:
     The examples, in order, with 'salt_score' (float32 [1]).
@@ -195,9 +213,9 @@ def add_score(
   Raises:
     ValueError: there is no such kind of score.
   """
-  if kind not in score_shards.KINDS:
+  if kind not in scoring.KINDS:
     raise ValueError(
-      f'scorer.add_score.kind = {kind!r}: choose one of {score_shards.KINDS}.'
+      f'scorer.add_score.kind = {kind!r}: choose one of {scoring.KINDS}.'
     )
 
   def score(targets):

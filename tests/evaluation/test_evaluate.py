@@ -182,13 +182,13 @@ def test_few_shot_side_by_side_and_only_once(
   # What was stopped goes on: only what is missing is made.
   os.remove(output / 'start/rte.json')
   ran = []
-  judge = language_model.LanguageModel.judge
+  score = language_model.LanguageModel.log_likelihoods
 
   def recorded(self, pairs, *args):
     ran.append(len(pairs))
-    return judge(self, pairs, *args)
+    return score(self, pairs, *args)
 
-  monkeypatch.setattr(language_model.LanguageModel, 'judge', recorded)
+  monkeypatch.setattr(language_model.LanguageModel, 'log_likelihoods', recorded)
   assert run(output, checkpoints, teacher=teacher, **options) == text
   assert ran == [6]  # RTE's three documents, two choices each
   with pytest.raises(ValueError, match='was made with .*OUTPUT_DIR'):
@@ -273,7 +273,7 @@ def test_the_readmes_command():
     ({'checkpoints': {}}, 'CHECKPOINTS.* is empty'),
     ({'checkpoints': 'a'}, 'CHECKPOINTS.* write {'),
     ({'held_out_cfg': None}, 'nothing to measure: set SUITE'),
-    ({'teacher': None}, r'TEACHER_PATH\) = None'),
+    ({'teacher': None}, r'teacher.Teacher.path = None: set TEACHER_PATH'),
     ({'checkpoints': {'a': '/no/such'}}, r"\['a'\] = '/no/such'.*no such dir"),
     ({'checkpoints': {'a/b': None}}, "'a/b' cannot be the name of a folder"),
     ({'model': 'narrow'}, 'The model of .trained. is not the architecture'),

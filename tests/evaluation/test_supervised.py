@@ -110,7 +110,7 @@ def confidence_of(made, text, tokens):
   """log P of the tokens, and of the end where they are not TARGETS."""
   context = list(VOCABULARY.encode(text)[: T - TARGETS])
   tokens = [*tokens, VOCABULARY.eos_id][:TARGETS]
-  return made[2].log_likelihoods([(context, tokens)])[0][0]
+  return made[2].log_likelihoods([(context, tokens)])[0].value
 
 
 def test_predictions_are_the_models(made, register, monkeypatch):

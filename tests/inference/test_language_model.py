@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from salt_t5x import models
 from salt_t5x.data import feature_converters
-from salt_t5x.inference import language_model
+from salt_t5x.inference import batches, language_model
 from t5x import partitioning
 import tiny
 import tiny_runs
@@ -52,6 +52,10 @@ def make(bidirectional=False, batch_size=4, seed=0):
     length=LENGTH,
   )
   return model, params, compiled
+
+
+def values(compiled, pairs):
+  return [x.value for x in compiled.log_likelihoods(pairs)]
 
 
 def some_tokens(rng, count):
@@ -85,17 +89,15 @@ def test_log_likelihoods_equal_one_by_one(bidirectional):
   pairs.append((context, compiled.continuations([context], 1)[0]))
   found = compiled.log_likelihoods(pairs)
   greedy = []
-  for (context, continuation), (value, is_greedy) in zip(
-    pairs, found, strict=True
-  ):
+  for (context, continuation), likelihood in zip(pairs, found, strict=True):
     tokens = [*context, *continuation]
     u = logits(model, params, tokens, len(context), bidirectional)
     log_p = u - np.log(np.sum(np.exp(u), -1, keepdims=True))
     places = np.arange(len(context), len(tokens))
     expected = np.sum(log_p[places, continuation])
-    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(likelihood.value, expected, rtol=1e-5, atol=1e-4)
     greedy.append(bool(np.all(np.argmax(u[places], -1) == continuation)))
-    assert is_greedy == greedy[-1]
+    assert likelihood.is_greedy == greedy[-1]
   assert greedy[-1] and not all(greedy)
 
 
@@ -120,13 +122,9 @@ def test_continuations_with_a_cache_equal_those_without(bidirectional):
 
 
 def test_batches_and_widths_change_nothing():
-  rng = np.random.default_rng(2)
-  pairs = [
-    (some_tokens(rng, rng.integers(0, 40)), some_tokens(rng, 1 + i % 20))
-    for i in range(11)
-  ]
-  one = make(batch_size=1)[2].log_likelihoods(pairs)
-  many = make(batch_size=4)[2].log_likelihoods(pairs)
+  pairs = some_pairs()
+  one = values(make(batch_size=1)[2], pairs)
+  many = values(make(batch_size=4)[2], pairs)
   np.testing.assert_allclose(one, many, rtol=1e-5, atol=1e-5)
 
 
@@ -142,9 +140,7 @@ def on_devices():
   """[log-likelihoods, continuations], batch and parameters in parts."""
   model, params, _ = make(batch_size=8)
   partitioner = partitioning.PjitPartitioner(num_partitions=2)
-  features = jax.eval_shape(
-    models.features_of, jax.ShapeDtypeStruct((8, LENGTH), np.int32)
-  )
+  features = batches.feature_shapes(8, LENGTH)
   _, axes = models.shapes_and_axes(model, features, partitioner)
   params = jax.tree.map(
     lambda x, spec: jax.device_put(
@@ -166,7 +162,7 @@ def on_devices():
   )
   pairs = some_pairs()
   return [
-    compiled.log_likelihoods(pairs),
+    values(compiled, pairs),
     compiled.continuations([x for x, _ in pairs], 6),
   ]
 
@@ -174,7 +170,7 @@ def on_devices():
 def test_devices_change_nothing():
   _, _, compiled = make()
   pairs = some_pairs()
-  expected = np.array(compiled.log_likelihoods(pairs))
+  expected = values(compiled, pairs)
   likelihoods, continuations = tiny_runs.call(
     'test_language_model.on_devices',
     # t5x gives all of a CPU's devices to the model axis.

@@ -107,11 +107,8 @@ def test_the_teacher_finds_its_own_words_likely(drawn, teacher, monkeypatch):
   folder, _ = drawn
   tokens = read(folder, monkeypatch)['train']
   partitioner = partitioning.PjitPartitioner(num_partitions=1)
-  params, _ = teacher_lib.load(
-    teacher,
-    teacher_lib.resolve(teacher, None),
-    models.features_of(tokens),
-    partitioner,
+  params, _ = teacher.load(
+    teacher.find(), models.features_of(tokens), partitioner
   )
   logits = tiny.jitted(teacher.model.module)(
     params, np.pad(tokens[:, :-1], [(0, 0), (1, 0)]), tokens
@@ -128,12 +125,12 @@ def test_the_teacher_finds_its_own_words_likely(drawn, teacher, monkeypatch):
 
 def test_a_job_goes_on(drawn, teacher, monkeypatch):
   folder, text = drawn
-  drawer = sampler_lib.Drawer.run
+  draw = sampler_lib.Sampler.sample_batch
   runs = []
   monkeypatch.setattr(
-    sampler_lib.Drawer,
-    'run',
-    lambda self, *x: runs.append(1) or drawer(self, *x),
+    sampler_lib.Sampler,
+    'sample_batch',
+    lambda self, *x: runs.append(1) or draw(self, *x),
   )
   before = read(folder, monkeypatch)
   next(folder.glob('drawn/train_*8.bin')).unlink()
@@ -147,13 +144,13 @@ def test_a_job_goes_on(drawn, teacher, monkeypatch):
 def test_a_teacher_that_knows_nothing_is_refused(
   teacher, tmp_path, monkeypatch
 ):
-  load = teacher_lib.load
+  load = teacher_lib.Teacher.load
 
   def zeros(*arguments):
     params, axes = load(*arguments)
     return jax.tree.map(jnp.zeros_like, params), axes
 
-  monkeypatch.setattr(teacher_lib, 'load', zeros)
+  monkeypatch.setattr(teacher_lib.Teacher, 'load', zeros)
   with pytest.raises(ValueError, match='A model that knows nothing'):
     run(tmp_path, teacher)
 
@@ -185,7 +182,7 @@ def test_prompts_are_continued(teacher, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   'options, message',
   [
-    ({'seed': 1}, r'\(OUTPUT_DIR\) = .* holds other samples \(seed differ'),
+    ({'seed': 1}, r'\(OUTPUT_DIR\) = .* another configuration: seed was 0'),
     ({'examples': 0}, r'0 sequences of the train split \(EXAMPLES'),
     ({'prompt_length': 3}, r'\(PROMPT_LENGTH\) = 3 and .* set both'),
     ({'prompt_task': 'x'}, r"\(PROMPT_TASK\) = 'x': set both"),

@@ -102,7 +102,7 @@ def test_resumed_in_the_second_stage_without_a_teacher(
   def load(*args):
     raise AssertionError('A teacher was loaded in the second stage.')
 
-  monkeypatch.setattr(teacher_lib, 'load', load)
+  monkeypatch.setattr(teacher_lib.Teacher, 'load', load)
   model_dir = tmp_path / 'model'
   tiny_runs.copy_up_to(step, unbroken_dir, model_dir)
   resumed = train(model_dir, tmp_path / 'gone')
@@ -230,9 +230,8 @@ def test_restoring_leaves_the_teacher_as_it_is(writing_teacher, teacher_dir):
   assert any('checkpoint_90.orbax-checkpoint-tmp' in path for path in before)
   # The newest finished checkpoint was taken.
   teacher = tiny.distilling(teacher_dir, step=60)['teacher']
-  newest, _ = teacher_lib.load(
-    teacher,
-    teacher_lib.resolve(teacher, None),
+  newest, _ = teacher.load(
+    teacher.find(),
     next(tiny.batches()),
     trainer._partitioner,
   )

@@ -15,6 +15,7 @@
 
 """SALT_DS from raw shards to a trained model: score, select, train."""
 
+import dataclasses
 import importlib
 import os
 import socket
@@ -31,7 +32,7 @@ import seqio
 import reference
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.selection import record as selection_record
-from salt_t5x.selection import score_shards
+from salt_t5x.selection import score_shards, scoring
 from t5x import partitioning
 import tiny
 import tiny_runs
@@ -127,9 +128,8 @@ def test_scores_equal_the_reference(teacher, tmp_path, top_k, dtype):
     made = gin.get_configurable(teacher_lib.Teacher)()
   features = tiny.batch_of(targets)
   features['decoder_causal_attention'] = np.zeros_like(targets)
-  params, _ = teacher_lib.load(
-    made,
-    teacher_lib.find_checkpoint(teacher, TEACHER_STEP),
+  params, _ = made.load(
+    dataclasses.replace(made, step=TEACHER_STEP).find(),
     features,
     partitioning.PjitPartitioner(num_partitions=1),
   )
@@ -144,7 +144,7 @@ def test_scores_equal_the_reference(teacher, tmp_path, top_k, dtype):
   logits = np.asarray(logits, np.float64)
   logits = logits[..., : made.model.output_vocabulary.vocab_size]
   assert len(records) == 40
-  for kind in score_shards.KINDS:
+  for kind in scoring.KINDS:
     expected = [
       reference.score(*row, row[1] > 0, top_k, kind)
       for row in zip(logits, targets, strict=True)
@@ -162,7 +162,7 @@ def rank_flips(a, b):
 
 def assert_close(found, expected):
   """Within TOLERANCE; ranks change only among such neighbours."""
-  for kind in score_shards.KINDS:
+  for kind in scoring.KINDS:
     a, b = expected[kind], found[kind]
     np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=1e-6, err_msg=kind)
     flips = rank_flips(a, b)

@@ -235,12 +235,12 @@ def test_generation(made):
     assert decode([*context, *expected]) == decode(context) + texts[i]
     if len(expected) < MAX_TOKENS:
       expected.append(view.eot_token_id)
-    [(value, is_greedy)] = tokens_model.log_likelihoods([(context, expected)])
+    [found] = tokens_model.log_likelihoods([(context, expected)])
     log_likelihood, agrees, _ = network_reference.judge(
       logits_of, context, expected
     )
-    assert is_greedy and agrees
-    differences.append(abs(value - log_likelihood))
+    assert found.is_greedy and agrees
+    differences.append(abs(found.value - log_likelihood))
     differences.append(abs(view.confidences['task', i] - log_likelihood))
   report(
     'log-likelihoods of 50 continuations',

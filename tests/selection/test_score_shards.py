@@ -21,7 +21,7 @@ import re
 import numpy as np
 import pytest
 
-from salt_t5x.selection import score_shards
+from salt_t5x.selection import score_shards, scoring
 
 MANIFEST = score_shards.Manifest(
   task='notes',
@@ -40,7 +40,7 @@ def records(start, count):
   result = np.zeros(count, score_shards.RECORD)
   result['id'] = np.arange(start, start + count) + 2**40
   result['domain'] = np.arange(count) % 2
-  for i, kind in enumerate(score_shards.KINDS):
+  for i, kind in enumerate(scoring.KINDS):
     result[kind] = np.linspace(-i, start, count)
   return result
 

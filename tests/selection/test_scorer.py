@@ -45,7 +45,7 @@ def test_what_is_not_a_number_is_an_error(teacher_dir):
   embedding = score._params['embedding']
   score._params |= {'embedding': embedding.at[5].set(np.nan)}
   with pytest.raises(
-    ValueError, match='not a number for 8 of 8 .*TEACHER_STEP'
+    ValueError, match='NaN or infinity for 8 of 8 .*TEACHER_STEP'
   ):
     score(targets)
 

@@ -25,7 +25,7 @@ import pytest
 
 from salt_t5x import select
 from salt_t5x.selection import record as selection_record
-from salt_t5x.selection import score_shards
+from salt_t5x.selection import score_shards, scoring
 from salt_t5x.selection import threshold as threshold_lib
 
 MAX_ID = 2**63 - 1
@@ -312,7 +312,7 @@ def data():
   records = np.zeros(COUNT, score_shards.RECORD)
   records['id'] = rng.permutation(COUNT) + 2**62
   records['domain'] = rng.choice(3, COUNT, p=[0.2, 0.3, 0.5])
-  for kind in score_shards.KINDS:
+  for kind in scoring.KINDS:
     # The first domain's are higher.
     shift = records['domain'] == 0
     records[kind] = np.round(rng.normal(-1, 1, COUNT) + shift, 1)
@@ -368,7 +368,7 @@ def table(text, title):
   return {row[0]: row[1:] for row in rows}
 
 
-@pytest.mark.parametrize('kind', score_shards.KINDS)
+@pytest.mark.parametrize('kind', scoring.KINDS)
 def test_command(scores, tmp_path, capsys, kind):
   output = tmp_path / 'new' / 'selection.json'
   record = run(scores, output, f'--kind={kind}')

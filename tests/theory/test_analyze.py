@@ -23,7 +23,7 @@ import seqio
 
 from salt_t5x import analyze
 from salt_t5x.data import cache_writer
-from salt_t5x.inference import sampler as draws_lib
+from salt_t5x.inference import sampler
 from salt_t5x.theory import deviations
 from salt_t5x.theory import report as theory_report
 from t5x import partitioning
@@ -188,10 +188,10 @@ def test_batches_change_nothing(first, paths, tmp_path):
 def test_completions_are_kept(first, paths, monkeypatch):
   folder, text = first
   draws = []
-  draw = draws_lib.Drawer.run
+  draw = sampler.Sampler.sample_batch
   monkeypatch.setattr(
-    draws_lib.Drawer,
-    'run',
+    sampler.Sampler,
+    'sample_batch',
     lambda self, *arrays: draws.append(1) or draw(self, *arrays),
   )
   assert run(folder, paths) == text and not draws
@@ -220,8 +220,11 @@ def test_completions_are_kept(first, paths, monkeypatch):
     ({'num_completions': 1}, r'\(NUM_COMPLETIONS\) = 1: at least 2'),
     ({'distillation_weight': 1.5}, r'\(DISTILLATION_WEIGHT\) = 1.5: in \[0, 1'),
     ({'teacher_temperature': 0.0}, r'\(TEACHER_TEMPERATURE\) = 0.0: above 0'),
-    ({'prefixes': (100,)}, r'\(PREFIXES\): at least one from 1 to T = 64'),
-    ({'prefixes': (0, 1)}, r'\(PREFIXES\): at least one'),
+    (
+      {'prefixes': (100,)},
+      r'\(PREFIXES\) = \[\]: at least one from 1 to T = 64',
+    ),
+    ({'prefixes': (0, 1)}, r'\(PREFIXES\) = \[0, 1\]: at least one'),
     ({'lengths': (16, 128)}, r'lengths = \[16, 128\]: from 1 to T = 64'),
     ({'lengths': (16, 32)}, r'lengths = \[16, 32\]: .* T among them'),
     ({'training_sequences': 10}, r'\(TRAINING_SEQUENCES\) = 10: at least 16'),

@@ -99,14 +99,13 @@ class HarnessModel(lm_eval_model.TemplateLM):
         windows[i] = self._windows(continuation)
       pairs.append((_last(context, room), continuation))
     self._count('loglikelihood', cut, len(requests))
-    # Longer than T by itself: judged in windows, as long texts are.
+    # Longer than T by itself: scored in windows, as long texts are.
     asked = [pair for i, pair in enumerate(pairs) if i not in windows]
     asked += [window for found in windows.values() for window in found]
-    answers = iter(
-      self._model.log_likelihoods(
-        asked, None if disable_tqdm else 'Log-likelihoods'
-      )
+    likelihoods = self._model.log_likelihoods(
+      asked, None if disable_tqdm else 'Log-likelihoods'
     )
+    answers = ((x.value, x.is_greedy) for x in likelihoods)
     found = {i: next(answers) for i in range(len(pairs)) if i not in windows}
     for i, parts in windows.items():
       values = [next(answers) for _ in parts]
@@ -116,7 +115,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
   def loglikelihood_rolling(
     self, requests: Sequence[instance.Instance], disable_tqdm: bool = False
   ) -> list[float]:
-    """log P of whole texts, each token judged once, in windows of T."""
+    """log P of whole texts, each token scored once, in windows of T."""
     windows = [
       self._windows(self.tok_encode(request.args[0])) for request in requests
     ]
@@ -126,7 +125,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
         None if disable_tqdm else 'Rolling log-likelihoods',
       )
     )
-    return [sum(next(answers)[0] for _ in found) for found in windows]
+    return [sum(next(answers).value for _ in found) for found in windows]
 
   def generate_until(
     self, requests: Sequence[instance.Instance], disable_tqdm: bool = False
@@ -170,10 +169,10 @@ class HarnessModel(lm_eval_model.TemplateLM):
         tokens = self._stopped(context, tokens, stops) or [*tokens, *ended]
         generated.append((i, context, tokens))
     self._count('generate_until', cut, len(requests))
-    judgements = self._model.judge([(a, b) for _, a, b in generated])
-    for (i, _, _), judgement in zip(generated, judgements, strict=True):
+    found = self._model.log_likelihoods([(a, b) for _, a, b in generated])
+    for (i, _, _), likelihood in zip(generated, found, strict=True):
       key = requests[i].task_name, requests[i].doc_id
-      self.confidences[key] = judgement.log_likelihood
+      self.confidences[key] = likelihood.value
     return results
 
   def _stopped(
