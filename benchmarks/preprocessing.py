@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Throughput of UL2's denoisers beside a plain causal task's, in one run.
+"""Compares the throughput of UL2's denoisers with a plain causal task's.
 
 Prints a table and writes one JSON: tokens read per second of CPU time, and the
 ratio to the causal task of the same round. All read one cache of 1,280-token
@@ -22,7 +22,6 @@ sequences, in the global order, up to a batch of a model's features.
 """
 
 import functools
-import json
 import statistics
 import tempfile
 import time
@@ -33,6 +32,7 @@ import seqio
 import tensorflow as tf
 import tqdm
 
+from salt_t5x import files
 from salt_t5x.data import (
   cache_writer,
   feature_converters,
@@ -138,16 +138,18 @@ def main(argv):
   del argv
   with tempfile.TemporaryDirectory() as cache_dir:
     rows = _measure(_register(np.random.default_rng(0), cache_dir))
-  print('| task | tokens per CPU second | of the plain task |\n|---|---|---|')
-  for name, row in rows.items():
-    print(
-      f'| {name} | {row["tokens_per_cpu_second"] / 1e6:.2f}M '
-      f'| {row["ratio_to_plain"]:.0%} |'
+  table = [
+    (
+      name,
+      f'{row["tokens_per_cpu_second"] / 1e6:.2f}M',
+      f'{row["ratio_to_plain"]:.0%}',
     )
+    for name, row in rows.items()
+  ]
+  header = ['task', 'tokens per CPU second', 'of the plain task']
+  print(files.markdown_table(header, table))
   if _OUTPUT.value:
-    with open(_OUTPUT.value, 'w', encoding='utf-8') as f:
-      json.dump(rows, f, indent=2)
-      f.write('\n')
+    files.write_json(_OUTPUT.value, rows)
 
 
 if __name__ == '__main__':

@@ -14,16 +14,15 @@
 
 """Memory while one large shard is streamed.
 
-Writes a shard of random words, streams it with `jsonl.read` and through
-`jsonl.JsonlDataSource`, each in a process of its own, and prints resident
-memory against the text read. If memory is flat, what is left of the shard to
-read does not matter.
+Writes a shard of random words, streams it with `pile_shards.read` and through
+`pile_shards.JsonlDataSource`, each in a process of its own, and prints resident
+memory against the text read. If memory is flat, it does not depend on the size
+of the shard.
 
     python benchmarks/streaming_memory.py --output=streaming_memory.json
 """
 
 from concurrent import futures
-import json
 import multiprocessing
 import os
 import platform
@@ -35,6 +34,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from salt_t5x import files
 from salt_t5x.data import pile_shards
 
 _MEGABYTES = flags.DEFINE_integer(
@@ -124,11 +124,13 @@ def main(argv):
     )
     for way, of_way in peaks.items()
   }
-  print(f'| MB read | {" | ".join(f"{way}, MB" for way in _WAYS)} |')
-  print('|---' * (1 + len(_WAYS)) + '|')
-  for step in peaks['jsonl.read']:
-    print(f'| {step} |', *(f'{peaks[way][step]:.0f} |' for way in _WAYS))
-  print('| growth |', *(f'{growth[way]:+.1f} |' for way in _WAYS))
+  rows = [
+    [step, *(f'{peaks[way][step]:.0f}' for way in _WAYS)]
+    for step in peaks['jsonl.read']
+  ]
+  rows.append(['growth', *(f'{growth[way]:+.1f}' for way in _WAYS)])
+  header = ['MB read', *(f'{way}, MB' for way in _WAYS)]
+  print(files.markdown_table(header, rows))
   if _OUTPUT.value:
     result = {
       'megabytes_of_text': _MEGABYTES.value,
@@ -139,9 +141,7 @@ def main(argv):
       'python': platform.python_version(),
       'tensorflow': tf.__version__,
     }
-    with open(_OUTPUT.value, 'w', encoding='utf-8') as f:
-      json.dump(result, f, indent=2)
-      f.write('\n')
+    files.write_json(_OUTPUT.value, result)
 
 
 if __name__ == '__main__':

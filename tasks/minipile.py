@@ -15,10 +15,9 @@
 
 """mini-Pile's seqio tasks: the data set of `salt_t5x.minipile.prepare`.
 
-The data lies in the directory that the environment variable SALT_T5X_DATA
-names when this module is imported, by default `data/minipile` under the working
-directory. Nothing but its info.json is read before a task or the vocabulary is
-used.
+The environment variable SALT_T5X_DATA, read when this module is imported, names
+the data's folder; the default is `data/minipile` in the working directory. Only
+its info.json is read before a task or the vocabulary is used.
 
 `minipile_documents`, `minipile_sequences`, `minipile_ul2`, the views
 `minipile_causal`, `minipile_prefix`, `minipile_short_spans` and
@@ -44,7 +43,7 @@ def vocabulary() -> seqio.SentencePieceVocabulary:
 
 
 def _sequence_length() -> int:
-  """T of the build, or what `prepare` would make it."""
+  """T of the build, or the default of `prepare` where there is none."""
   path = os.path.join(DATA_DIR, 'info.json')
   if not os.path.exists(path):
     return 128
@@ -57,7 +56,7 @@ def _sequence_length() -> int:
     raise ValueError(
       f'SALT_T5X_DATA={DATA_DIR}: its info.json is not that of '
       f'salt_t5x.minipile.prepare ({e!r}). Name the folder of a build, or '
-      'make one anew.'
+      'make one.'
     ) from e
 
 

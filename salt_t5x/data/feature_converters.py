@@ -23,13 +23,12 @@ import tensorflow as tf
 class FixedWidthFeatureConverter(seqio.PrefixLMFeatureConverter):
   """A prefix LM's features, exactly T wide: inputs and targets share T.
 
-  seqio's own converter makes room for the longest inputs and the longest
-  targets at once, so UL2's batches would be 2 T wide. Here "inputs" and
-  "targets" of an example come to at most T tokens together (what is longer is
-  cut), and T is the largest of the task's feature lengths. Inputs are attended
-  to in both directions and bear no loss; an example without inputs is a causal
-  LM's, as are all of a task that has none. Short examples can be packed
-  (`pack=True`).
+  seqio's own converter reserves room for both the longest inputs and the
+  longest targets, so UL2's batches would be 2 T wide. Here "inputs" and
+  "targets" of an example have at most T tokens together (longer ones are cut),
+  and T is the largest of the task's feature lengths. Inputs are attended to in
+  both directions and bear no loss; without inputs, an example is a causal LM's.
+  Short examples can be packed (`pack=True`).
   """
 
   def __call__(

@@ -21,16 +21,14 @@
   corpus_sequences    T tokens each: what `seqio_cache_tasks` caches;
   corpus_ul2          the paper's objective, drawn for each sequence (App. E);
   corpus_causal, corpus_prefix, corpus_short_spans, corpus_long_spans
-                      one denoiser of it each, to look at and to evaluate with.
-
-  corpus_held_out     a mixture of corpus_causal and corpus_ul2, to evaluate
-                      with: models are compared by the causal view, and the
-                      objective's own stands beside it;
+                      one denoiser each, for inspection and evaluation;
   corpus_train_subset the causal view of the training data's beginning;
-  corpus_progress     a mixture of corpus_held_out's two and that one, to
-                      follow training with (Fig. 3 and 8).
+  corpus_held_out     a mixture of corpus_causal, by which models are compared,
+                      and corpus_ul2, for evaluation;
+  corpus_progress     a mixture of these two and corpus_train_subset, to follow
+                      training (Fig. 3 and 8).
 
-All from corpus_ul2 on read the cache of `corpus_sequences` in one global order.
+All but the first two read the cache of `corpus_sequences` in one global order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,15 +92,15 @@ def register(
   mode_tokens: bool = False,
   seed: int = 0,
 ) -> None:
-  """Registers the tasks and the mixture of a corpus; nothing is read yet.
+  """Registers the tasks and mixtures of a corpus; nothing is read yet.
 
   Args:
     name: the tasks' common prefix.
     split_to_filepattern: globs of `*.jsonl.zst` shards, local or remote.
     vocabulary: with extra ids for UL2's sentinels.
     sequence_length: T.
-    mode_tokens: as in `preprocessors.ul2`.
-    seed: of all that UL2 draws.
+    mode_tokens: as in `ul2.ul2`.
+    seed: of UL2's draws.
   """
   cached = sequences_task(
     name, split_to_filepattern, vocabulary, sequence_length
@@ -115,10 +113,12 @@ def register(
 def cached_task(
   name: str, vocabulary: seqio.Vocabulary, splits: Sequence[str]
 ) -> seqio.Task:
-  """Makes `{name}_sequences` of sequences that lie in a cache alone."""
+  """Makes `{name}_sequences` of sequences that exist only in a cache."""
 
   def read(split, shuffle_files, seed=None):
-    raise ValueError(f'{name}_sequences has nothing but its cache.')
+    raise ValueError(
+      f'{name}_sequences exists only in its cache: read it with use_cached.'
+    )
 
   return seqio.Task(
     f'{name}_sequences',
@@ -145,8 +145,8 @@ def register_cached(
     vocabulary: with extra ids for UL2's sentinels.
     sequence_length: T.
     splits: of the cache.
-    mode_tokens: as in `preprocessors.ul2`.
-    seed: of all that UL2 draws.
+    mode_tokens: as in `ul2.ul2`.
+    seed: of UL2's draws.
   """
   cached = cached_task(name, vocabulary, splits)
   _register_views(name, cached, sequence_length, mode_tokens, seed)
@@ -159,37 +159,31 @@ def _register_views(
   mode_tokens: bool,
   seed: int,
 ) -> None:
-  """Registers `cached` and what reads its cache."""
+  """Registers `cached` and the tasks that read its cache."""
   seqio.TaskRegistry.add_provider(cached.name, cached)
   targets = cached.output_features['targets']
-  rates = {'ul2': ul2.RATES} | {
-    denoiser: [float(denoiser == other) for other in ul2.DENOISERS]
-    for denoiser in ul2.DENOISERS
-  }
   lengths = {'targets': sequence_length}
   whole = ordered_cache.CachedSource(cached, lengths)
-  sources = dict.fromkeys(rates, whole)
-  sources['train_subset'] = ordered_cache.TrainingSubset(cached, lengths)
-  rates['train_subset'] = rates['causal']
-  for view, source in sources.items():
+  views = {
+    denoiser: (whole, [float(denoiser == other) for other in ul2.DENOISERS])
+    for denoiser in ul2.DENOISERS
+  }
+  views['ul2'] = whole, ul2.RATES
+  subset = ordered_cache.TrainingSubset(cached, lengths)
+  views['train_subset'] = subset, views['causal'][1]
+  for view, (source, rates) in views.items():
+    draw = functools.partial(
+      ul2.ul2, rates=rates, mode_tokens=mode_tokens, seed=seed
+    )
     seqio.TaskRegistry.add(
       f'{name}_{view}',
       source=source,
-      preprocessors=[
-        functools.partial(
-          ul2.ul2,
-          rates=rates[view],
-          mode_tokens=mode_tokens,
-          seed=seed,
-        )
-      ],
+      preprocessors=[draw],
       output_features={'inputs': targets, 'targets': targets},
       shuffle_buffer_size=None,
       task_cls=ordered_tasks.OrderedTask,
     )
   held_out = [f'{name}_causal', f'{name}_ul2']
-  for mixture, views in {
-    'held_out': held_out,
-    'progress': [*held_out, f'{name}_train_subset'],
-  }.items():
-    seqio.MixtureRegistry.add(f'{name}_{mixture}', views, default_rate=1)
+  progress = [*held_out, f'{name}_train_subset']
+  for mixture, tasks in {'held_out': held_out, 'progress': progress}.items():
+    seqio.MixtureRegistry.add(f'{name}_{mixture}', tasks, default_rate=1)

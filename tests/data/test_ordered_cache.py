@@ -180,10 +180,6 @@ def test_a_missing_cache_says_how_to_make_one(monkeypatch):
     read(seqio.TaskRegistry.get('uncached_ul2'))
 
 
-def test_number_of_examples_comes_from_the_cache(task):
-  assert task.num_input_examples('train') == COUNT
-
-
 def test_equal_seeds_draw_equally_and_others_do_not(task):
   def corrupt(seed):
     source = task.source.get_dataset('train')

@@ -71,17 +71,6 @@ def test_sequences_are_the_documents_with_eos_between(length):
     )
 
 
-def test_shapes_and_types():
-  spec = sequences.cut(
-    sequences.tokenize(documents(('a' * 9, 'x', 1)), FEATURES), FEATURES, 4
-  ).element_spec
-  assert spec == {
-    'targets': tf.TensorSpec([4], tf.int32),
-    'id': tf.TensorSpec([], tf.int64),
-    'domain': tf.TensorSpec([], tf.string),
-  }
-
-
 def test_ids_are_unique_and_follow_place_and_content():
   # Equal texts, and a text whose own sequences are equal.
   entries = [('a' * 40, 'x', 1), ('a' * 40, 'x', 2), ('b' * 40, 'x', 3)]
