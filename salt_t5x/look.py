@@ -35,60 +35,49 @@ from collections.abc import Sequence
 import signal
 import sys
 
-from absl import app, flags
 import seqio
-import tensorflow as tf
 
 from salt_t5x import command
 from salt_t5x.data import examples, render
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-  """Parses flags apart from absl's, whose names the tasks' modules may use."""
-  flags.FLAGS(argv[:1])
-  parser = argparse.ArgumentParser(
-    prog='python -m salt_t5x.look',
-    description='Shows examples of a task as the model will see them.',
+  """Parses the command's flags."""
+  parser = command.parser(
+    'salt_t5x.look', 'Shows examples of a task as the model will see them.'
   )
+  command.add_task_flags(parser)
   add = parser.add_argument
-  add('--task', required=True, help='a registered task or mixture')
+  natural, positive = command.at_least(0), command.at_least(1)
   add(
-    '--module_import',
-    action='append',
-    default=[],
-    help='a module that registers tasks; may be given several times',
+    '--sequence_length', type=positive, help='T; none for a task without tokens'
   )
-  add('--sequence_length', type=int, help='T; a task without tokens needs none')
   add('--split', default='train')
-  add('--examples', type=int, default=4, help='how many to print')
-  add('--skip', type=int, default=0, help='how many to skip before')
+  add('--examples', type=natural, default=4, help='how many to print')
+  add('--skip', type=natural, default=0, help='how many to skip before')
   add(
     '--use_cached', action='store_true', help="read seqio's cache of the task"
   )
   add(
     '--seqio_additional_cache_dirs',
-    type=lambda text: text.split(','),
+    type=command.words,
     default=[],
     help='where cached tasks are looked for, separated by commas',
   )
   add('--pack', action='store_true', help='pack short examples together')
   add(
-    '--max_tokens', type=int, default=120, help='shown of each region of text'
+    '--max_tokens',
+    type=positive,
+    default=120,
+    help='shown of each region of text',
   )
   add(
     '--statistics',
-    type=int,
+    type=natural,
     default=0,
     help='how many examples the table at the end counts, if more than printed',
   )
   args = parser.parse_args(argv[1:])
-  minima = dict(
-    sequence_length=1, examples=0, skip=0, max_tokens=1, statistics=0
-  )
-  for name, minimum in minima.items():
-    value = getattr(args, name)
-    if value is not None and value < minimum:
-      parser.error(f'--{name}={value}: must be at least {minimum}.')
   if not max(args.examples, args.statistics):
     parser.error('--examples=0 and --statistics=0: there is nothing to show.')
   return args
@@ -96,11 +85,8 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
   """Prints the examples that the flags select."""
-  # The accelerator may be in use by another process.
-  tf.config.set_visible_devices([], 'GPU')
   # The reader may stop early, as `head` and `less` do.
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-  sys.stdout.reconfigure(errors='backslashreplace')
   options = vars(args)
   task = command.find_task(options.pop('task'), options.pop('module_import'))
   seqio.add_global_cache_dirs(options.pop('seqio_additional_cache_dirs'))
@@ -113,4 +99,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  command.run(main, parse_flags)

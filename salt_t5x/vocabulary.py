@@ -37,7 +37,6 @@ import argparse
 from collections.abc import Sequence
 import os
 
-from absl import app, flags
 import sentencepiece
 import tensorflow as tf
 
@@ -49,20 +48,12 @@ _HELD_BACK = 50
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-  """Parses flags apart from absl's, whose names the tasks' modules may use."""
-  flags.FLAGS(argv[:1])
-  parser = argparse.ArgumentParser(
-    prog='python -m salt_t5x.vocabulary',
-    description="Trains a vocabulary on a sample of a task's text.",
+  """Parses the command's flags."""
+  parser = command.parser(
+    'salt_t5x.vocabulary', "Trains a vocabulary on a sample of a task's text."
   )
+  command.add_task_flags(parser)
   add = parser.add_argument
-  add('--task', required=True, help='a registered task or mixture')
-  add(
-    '--module_import',
-    action='append',
-    default=[],
-    help='a module that registers tasks; may be given several times',
-  )
   add('--output', required=True, help='the model file; must not exist')
   add(
     '--vocab_size',
@@ -98,8 +89,6 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
   """Trains the vocabulary, writes it, and prints the gin lines that bind it."""
-  # The accelerator may be in use by another process.
-  tf.config.set_visible_devices([], 'GPU')
   path = args.output
   path = path if '://' in path else os.path.abspath(path)
   if tf.io.gfile.exists(path):
@@ -135,4 +124,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  command.run(main, parse_flags)
