@@ -198,12 +198,12 @@ def markdown_table(
   Args:
     header: names of the columns.
     rows: cells, formatted with `str`.
-    align: 'l', 'c' or 'r' for each column; '' sets no alignment.
+    align: 'l', 'c', 'r' or '-' (unset) for each column; '' for unset ones.
 
   Returns:
     The lines of the table, joined by newlines, without one at the end.
   """
-  marks = {'l': ':--', 'c': ':-:', 'r': '--:'}
+  marks = {'l': ':--', 'c': ':-:', 'r': '--:', '-': '---'}
   rule = [marks[x] for x in align] or ['---'] * len(header)
   lines = [header, *rows]
   text = [f'| {" | ".join(map(str, line))} |' for line in lines]

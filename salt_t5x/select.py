@@ -13,24 +13,24 @@
 # limitations under the License.
 
 
-"""Chooses what the first stage reads, by the scores of salt_t5x.score.
+"""Selects the examples of the first stage by the scores of salt_t5x.score.
 
     python -m salt_t5x.select --scores=DIR --output=FILE.json \
       --kd_steps=36000 --batch_size=2048
 
-SALT_DS (Section 4): the m = n_KD · B examples with the highest scores, of
-those that the scoring teacher had not read. It had read as many batches of
-this size as its checkpoint's step says; if its batches were of another size,
-give --first_step.
+SALT_DS (Section 4): the m = n_KD · B examples with the highest scores.
+Sequences the scoring checkpoint was trained on are excluded: the first n_0
+batches of this size, where n_0 is its step; set --first_step if its batches
+had another size.
 
     ... --kind=easy --share=0.4
 
-BASELINE_EZ (App. M): a share of all the data, unless --first_step is given. (Of
-another kind of score, --share is of what the teacher had not read.) The first
-stage goes through it as often as it must.
+BASELINE_EZ (App. M): a share of all the data, unless --first_step is given.
+(With another kind of score, --share excludes what the teacher was trained on.)
+The first stage repeats it as often as needed.
 
-Of equal scores the lower id comes first. FILE.json is the record that a run is
-given; FILE.md and FILE.png beside it show what was selected.
+Among equal scores the lower id comes first. FILE.json is the record for
+SELECTION_PATH; FILE.md and FILE.png report on the selection.
 """
 
 import argparse
@@ -39,20 +39,18 @@ import os
 import sys
 
 from absl import app
-from absl.flags import argparse_flags
 import tensorflow as tf
 
-from salt_t5x import files
+from salt_t5x import command, files
+from salt_t5x.selection import pool as pool_lib
 from salt_t5x.selection import record as selection_record
-from salt_t5x.selection import score_shards, scoring, threshold
-
-# {name: int64 [2], in the pool and selected}
+from salt_t5x.selection import report, score_shards, scoring
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
-  parser = argparse_flags.ArgumentParser(
-    prog='python -m salt_t5x.select',
-    description='Chooses what the first stage reads, by scores.',
+  parser = command.parser(
+    'salt_t5x.select',
+    'Selects the examples of the first stage by their scores.',
   )
   add = parser.add_argument
   add('--scores', required=True, help='the folder that salt_t5x.score wrote')
@@ -92,7 +90,7 @@ def _absolute(path: str) -> str:
   return path if '://' in path else os.path.abspath(path)
 
 
-def _count_to_select(args: argparse.Namespace, pool: threshold.Pool) -> int:
+def _count_to_select(args: argparse.Namespace, pool: pool_lib.Pool) -> int:
   """m.
 
   Raises:
@@ -136,16 +134,15 @@ def main(args: argparse.Namespace) -> None:
   if first_step is None:
     is_ez = args.kind == 'easy' and args.share is not None
     first_step = 0 if is_ez else manifest.step
-  pool = threshold.Pool(
+  pool = pool_lib.Pool(
     folder, manifest, args.kind, first_step * args.batch_size
   )
   count = _count_to_select(args, pool)
   # Before all scores are read.
   files.make_folder(os.path.dirname(path), f'--output={args.output}')
-  record, text, png = threshold.select(
-    pool, count, args.kd_steps * args.batch_size
-  )
-  files.write_whole(f'{stem}.png', png)
+  record, statistics = pool.select(count, args.kd_steps * args.batch_size)
+  text = report.markdown(record, statistics)
+  files.write_whole(f'{stem}.png', report.plot(record, statistics))
   files.write_whole(f'{stem}.md', text.encode())
   # Last, so that a record always has its report.
   selection_record.write(path, record)

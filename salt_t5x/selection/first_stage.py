@@ -36,6 +36,7 @@ import jax
 import numpy as np
 import tensorflow as tf
 
+from salt_t5x import files
 from salt_t5x.data import ordered_cache, ordered_tasks
 from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards
@@ -161,30 +162,26 @@ class FirstStage:
       raise ValueError(
         f'SELECTION_PATH = {self.path!r} is of a first stage that reads '
         f'{selected.needed} examples, but KD_STEPS = {self.kd_steps} of '
-        f'BATCH_SIZE = {cfg.batch_size} read {needed}. Select anew '
+        f'BATCH_SIZE = {cfg.batch_size} read {needed}. Select again '
         f'(salt_t5x.select --kd_steps={self.kd_steps} '
         f'--batch_size={cfg.batch_size}).'
       )
     with _naming_path(self.path):
       manifest = score_shards.read_manifest(selected.scores)
-      files = score_shards.paths(selected.scores, manifest)
-    if (
-      manifest.data,
-      manifest.teacher,
-      manifest.top_k,
-      manifest.examples,
-    ) != (
-      selected.data,
-      selected.teacher,
-      selected.top_k,
-      selected.first_position + selected.pool,
-    ):
+      shards = score_shards.paths(selected.scores, manifest)
+    source_of_scores = {
+      'data': selected.data,
+      'teacher': selected.teacher,
+      'top_k': selected.top_k,
+      'examples': selected.first_position + selected.pool,
+    }
+    if files.differences(dataclasses.asdict(manifest), source_of_scores):
       raise ValueError(
         f'SELECTION_PATH = {self.path!r}: {selected.scores} no longer holds '
-        'the scores that were selected from. Select anew (salt_t5x.select).'
+        'the scores that were selected from. Select again (salt_t5x.select).'
       )
     self._keep(selected)
-    return task.reading(SelectedSource(source, selected, files))
+    return task.reading(SelectedSource(source, selected, shards))
 
   def _keep(self, selected: selection_record.Selection) -> None:
     """Keeps a copy of the record for those who resume the run."""
@@ -194,15 +191,16 @@ class FirstStage:
         tf.io.gfile.makedirs(self.model_dir)
         selection_record.write(path, selected)
       return
-    begun_with = selection_record.read(path)
+    record = dataclasses.asdict(selected)
     # The folder of scores may have been moved, and the teacher.
-    where = {'scores': selected.scores, 'teacher': selected.teacher}
-    if dataclasses.replace(begun_with, **where) != selected:
-      raise ValueError(
-        f'SELECTION_PATH = {self.path!r} is another selection than the one '
-        f'that {self.model_dir} began with, which is kept there in '
-        'selection.json. Resume with that one, or choose another MODEL_DIR.'
-      )
+    del record['scores'], record['teacher']
+    files.claim(
+      path,
+      record,
+      what=f'SELECTION_PATH = {self.path!r}: MODEL_DIR = {self.model_dir!r}',
+      remedy='Resume with its own selection.json, or choose another MODEL_DIR.',
+      write=False,
+    )
 
 
 @contextlib.contextmanager

@@ -13,15 +13,9 @@
 # limitations under the License.
 
 
-"""A record of what was selected, and from what.
-
-Section 4 trains the first stage on the top m sequences by score. One pair of
-numbers says which these are, however many there are: a score and an id. An
-example is selected if its score is higher, or equal and its id not higher.
-"""
+"""The record of a selection, which a run is given as SELECTION_PATH."""
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -34,29 +28,28 @@ from salt_t5x.selection import scoring
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-  """What was selected, and from what.
+  """The selected examples, and the pool they were selected from.
 
   Attributes:
-    kind: of score, one of `scoring.KINDS`.
-    threshold_score: of the last record that is selected; a float32.
-    threshold_id: of that record.
-    selected: how many are, m.
-    pool: how many records took part.
-    first_position: of them in the global order; what comes before did not
-      take part.
-    ties: records with exactly the threshold's score.
-    ties_selected: of them.
-    needed: examples that the first stage reads, n_KD · B.
-    top_k: k.
-    teacher: the checkpoint that scored, `.../checkpoint_<step>`.
-    step: of the teacher, n_0.
+    kind: kind of score, one of `scoring.KINDS`.
+    threshold_score: score of the last selected record, a float32.
+    threshold_id: id of that record; see `threshold`.
+    selected: number of selected records, m.
+    pool: number of records in the pool.
+    first_position: position in the global order where the pool begins.
+    ties: number of records with exactly the threshold's score.
+    ties_selected: number of these that are selected.
+    needed: number of examples that the first stage reads, n_KD · B.
+    top_k: k of eq. (10).
+    teacher: the scoring checkpoint, `.../checkpoint_<step>`.
+    step: its step, n_0.
     task: the cached seqio task.
-    split: of it.
-    data: the cache's fingerprint.
+    split: the split of the task.
+    data: the fingerprint of the cache.
     scores: the folder of scores.
 
   Raises:
-    ValueError: a value that no selection has.
+    ValueError: no selection has such a value.
   """
 
   kind: str
@@ -98,7 +91,7 @@ class Selection:
 
   @property
   def repeats(self) -> float:
-    """How often the first stage reads a selected example, on average."""
+    """The average number of times the first stage reads a selected example."""
     return self.needed / self.selected
 
   def is_selected(self, scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -113,15 +106,15 @@ class Selection:
   def check_data(self, task: str, split: str, fingerprint: str) -> None:
     """Raises ValueError if a run reads other data than were scored."""
     here = {'task': task, 'split': split, 'data': fingerprint}
-    differences = [
-      f'{name} is {getattr(self, name)!r} there and {value!r} here'
-      for name, value in here.items()
-      if getattr(self, name) != value
-    ]
-    if differences:
+    found = files.differences(dataclasses.asdict(self), here)
+    if found:
+      listed = '; '.join(
+        f'{name} is {there!r} there and {value!r} here'
+        for name, (there, value) in found.items()
+      )
       raise ValueError(
         f'SELECTION_PATH: the selection from {self.scores} is not of the data '
-        f'of this run: {"; ".join(differences)}. Set MIXTURE_OR_TASK_NAME to a '
+        f'of this run: {listed}. Set MIXTURE_OR_TASK_NAME to a '
         'task that reads the cache that was scored, or score this cache with '
         'salt_t5x.score and select from it with salt_t5x.select.'
       )
@@ -151,11 +144,8 @@ def _model_dir(path: str) -> str:
 
 
 def write(path: str, selection: Selection) -> None:
-  """Writes a record, all of it or nothing."""
-  # JSON has a float32's every digit: Python writes floats so that they come
-  # back as they were.
-  text = json.dumps(dataclasses.asdict(selection), indent=2) + '\n'
-  files.write_whole(path, text.encode())
+  """Writes a record; JSON keeps every digit of the threshold."""
+  files.write_json(path, dataclasses.asdict(selection))
 
 
 def read(path: str) -> Selection:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What was selected, as tables and a plot."""
+"""The report on a selection: tables and a plot."""
 
 from collections.abc import Mapping
 import io
@@ -21,30 +21,28 @@ import re
 from matplotlib import figure
 import numpy as np
 
+from salt_t5x import files
 from salt_t5x.data import render
+from salt_t5x.selection import pool as pool_lib
 from salt_t5x.selection import record as selection_record
 
 _DOMAINS_DRAWN = 25
-
-Domains = Mapping[str, np.ndarray]
 
 
 def _printable(text: str) -> str:
   return render.escape(text).replace('\n', r'\n')
 
 
-def _by_count(domains: Domains) -> list[tuple[str, int, int]]:
+def _by_count(domains: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
   """(name, in the pool, selected), most frequent first."""
   rows = [(name, *map(int, counts)) for name, counts in domains.items()]
   return sorted((r for r in rows if r[1]), key=lambda row: (-row[1], row[0]))
 
 
 def markdown(
-  record: selection_record.Selection,
-  domains: Domains,
-  quantiles: Mapping[int, tuple[float, float]],
+  record: selection_record.Selection, statistics: pool_lib.Statistics
 ) -> str:
-  """Formats the report; `quantiles` are {percent: (pool, selected)}."""
+  """Formats a selection as tables in Markdown."""
   if record.needed > record.selected:
     use = (
       f'repeats the selected ones: each {record.repeats:.2f} times on average'
@@ -56,37 +54,50 @@ def markdown(
       f'reads the first {record.needed / record.selected:.2%} of the selected '
       'ones in the global order; none repeats'
     )
-  lines = [
-    '# Selection',
-    '',
-    f'- {record.selected:,} of {record.pool:,} examples '
-    f'({record.selected / record.pool:.2%}) are selected, those with the '
-    f'highest score `{record.kind}`, k = {record.top_k}.',
-    f'- The pool begins at position {record.first_position:,} of the global '
-    f'order of {_code(record.task)}, split {_code(record.split)}.',
-    f'- The scores are by {_code(record.teacher)}.',
-    f'- The threshold is the score {_short(record.threshold_score)}, which '
-    f'{record.ties:,} examples have; of these the {record.ties_selected:,} '
-    f'with ids up to {record.threshold_id} are selected.',
-    f'- The first stage takes {record.needed:,} examples: it {use}.',
-    '',
-    '| domain | in the pool | share, % | selected | share, % |',
-    '|---|--:|--:|--:|--:|',
-  ]
-  for name, before, after in _by_count(domains):
-    lines.append(
-      f'| {_escape(name)} | {before:,} | {100 * before / record.pool:.2f} '
-      f'| {after:,} | {100 * after / record.selected:.2f} |'
-    )
-  lines += [
-    f'| all | {record.pool:,} | 100.00 | {record.selected:,} | 100.00 |',
-    '',
-    '| quantile of the scores | in the pool | selected |',
-    '|---|--:|--:|',
-  ]
-  for percent, (before, after) in quantiles.items():
-    lines.append(f'| {percent}% | {_short(before)} | {_short(after)} |')
-  return '\n'.join(lines) + '\n'
+  domains = files.markdown_table(
+    ('domain', 'in the pool', 'share, %', 'selected', 'share, %'),
+    [
+      (
+        name,
+        f'{before:,}',
+        f'{100 * before / record.pool:.2f}',
+        f'{after:,}',
+        f'{100 * after / record.selected:.2f}',
+      )
+      for name, before, after in [
+        *(
+          (_escape(x), *counts) for x, *counts in _by_count(statistics.domains)
+        ),
+        ('all', record.pool, record.selected),
+      ]
+    ],
+    '-rrrr',
+  )
+  quantiles = files.markdown_table(
+    ('quantile of the scores', 'in the pool', 'selected'),
+    [
+      (f'{percent}%', *map(_short, scores))
+      for percent, scores in statistics.quantiles.items()
+    ],
+    '-rr',
+  )
+  return f"""# Selection
+
+- {record.selected:,} of {record.pool:,} examples \
+({record.selected / record.pool:.2%}) are selected, those with the \
+highest score `{record.kind}`, k = {record.top_k}.
+- The pool begins at position {record.first_position:,} of the global \
+order of {_code(record.task)}, split {_code(record.split)}.
+- The scores are by {_code(record.teacher)}.
+- The threshold is the score {_short(record.threshold_score)}, which \
+{record.ties:,} examples have; of these the {record.ties_selected:,} \
+with ids up to {record.threshold_id} are selected.
+- The first stage takes {record.needed:,} examples: it {use}.
+
+{domains}
+
+{quantiles}
+"""
 
 
 def _short(score: float) -> str:
@@ -102,18 +113,17 @@ def _code(text: str) -> str:
 
 
 def plot(
-  record: selection_record.Selection,
-  domains: Domains,
-  histogram: np.ndarray,
-  edges: np.ndarray,
+  record: selection_record.Selection, statistics: pool_lib.Statistics
 ) -> bytes:
-  """Draws the scores with the threshold, and domains before and after."""
-  rows = _by_count(domains)[:_DOMAINS_DRAWN]
+  """Plots scores with the threshold, and domains; returns a PNG."""
+  rows = _by_count(statistics.domains)[:_DOMAINS_DRAWN]
   canvas = figure.Figure(
     figsize=(11, max(4.2, 1.2 + 0.32 * len(rows))), layout='constrained'
   )
   left, right = canvas.subplots(1, 2)
-  left.stairs(histogram, edges, fill=True, color='tab:gray')
+  left.stairs(
+    statistics.histogram, statistics.edges, fill=True, color='tab:gray'
+  )
   left.axvline(record.threshold_score, color='tab:red')
   left.set(
     title='scores in the pool, and the threshold',
@@ -132,7 +142,7 @@ def plot(
   labels = [_printable(name)[:30] for name in names]
   right.set_yticks(y, labels, parse_math=False)
   right.invert_yaxis()
-  others = len(domains) - len(rows)
+  others = len(statistics.domains) - len(rows)
   right.set(
     title='domains' + (f' (and {others} others)' if others else ''),
     xlabel='share, %',
@@ -143,6 +153,3 @@ def plot(
   png = io.BytesIO()
   canvas.savefig(png, format='png', dpi=140)
   return png.getvalue()
-
-
-# --- The command --------------------------------------------------------------

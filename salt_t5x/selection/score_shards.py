@@ -13,13 +13,12 @@
 # limitations under the License.
 
 
-"""Files of scores, in the order of the data they belong to.
+"""Files of scores, in the order of the data.
 
-A folder of scores holds `scores.json`, which says what was scored and how
-(`Manifest`), and shards of `shard_size` examples each but for the last:
-`scores-00003.bin`, records of `RECORD` in the global order, and beside it
-`scores-00003.json`, the names of the domains that its records number, and a
-checksum. A shard is there whole or not at all.
+A folder of scores holds `scores.json` (`Manifest`) and shards of `shard_size`
+examples, the last one shorter: `scores-00003.bin` has records of `RECORD` in
+the global order, `scores-00003.json` the names of the domains that the records
+index, and a checksum. Shards are written atomically.
 """
 
 from collections.abc import Iterator, Sequence
@@ -94,42 +93,34 @@ def _path(directory: str, index: int, suffix: str) -> str:
 
 
 def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
-  """Writes the manifest, or finds the same one there.
+  """Writes the manifest, or compares it with that of the shards there.
 
-  A job that failed before its first shard leaves nothing that holds the next
-  one to its settings.
+  A folder without shards may be claimed by any job.
 
   Args:
-    directory: of the scores.
+    directory: the folder of scores.
     manifest: of the job.
-    write: False in those processes of a job that only look.
+    write: False on all processes of a job but the first.
 
   Raises:
-    ValueError: the folder holds scores of something else.
+    ValueError: the folder holds shards of another manifest.
   """
+  what = f'SCORES_DIR = {directory!r}'
   path = os.path.join(directory, 'scores.json')
+  record = dataclasses.asdict(manifest)
   if _shards(directory):
-    there = read_manifest(directory)
-    differences = [
-      f'{field.name} is {getattr(there, field.name)!r} there and '
-      f'{getattr(manifest, field.name)!r} here'
-      for field in dataclasses.fields(manifest)
-      if getattr(there, field.name) != getattr(manifest, field.name)
-    ]
-    if differences:
-      raise ValueError(
-        f'SCORES_DIR = {directory!r} holds scores of another kind: '
-        f'{"; ".join(differences)}. Set these as they were there (shard_size '
-        'is BATCH_SIZE times score.score.batches_per_shard), or choose another '
-        'folder.'
-      )
-    return
-  if not write:
-    return
-  files.make_folder(directory, f'SCORES_DIR = {directory!r}')
-  files.write_whole(
-    path, json.dumps(dataclasses.asdict(manifest), indent=2).encode()
-  )
+    read_manifest(directory)
+    files.claim(
+      path,
+      record,
+      what=what,
+      remedy='Restore these values (shard_size is BATCH_SIZE times '
+      'score.score.batches_per_shard), or choose another folder.',
+      write=False,
+    )
+  elif write:
+    files.make_folder(directory, what)
+    files.write_json(path, record)
 
 
 def read_manifest(directory: str) -> Manifest:
@@ -192,7 +183,7 @@ def paths(directory: str, manifest: Manifest) -> list[str]:
     raise ValueError(
       f'{directory}: {count - len(there)} of {count} shards of scores are '
       f'missing, the first is number {first}. Run the same salt_t5x.score '
-      'again: it makes what is missing.'
+      'again: it computes only the missing shards.'
     )
   paths = [_path(directory, i, 'bin') for i in range(count)]
   # At once: a bucket answers in tens of milliseconds.
@@ -214,8 +205,7 @@ def read_shards(
   """Yields (records, names of their domains) of each shard, in order.
 
   Raises:
-    ValueError: see `paths`; or a shard is not as it was written, or has no
-      names for its domains.
+    ValueError: see `paths`; or a shard or its table is damaged.
   """
   for index, path in enumerate(paths(directory, manifest)):
     with tf.io.gfile.GFile(path, 'rb') as f:
@@ -223,9 +213,7 @@ def read_shards(
     records = np.frombuffer(content, RECORD)
     table = _path(directory, index, 'json')
     try:
-      domains, checksum = _read_table(table)
-      if checksum not in (None, _checksum(content, domains)):
-        raise ValueError(f'the checksum is another than that of {path}')
+      domains = _read_domains(table, content)
       if (
         not 0
         <= records['domain'].min()
@@ -241,18 +229,12 @@ def read_shards(
     yield records, domains
 
 
-def _read_table(path: str) -> tuple[list[str], int | None]:
-  """What is beside a shard: the names of its domains, and the checksum.
-
-  Raises:
-    ValueError: it is missing or damaged.
-  """
-  table = files.read_json(path)
-  if isinstance(table, list):  # Written before there were checksums.
-    table = {'domains': table, 'crc32': None}
-  if not isinstance(table, dict) or table.keys() != {'domains', 'crc32'}:
-    raise ValueError("it has not 'domains' and 'crc32'")
-  domains = table['domains']
+def _read_domains(path: str, content: bytes) -> list[str]:
+  """Reads the names of the domains that a shard of this content numbers."""
+  table = files.read_json_object(path)
+  domains = table.get('domains')
   if not isinstance(domains, list) or any(type(x) is not str for x in domains):
-    raise ValueError("'domains' are no names")
-  return domains, table['crc32']
+    raise ValueError("it has no names in 'domains'")
+  if table.get('crc32') != _checksum(content, domains):
+    raise ValueError('its checksum is not that of the shard')
+  return domains

@@ -337,7 +337,7 @@ def test_two_processes_score_as_one(notes, teacher, scores, tmp_path):
   for code, error in in_two_processes(
     notes, teacher, output, '--gin.SCORED_EXAMPLES=80', '--gin.TOP_K=5'
   ):
-    assert code and 'top_k is 10 there and 5 here' in error, error[-5000:]
+    assert code and 'top_k was 10 and is now 5' in error, error[-5000:]
 
 
 def test_devices_hardly_matter(notes, teacher, scores, tmp_path):
@@ -452,7 +452,7 @@ def test_what_cannot_be_scored_is_refused(teacher, tmp_path, binding, message):
 
 
 def test_scores_of_another_kind_are_not_continued(teacher, scores):
-  with pytest.raises(ValueError, match='top_k is 10 there and 5 here'):
+  with pytest.raises(ValueError, match='top_k was 10 and is now 5'):
     score(teacher, scores, 'TOP_K = 5')
 
 

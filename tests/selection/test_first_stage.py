@@ -274,7 +274,9 @@ def test_a_run_keeps_the_selection_it_began_with(folder, tmp_path):
   )
   make(tmp_path, record).task(config())
   other = select(folder, NEEDED - 1)[0]
-  with pytest.raises(ValueError, match='SELECTION_PATH = .* another selection'):
+  with pytest.raises(
+    ValueError, match='SELECTION_PATH = .* another configuration'
+  ):
     make(tmp_path, other).task(config())
   make(tmp_path, other, model_dir=str(tmp_path / 'new')).task(config())
 

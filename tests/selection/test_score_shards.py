@@ -78,7 +78,7 @@ def test_shards_are_read_in_order(folder):
 def test_a_folder_is_of_one_manifest(folder):
   score_shards.begin(folder, MANIFEST)
   other = dataclasses.replace(MANIFEST, step=60, top_k=1)
-  with pytest.raises(ValueError, match='step is 30 there and 60 here; top_k'):
+  with pytest.raises(ValueError, match='step was 30 and is now 60; top_k'):
     score_shards.begin(folder, other)
   assert score_shards.read_manifest(folder) == MANIFEST
 

@@ -1,0 +1,174 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The scored records that may be selected, and the selection from them."""
+
+import collections
+from collections.abc import Iterator, Mapping
+import dataclasses
+
+import numpy as np
+import tqdm
+
+from salt_t5x.selection import record as selection_record
+from salt_t5x.selection import score_shards
+from salt_t5x.selection import threshold as threshold_lib
+
+_QUANTILES = (100, 90, 75, 50, 25, 10, 0)
+_BINS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+  """A selection compared with its pool.
+
+  Attributes:
+    quantiles: {percent: (score in the pool, score among the selected)}.
+    domains: {name: int64 [2], records in the pool and selected}.
+    histogram: [bins] int64, the pool's records by score.
+    edges: [bins + 1] float64, of the histogram.
+  """
+
+  quantiles: Mapping[int, tuple[float, float]]
+  domains: Mapping[str, np.ndarray]
+  histogram: np.ndarray
+  edges: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+  """The scored records from a position of the global order on.
+
+  Attributes:
+    directory: of the scores.
+    manifest: of the scores.
+    kind: of score.
+    first_position: of the pool in the global order.
+  """
+
+  directory: str
+  manifest: score_shards.Manifest
+  kind: str
+  first_position: int
+
+  @property
+  def size(self) -> int:
+    """The number of records."""
+    return max(self.manifest.examples - self.first_position, 0)
+
+  def read(self, purpose: str) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Yields (records, names of their domains) by shard; shows progress.
+
+    Raises:
+      ValueError: a shard is missing or damaged, a score is not finite, or an
+        id is negative.
+    """
+    shards = score_shards.read_shards(self.directory, self.manifest)
+    progress = tqdm.tqdm(
+      shards, f'reading {purpose}', self.manifest.num_shards, unit='shard'
+    )
+    for index, (records, domains) in enumerate(progress):
+      start = index * self.manifest.shard_size
+      first = min(max(self.first_position - start, 0), len(records))
+      records = records[first:]
+      # A NaN among a sequence's losses shows in the mean, if not in medians.
+      wrong = ~np.isfinite(records[self.kind]) | ~np.isfinite(records['mean'])
+      wrong |= records['id'] < 0
+      if wrong.any():
+        i = int(wrong.argmax())
+        raise ValueError(
+          f'{self.directory}: shard {index} of the scores has, at position '
+          f'{start + first + i} of the global order, {self.kind} = '
+          f'{records[self.kind][i]}, mean = {records["mean"][i]} and id = '
+          f'{records["id"][i]}. Scores must be finite and ids at least 0: '
+          'correct the teacher or the data, and score again.'
+        )
+      if len(records):
+        yield records, domains
+
+  def select(
+    self, count: int, needed: int
+  ) -> tuple[selection_record.Selection, Statistics]:
+    """Selects the records with the highest scores.
+
+    Args:
+      count: m, at most `size`.
+      needed: examples that the first stage reads, n_KD · B.
+
+    Returns:
+      (the selection, its statistics).
+
+    Raises:
+      ValueError: see `read`; or ids repeat.
+    """
+    # Nearest ranks; the selected records are the first of the pool.
+    ranks = [
+      1 + round((1 - q / 100) * (size - 1))
+      for q in _QUANTILES
+      for size in (self.size, count)
+    ]
+    threshold, scores = threshold_lib.find_threshold(
+      lambda purpose: ((r[self.kind], r['id']) for r, _ in self.read(purpose)),
+      count,
+      ranks,
+    )
+    manifest = self.manifest
+    selection = selection_record.Selection(
+      kind=self.kind,
+      threshold_score=threshold.score,
+      threshold_id=threshold.id,
+      selected=count,
+      pool=self.size,
+      first_position=self.first_position,
+      ties=threshold.ties,
+      ties_selected=threshold.ties_selected,
+      needed=needed,
+      top_k=manifest.top_k,
+      teacher=manifest.teacher,
+      step=manifest.step,
+      task=manifest.task,
+      split=manifest.split,
+      data=manifest.data,
+      scores=self.directory,
+    )
+    pairs = zip(scores[::2], scores[1::2], strict=True)
+    quantiles = dict(zip(_QUANTILES, pairs, strict=True))
+    edges = np.histogram_bin_edges(
+      [], _BINS, (quantiles[0][0], quantiles[100][0])
+    )
+    histogram, domains = self._count(selection, edges)
+    return selection, Statistics(quantiles, domains, histogram, edges)
+
+  def _count(
+    self, selection: selection_record.Selection, edges: np.ndarray
+  ) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+    """Counts records by score and by domain; checks the selection."""
+    histogram = np.zeros(len(edges) - 1, np.int64)
+    domains = collections.defaultdict(lambda: np.zeros(2, np.int64))
+    for records, names in self.read('domains'):
+      scores = records[self.kind]
+      histogram += np.histogram(scores, edges)[0]
+      is_selected = selection.is_selected(scores, records['id'])
+      for column, found in enumerate((records, records[is_selected])):
+        counts = np.bincount(found['domain'], minlength=len(names))
+        for name, count in zip(names, counts, strict=True):
+          domains[name][column] += count
+    selected = sum(count for _, count in domains.values())
+    if selected != selection.selected:
+      raise ValueError(
+        f'{self.directory}: {selected} records instead of {selection.selected} '
+        f'are selected, as several have the id {selection.threshold_id}. Give '
+        'the task unique ids, and score the data again.'
+      )
+    return histogram, domains
