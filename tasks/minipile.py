@@ -36,7 +36,7 @@ DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
 
 
 def vocabulary() -> seqio.SentencePieceVocabulary:
-  """The data set's vocabulary; in gin, `@minipile.vocabulary()`."""
+  """Returns the data set's vocabulary; in gin, `@minipile.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
     os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=text_tasks.EXTRA_IDS
   )

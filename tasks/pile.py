@@ -15,12 +15,12 @@
 
 """The Pile's seqio tasks, with the paper's sequences of 1,280 tokens.
 
-Two environment variables say, when this module is imported, where things are
-(local paths or any that tf.io.gfile knows); nothing is read before it is used:
+Two environment variables, read when this module is imported, name local paths
+or any that tf.io.gfile knows. Files are read when they are used.
 
   SALT_T5X_PILE        the folder of `train/*.jsonl.zst`, `val.jsonl.zst` and
-                       `test.jsonl.zst`, by default `data/pile`; its `cache`
-                       folder is where cached tasks are looked for;
+                       `test.jsonl.zst`, by default `data/pile`; cached tasks
+                       are looked for in its `cache` folder;
   SALT_T5X_VOCABULARY  a SentencePiece model, by default `vocabulary.model` in
                        that folder. The paper's, with 256K tokens, is not
                        public: train one with `salt_t5x.vocabulary`.
@@ -33,8 +33,8 @@ others read that cache:
     seqio_cache_tasks --module_import=salt_t5x.tasks.pile \
       --tasks=pile_sequences --output_cache_dir="$SALT_T5X_PILE/cache"
 
-Another corpus of such shards needs a module like this one, with globs, a
-vocabulary and a length of its own.
+Another corpus of such shards needs a module like this one, with its own globs,
+vocabulary and length.
 """
 
 import os
@@ -47,7 +47,7 @@ DATA_DIR = os.environ.get('SALT_T5X_PILE', os.path.join('data', 'pile'))
 
 
 def vocabulary() -> seqio.SentencePieceVocabulary:
-  """The vocabulary of the tasks; in gin, `@pile.vocabulary()`."""
+  """Returns the vocabulary of the tasks; in gin, `@pile.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
     os.environ.get(
       'SALT_T5X_VOCABULARY', os.path.join(DATA_DIR, 'vocabulary.model')

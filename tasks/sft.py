@@ -16,22 +16,22 @@
 """The paper's fine-tuning tasks (§5.3, Tables 4 and 15).
 
 `sft_gsm8k`, `sft_xsum`, `sft_cnn_dailymail`, `sft_anli_r1`, `sft_anli_r2` and
-`sft_anli_r3`. Two environment variables say, when this module is imported,
-where things are (local paths or any that tf.io.gfile knows); nothing is read
-before it is used:
+`sft_anli_r3`. Two environment variables, read when this module is imported,
+name local paths or any that tf.io.gfile knows. Files are read when they are
+used.
 
   SALT_T5X_SFT         a folder of `<task>/<split>.jsonl` files, the task's name
                        without `sft_`, with the fields of the hub's data sets:
                        question, answer; document, summary; article, highlights;
                        premise, hypothesis, label (0, 1 or 2). Without it,
-                       TensorFlow Datasets fetches the data (XSum's files have
-                       to be put into its folder by hand first);
-  SALT_T5X_VOCABULARY  the SentencePiece model that the checkpoint was trained
-                       with, by default `vocabulary.model` in that folder.
+                       TensorFlow Datasets fetches the data (XSum's files must
+                       be put into its folder by hand first);
+  SALT_T5X_VOCABULARY  the SentencePiece model of the checkpoint, by default
+                       `vocabulary.model` in that folder.
 
-The paper gives no prompts. Here an instruction begins the inputs and what may
-be long ends them, because inputs that do not fit lose their ends. Targets are
-the data sets' own, GSM8K's with its calculations.
+The paper gives no prompts. Here an instruction begins the inputs and long text
+ends them, because inputs that do not fit are truncated at the end. Targets are
+the data sets' own; GSM8K's include its calculations.
 
 `supervised_tasks.register` makes such a task of any JSONL file.
 """
@@ -54,7 +54,7 @@ _Example = Mapping[str, Any]
 
 
 def vocabulary() -> seqio.SentencePieceVocabulary:
-  """The vocabulary of the tasks; in gin, `@sft.vocabulary()`."""
+  """Returns the vocabulary of the tasks; in gin, `@sft.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
     os.environ.get(
       'SALT_T5X_VOCABULARY', os.path.join(DATA_DIR or '', 'vocabulary.model')
@@ -64,10 +64,10 @@ def vocabulary() -> seqio.SentencePieceVocabulary:
 
 
 def anli_label(example: _Example) -> str:
-  """The name of an example's label.
+  """Returns the name of an example's label.
 
   Raises:
-    ValueError: the label is none of the three.
+    ValueError: the label is not 0, 1 or 2.
   """
   label = example['label']
   if label not in (0, 1, 2):

@@ -17,9 +17,10 @@
 
 `register('sums', {'train': 'train.jsonl', 'validation': 'validation.jsonl'},
 inputs='{question}', targets='{answer}', ...)` makes a task to fine-tune with
-(`runs/sft.gin`) and to evaluate by greedy decoding (`generation`). A line of a
-file is an example, a JSON object. Inputs are a prefix LM's: attended to as the
-model was trained to, and without loss. Targets end with EOS.
+(`runs/sft.gin`) and to evaluate by greedy decoding (`evaluation.supervised`).
+Each line of a file is an example, a JSON object. Inputs are a prefix LM's: they
+bear no loss, and attention to them is as in the model's training. Targets end
+with EOS.
 
 A split is held in memory as text. Training data has a new global order each
 epoch, which depends only on the seed and the epoch, is the same for any number
@@ -35,14 +36,14 @@ import tensorflow as tf
 from salt_t5x.data import bad_lines, ordered_tasks
 
 Example = Mapping[str, Any]
-# A JSONL file, or what gives its examples.
+# A JSONL file, or a function that returns examples.
 Data = str | Callable[[], Iterable[Example]]
 # A format string over an example's fields, or a function of an example.
 Text = str | Callable[[Example], str]
 
 TRAIN = 'train'
 
-# What tf.data can serialize to look whether its iterators can be saved; past
+# tf.data serializes this to check whether its iterators can be saved; past
 # 2 GiB it ends the process.
 _MAX_BYTES = 1_900_000_000
 
@@ -60,9 +61,9 @@ class ExampleSource(ordered_tasks.OrderedSource):
 
     Args:
       files: {split: its data}.
-      inputs: makes an example's inputs.
-      targets: makes its targets.
-      seed: of the order.
+      inputs: the format of an example's inputs.
+      targets: the format of its targets.
+      seed: of the training data's order.
     """
     self._files = files
     self._texts = {
@@ -174,7 +175,7 @@ def _lines(path: str) -> Iterator[bytes]:
 def fit(
   dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None
 ) -> tf.data.Dataset:
-  """Cuts the end of inputs that leave too little room for targets.
+  """Truncates inputs that leave too little room for targets.
 
   T is the largest of the lengths, as for
   `feature_converters.FixedWidthFeatureConverter`. If the length of 'targets' is

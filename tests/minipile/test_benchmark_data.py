@@ -59,17 +59,6 @@ LINES = {
       'answerKey': 'C',
     },
   ],
-  'arc_challenge': [
-    {
-      'id': 'C_1',
-      'question': 'Ice is',
-      'choices': {
-        'text': ['hot', 'warm', 'loud', 'green', 'cold'],
-        'label': ['A', 'B', 'C', 'D', 'E'],
-      },
-      'answerKey': 'E',
-    },
-  ],
   'hellaswag': [
     {
       'ctx_a': 'A man kneads dough.',
@@ -214,14 +203,6 @@ ROWS = {
       'gold': 2,
     },
   ],
-  'arc_challenge': [
-    {
-      'id': 'C_1',
-      'query': 'Question: Ice is\nAnswer:',
-      'choices': ['hot', 'warm', 'loud', 'green', 'cold'],
-      'gold': 4,
-    }
-  ],
   'openbookqa': [
     {
       'id': '7-1',
@@ -305,12 +286,6 @@ PROMPTS = {
     'Question: Question: 2 + 2?\nAnswer:\nAnswer:',
     2,
     ['3', '5', '4'],
-  ),
-  'arc_challenge': (
-    'arc/arc_challenge',
-    'Question: Ice is\nAnswer:',
-    4,
-    ['hot', 'warm', 'loud', 'green', 'cold'],
   ),
   'hellaswag': (
     'hellaswag/hellaswag',
@@ -463,7 +438,7 @@ def left_in(tmp_path):
   return sorted(path.name for path in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('name', BENCHMARKS)
+@pytest.mark.parametrize('name', LINES)
 def test_documents_are_those_of_the_hub(name, tmp_path):
   folder, _ = build(tmp_path, [name])
   assert read_benchmark(folder, name) == LINES[name]
@@ -588,12 +563,6 @@ def test_without_pyarrow_the_remedy_is_named_and_nothing_fetched(
   assert left_in(tmp_path) == []
 
 
-def test_requests_are_read_without_pyarrow(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'pyarrow', None)
-  folder, _ = build(tmp_path, ['arc_easy'])
-  assert read_benchmark(folder, 'arc_easy') == LINES['arc_easy']
-
-
 def test_the_command_keeps_wheels_beside_its_output(
   tmp_path, monkeypatch, capsys
 ):
@@ -693,6 +662,17 @@ def test_prompts_of_lm_eval_are_unchanged(
     assert task.config.doc_to_choice is None
   else:
     assert task.doc_to_choice(document) == choices
+
+
+def test_squad_is_of_the_form_that_lm_eval_reads():
+  squad = pytest.importorskip('lm_eval.tasks.squadv2.task')
+  [line] = LINES['squad']
+  # Neither method uses its task, which would fetch data.
+  assert squad.SQuAD2.doc_to_text(None, line) == (
+    'Title: Old_Mill\n\nBackground: Tom built it.\nQuestion: why? Nobody but '
+    'Tom knew.\n\nQuestion: Who built the mill? \n\nAnswer:'
+  )
+  assert squad.SQuAD2.doc_to_target(None, line) == ' Tom'
 
 
 def test_squad_is_of_the_form_that_lm_eval_reads():

@@ -382,28 +382,6 @@ def test_apidocs_are_the_newest_documentation_without_html(tmp_path):
   assert loaded.bad_entries == {'apidocs': []}
 
 
-def test_a_large_service_is_several_pages(tmp_path):
-  words = 'x' * (sources_lib.PAGE_BYTES // 2)
-  shapes = {
-    name: {'members': {'Key': {'documentation': f'{words}{name}'}}}
-    for name in 'ABC'
-  }
-  loaded = load_wheel(
-    'botocore',
-    tmp_path,
-    {
-      'botocore/data/s3/2020-01-01/service-2.json.gz': service(
-        'S3', '', shapes=shapes
-      )
-    },
-  )
-  pages = {key.split('#')[1]: text for key, text in texts(loaded).items()}
-  assert pages == {
-    '/shapes/A/members/Key': f'Key: {words}A\n\nKey: {words}B',
-    '/shapes/C/members/Key': f'Key: {words}C',
-  }
-
-
 def test_manuals_are_the_pages_of_an_archive_of_sources(tmp_path):
   source = make_sdist(
     source_of('django'),
