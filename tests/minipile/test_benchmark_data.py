@@ -563,6 +563,12 @@ def test_without_pyarrow_the_remedy_is_named_and_nothing_fetched(
   assert left_in(tmp_path) == []
 
 
+def test_requests_are_read_without_pyarrow(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'pyarrow', None)
+  folder, _ = build(tmp_path, ['arc_easy'])
+  assert read_benchmark(folder, 'arc_easy') == LINES['arc_easy']
+
+
 def test_the_command_keeps_wheels_beside_its_output(
   tmp_path, monkeypatch, capsys
 ):
@@ -662,17 +668,6 @@ def test_prompts_of_lm_eval_are_unchanged(
     assert task.config.doc_to_choice is None
   else:
     assert task.doc_to_choice(document) == choices
-
-
-def test_squad_is_of_the_form_that_lm_eval_reads():
-  squad = pytest.importorskip('lm_eval.tasks.squadv2.task')
-  [line] = LINES['squad']
-  # Neither method uses its task, which would fetch data.
-  assert squad.SQuAD2.doc_to_text(None, line) == (
-    'Title: Old_Mill\n\nBackground: Tom built it.\nQuestion: why? Nobody but '
-    'Tom knew.\n\nQuestion: Who built the mill? \n\nAnswer:'
-  )
-  assert squad.SQuAD2.doc_to_target(None, line) == ' Tom'
 
 
 def test_squad_is_of_the_form_that_lm_eval_reads():
