@@ -49,13 +49,13 @@ from t5x import partitioning
 class Model(pretrained.Pretrained):
   """Student, teacher or oracle. Bound in gin as `ROLE/analyze.Model`."""
 
-
-def _named(role: str, model: Model) -> Model:
-  names = {
-    x: f'{role}/analyze.Model.{x} ({role.upper()}_{x.upper()})'
-    for x in ('path', 'step', 'model')
-  }
-  return dataclasses.replace(model, parameters=pretrained.Parameters(**names))
+  def named(self, role: str) -> 'Model':
+    """Returns the same model, with the role in its error messages."""
+    names = {
+      x: f'{role}/analyze.Model.{x} ({role.upper()}_{x.upper()})'
+      for x in ('path', 'step', 'model')
+    }
+    return dataclasses.replace(self, parameters=pretrained.Parameters(**names))
 
 
 def analyze(
@@ -136,7 +136,7 @@ def analyze(
     output_dir, f'analyze.analyze.output_dir (OUTPUT_DIR) = {output_dir!r}'
   )
   roles = {'student': student, 'teacher': teacher, 'oracle': oracle}
-  roles = {role: _named(role, model) for role, model in roles.items()}
+  roles = {role: model.named(role) for role, model in roles.items()}
   found = {role: x.find() for role, x in roles.items()}
   for model in roles.values():
     model.check_vocabulary(student.model.output_vocabulary)
@@ -168,17 +168,15 @@ def analyze(
   ]
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
   folder = completions_dir or os.path.join(output_dir, 'completions')
-  parts = {
-    s: measured.losses(completed, lengths)
-    for s, completed in measurement.complete(
-      sampler,
-      batches,
-      x,
-      prefixes,
-      num_completions,
-      os.path.join(folder, digest),
-    )
-  }
+  completed = measurement.complete(
+    sampler, batches, x, prefixes, num_completions, os.path.join(folder, digest)
+  )
+  parts = {}
+  for s, tokens in completed:
+    parts[s] = {
+      t: tuple(y.reshape(sequences, num_completions) for y in losses)
+      for t, losses in measured.losses(tokens, lengths).items()
+    }
   results = theory_report.Results(
     distillation_weight=distillation_weight,
     teacher_temperature=teacher_temperature,
@@ -188,19 +186,10 @@ def analyze(
     prefixes=prefixes,
     models={role: os.fspath(path) for role, path in found.items()},
     held_out=f'{held_out_task} ({split})',
-    parts={
-      s: {
-        t: tuple(y.reshape(sequences, num_completions) for y in of_length)
-        for t, of_length in of_prefix.items()
-      }
-      for s, of_prefix in parts.items()
-    },
+    parts=parts,
     losses=measured.losses(x, [length])[length],
     tokens=measured.divergences(x),
-    # Models that 32 bits a parameter can tell apart.
-    log_class=32
-    * np.log(2)
-    * sum(x.size for x in jax.tree.leaves(params['student'])),
+    log_class=theory_report.log_class(params['student']),
     training_sequences=training_sequences,
     delta=delta,
   )
@@ -218,17 +207,13 @@ def _check(*parameters: tuple[str, Any, str, bool]) -> None:
 
 def _sequences(task: str, split: str, count: int, length: int) -> np.ndarray:
   """[count, T] int32, the first whole sequences of the split."""
-  whole = [
-    tokens[:length]
-    for _, tokens in held_out.read(task, split, None)
-    if len(tokens) >= length
-  ]
+  whole = held_out.read_whole(task, split, length)
   if len(whole) < count:
     raise ValueError(
       f'analyze.analyze.sequences (SEQUENCES) = {count}: the {split} split of '
       f'{task} has {len(whole)} sequences of at least {length} tokens.'
     )
-  return np.stack(whole[:count]).astype(np.int32)
+  return whole[:count]
 
 
 def main() -> None:

@@ -14,16 +14,14 @@
 
 """Sequence-level distillation (eq. 14): `python -m salt_t5x.sample`.
 
-Draws sequences from the teacher and writes them as a cache. Next-token
-prediction on them is eq. (14) with its sum over sequences replaced by a sample:
-the loss is the mean of -log P_θ(x̃) over x̃ drawn from P_ζ. With prompts, the
-beginning of each sequence is real text, on which the loss is eq. (1)'s, and the
-teacher writes the rest.
+Samples sequences from the teacher and writes them as a cache. Next-token
+prediction on them estimates eq. (14): the loss is the mean of -log P_θ(x̃) over
+x̃ drawn from P_ζ. With prompts, each sequence begins with real text, where the
+loss is that of eq. (1), and the teacher writes the rest.
 
-`salt_t5x.tasks.samples` has the tasks over the cache: `samples_causal` is eq.
-(14), `samples_ul2` what UL2 makes of the same sequences. Train a student on one
-with `runs/baseline.gin`. A job that was stopped goes on when it is started
-again.
+`salt_t5x.tasks.samples` defines tasks over the cache: `samples_causal` is eq.
+(14), `samples_ul2` applies UL2 to the same sequences. Train a student on one
+with `runs/baseline.gin`. Rerunning a job samples only the missing batches.
 """
 
 from collections.abc import Mapping
@@ -34,20 +32,17 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 import seqio
-import tensorflow as tf
 
 from salt_t5x import command as command_lib
 from salt_t5x import files
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find
-from salt_t5x.data import cache_writer, text_tasks
 from salt_t5x.evaluation import held_out
 from salt_t5x.inference import batches as batches_lib
-from salt_t5x.inference import language_model
+from salt_t5x.inference import language_model, sample_cache
 from salt_t5x.inference import sampler as sampler_lib
 from t5x import partitioning
 
-NAME = 'samples'
 _SPLITS = ('train', 'validation')
 
 
@@ -63,23 +58,23 @@ def sample(
   prompt_length: int = 0,
   seed: int = 0,
 ) -> str:
-  """Draws sequences and caches them.
+  """Samples sequences and caches them.
 
   Args:
-    teacher: draws.
-    partitioner: shards it and the batch.
-    output_dir: gets `cache`, `vocabulary.model` and `info.json`.
+    teacher: the model that is sampled from.
+    partitioner: shards its parameters and the batch.
+    output_dir: receives `cache`, `vocabulary.model` and `info.json`.
     task_feature_lengths: {'targets': T}.
-    batch_size: sequences that are drawn together.
-    examples: of the training split; n_KD · B to distil for n_KD steps.
-    held_out_examples: of the validation split.
-    prompt_task: a task over a cache of sequences, whose beginnings are kept;
-      None draws sequences from their first token on.
-    prompt_length: how many tokens of each.
-    seed: of the draws.
+    batch_size: sequences that are sampled together.
+    examples: size of the training split; n_KD · B to distil for n_KD steps.
+    held_out_examples: size of the validation split.
+    prompt_task: a task over a cache of sequences that are continued; None
+      samples sequences from their first token on.
+    prompt_length: number of tokens that are kept of each.
+    seed: of the samples.
 
   Returns:
-    What was done, in a sentence.
+    A message for the user.
 
   Raises:
     ValueError: the teacher, the lengths or the prompts do not fit, or the
@@ -164,7 +159,7 @@ def sample(
         progress,
       )
   if jax.process_index() == 0:
-    _write(output_dir, samples, vocabulary)
+    sample_cache.write(output_dir, samples, vocabulary)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices('sampled')
   return (
@@ -190,55 +185,14 @@ def _check_teacher(
 
 
 def _prompts(task: str, split: str, count: int, length: int) -> np.ndarray:
-  """[count, length]: beginnings of sequences, from the first on, in turn."""
-  whole = [
-    tokens[:length]
-    for _, tokens in held_out.read(task, split, None)
-    if len(tokens) >= length
-  ]
-  if not whole:
+  """[count, length]: beginnings of sequences in order, repeated if too few."""
+  whole = held_out.read_whole(task, split, length)
+  if not len(whole):
     raise ValueError(
       f'sample.sample.prompt_length (PROMPT_LENGTH) = {length}: no sequence of '
       f'{task} ({split}) is as long.'
     )
-  return np.take(np.stack(whole), np.arange(count), axis=0, mode='wrap')
-
-
-def _write(
-  output_dir: str,
-  samples: Mapping[str, np.ndarray],
-  vocabulary: seqio.SentencePieceVocabulary,
-) -> None:
-  """Writes the cache of `samples_sequences`."""
-
-  def read(split, shuffle_files, seed=None):
-    del shuffle_files, seed
-    count = len(samples[split])
-    return tf.data.Dataset.from_tensor_slices(
-      {
-        'targets': samples[split],
-        'id': np.arange(count, dtype=np.int64),
-        'domain': np.full(count, NAME.encode()),
-      }
-    )
-
-  # Not `vocabulary.sp_model`, to which the extra ids are added.
-  with tf.io.gfile.GFile(vocabulary.sentencepiece_model_file, 'rb') as f:
-    model = f.read()
-  files.write_whole(os.path.join(output_dir, 'vocabulary.model'), model)
-  task = text_tasks.cached_task(NAME, vocabulary, list(samples))
-  source = seqio.FunctionDataSource(read, list(samples))
-  cache_writer.write(
-    seqio.Task(
-      task.name,
-      source=source,
-      preprocessors=[seqio.CacheDatasetPlaceholder()],
-      output_features=task.output_features,
-    ),
-    os.path.join(output_dir, 'cache'),
-    {'train': 4, 'validation': 1},
-    key=lambda example: example['id'],
-  )
+  return np.take(whole, np.arange(count), axis=0, mode='wrap')
 
 
 def main() -> None:

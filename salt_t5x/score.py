@@ -17,21 +17,16 @@
 
 The gin files are a teacher's, the data's and `runs/score.gin`; flags are those
 of t5x's train binary. `score` writes `score_shards` of the whole cache in its
-global order. A job that was stopped goes on when it is started again: it makes
-the shards that are missing.
+global order. Rerunning a job computes only the missing shards.
 """
 
-from collections.abc import Iterator
 import os
 import time
 
 from absl import logging
 import gin
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
-import seqio
-import tensorflow as tf
 
 from salt_t5x import command as command_lib
 from salt_t5x import teacher as teacher_lib
@@ -39,10 +34,8 @@ from salt_t5x.checkpoints import find
 from salt_t5x.data import ordered_cache
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.runs import train_data
-from salt_t5x.selection import score_shards, scorer, scoring
+from salt_t5x.selection import score_job, score_shards, scorer
 from t5x import partitioning, utils
-
-_FEATURES = ('targets', 'id', 'domain')
 
 
 def score(
@@ -112,7 +105,7 @@ def score(
   )
   # All processes look, or the others would wait for the one that fails.
   score_shards.begin(output_dir, manifest, write=jax.process_index() == 0)
-  missing = _missing(output_dir, manifest)
+  missing = score_job.missing_shards(output_dir, manifest)
   todo = int(sum(map(manifest.examples_of, np.flatnonzero(missing))))
   if todo < manifest.examples:
     logging.info(
@@ -126,8 +119,11 @@ def score(
   shards = iter(np.flatnonzero(missing))
   start = time.time()
   with batches_lib.progress_bar(todo, 'sequence', unit_scale=True) as progress:
-    for batch in _batches(source, manifest, missing, dataset_cfg.batch_size):
-      records.append(_records(batch, score_batch(batch['targets']), domains))
+    for batch in score_job.read_batches(
+      source, manifest, missing, dataset_cfg.batch_size
+    ):
+      found = score_batch(batch['targets'])
+      records.append(score_job.make_records(batch, found, domains))
       progress.update(len(batch['id']))
       done += len(batch['id'])
       count = sum(map(len, records))
@@ -149,73 +145,9 @@ def score(
     raise ValueError(
       f'The cache {source.cached_task.cache_dir} says that it holds '
       f'{available} examples, but {todo - done} of them are '
-      f'missing: restore its files, or cache {source.cached_task.name} anew.'
+      f'missing: restore its files, or cache {source.cached_task.name} again.'
     )
   return manifest
-
-
-def _missing(output_dir: str, manifest: score_shards.Manifest) -> np.ndarray:
-  """Which shards are still to be made, bool; the same answer on all hosts."""
-  missing = np.array(
-    [
-      not score_shards.has_shard(output_dir, index)
-      for index in range(manifest.num_shards)
-    ],
-    bool,
-  )
-  if jax.process_count() > 1:
-    missing = np.asarray(multihost_utils.broadcast_one_to_all(missing))
-  return missing
-
-
-def _batches(
-  source: ordered_cache.CachedSource,
-  manifest: score_shards.Manifest,
-  missing: np.ndarray,
-  batch_size: int,
-) -> Iterator[dict[str, np.ndarray]]:
-  """Yields the batches of the missing shards; none reaches into two shards."""
-  parse = source.parser(manifest.split)
-  records = source.records(manifest.split).take(manifest.examples)
-  records = records.enumerate().filter(
-    lambda i, _: tf.gather(missing, i // manifest.shard_size)
-  )
-  examples = records.map(
-    lambda _, record: _example(parse(record), source.cached_task),
-    num_parallel_calls=tf.data.AUTOTUNE,
-  )
-  batches = examples.padded_batch(batch_size).prefetch(tf.data.AUTOTUNE)
-  with source.naming_damage(manifest.split):
-    yield from batches.as_numpy_iterator()
-
-
-def _example(
-  example: dict[str, tf.Tensor], task: seqio.Task
-) -> dict[str, tf.Tensor]:
-  if 'id' not in example:
-    raise ValueError(
-      f"The examples of {task.name} have no 'id', which selections go by: "
-      'make them with salt_t5x.data.sequences.cut, and cache the task anew.'
-    )
-  example = {'domain': tf.constant(''), **example}
-  return {name: example[name] for name in _FEATURES}
-
-
-def _records(
-  batch: dict[str, np.ndarray],
-  found: dict[str, np.ndarray],
-  domains: dict[str, int],
-) -> np.ndarray:
-  """Makes records; numbers new domains in `domains`."""
-  records = np.zeros(len(batch['id']), score_shards.RECORD)
-  records['id'] = batch['id']
-  records['domain'] = [
-    domains.setdefault(name.decode(errors='backslashreplace'), len(domains))
-    for name in batch['domain']
-  ]
-  for kind in scoring.KINDS:
-    records[kind] = found[kind]
-  return records
 
 
 def main() -> None:

@@ -81,6 +81,12 @@ def read(
   return found
 
 
+def read_whole(name: str, split: str, length: int) -> np.ndarray:
+  """Reads [n, length] int32: the beginnings of all sequences that long."""
+  whole = [x[:length] for _, x in read(name, split, None) if len(x) >= length]
+  return np.array(whole, np.int32).reshape(-1, length)
+
+
 def measure(
   model: language_model.LanguageModel,
   sequences: Sequence[tuple[str, Sequence[int]]],

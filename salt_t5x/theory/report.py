@@ -20,6 +20,7 @@ import io
 import os
 from typing import Any
 
+import jax
 import matplotlib
 
 matplotlib.use('Agg')  # Files only; there may be no screen.
@@ -91,6 +92,11 @@ class Results:
   log_class: float
   training_sequences: int | None
   delta: float
+
+
+def log_class(params: Any) -> float:
+  """Returns log |Θ|, counting every setting of 32 bits a parameter."""
+  return 32 * np.log(2) * sum(x.size for x in jax.tree.leaves(params))
 
 
 def deviations_at(
@@ -246,15 +252,13 @@ def _table(
     return standard_errors.with_error(row[value], row.get(error), digits)
 
   prefixes = sorted({row['t'] for row in rows})
-  lines = [
-    '| T |' + ''.join(f' t = {t} |' for t in prefixes),
-    '|---|' + '---|' * len(prefixes),
-  ]
-  for length in sorted({row['length'] for row in rows}):
-    lines.append(
-      f'| {length} |' + ''.join(f' {cell(t, length)} |' for t in prefixes)
-    )
-  return '\n'.join(lines)
+  return files.markdown_table(
+    ['T', *(f't = {t}' for t in prefixes)],
+    [
+      [length, *(cell(t, length) for t in prefixes)]
+      for length in sorted({row['length'] for row in rows})
+    ],
+  )
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
@@ -306,18 +310,16 @@ def markdown(summary: Mapping[str, Any]) -> str:
       'theorem_3_4': ('Theorem 3.4', '.3g'),
       'theorem_b_7': ('Theorem B.7', '.3g'),
     }
-  lines += [
-    '|' + ''.join(f' {title} |' for title, _ in names.values()),
-    '|' + '---|' * len(names),
-    *(
-      '|'
-      + ''.join(
-        f' {"–" if row[k] is None else format(row[k], f)} |'
-        for k, (_, f) in names.items()
-      )
-      for row in summary['over_omega']
-    ),
-  ]
+  lines.append(
+    files.markdown_table(
+      [title for title, _ in names.values()],
+      [
+        ['–' if row[k] is None else format(row[k], f)
+         for k, (_, f) in names.items()]
+        for row in summary['over_omega']
+      ],
+    )
+  )  # fmt: skip
   if summary['training_sequences'] is not None:
     lines.append(
       f'\nBounds on R(θ̂) - R(θ*) in nats per token, for N = '

@@ -1,0 +1,94 @@
+# Copyright 2026 The salt_t5x Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The parts of a scoring job: missing shards, batches to score, records."""
+
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from salt_t5x.data import ordered_cache
+from salt_t5x.selection import score_shards, scoring
+
+_FEATURES = ('targets', 'id', 'domain')
+
+
+def missing_shards(
+  output_dir: str, manifest: score_shards.Manifest
+) -> np.ndarray:
+  """Returns bool [shards], True for missing ones; the same on all hosts."""
+  missing = np.array(
+    [
+      not score_shards.has_shard(output_dir, index)
+      for index in range(manifest.num_shards)
+    ],
+    bool,
+  )
+  if jax.process_count() > 1:
+    missing = np.asarray(multihost_utils.broadcast_one_to_all(missing))
+  return missing
+
+
+def read_batches(
+  source: ordered_cache.CachedSource,
+  manifest: score_shards.Manifest,
+  missing: np.ndarray,
+  batch_size: int,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields the batches of the missing shards; each lies in one shard."""
+  parse = source.parser(manifest.split)
+  records = source.records(manifest.split).take(manifest.examples)
+  records = records.enumerate().filter(
+    lambda i, _: tf.gather(missing, i // manifest.shard_size)
+  )
+  examples = records.map(
+    lambda _, record: _example(parse(record), source.cached_task),
+    num_parallel_calls=tf.data.AUTOTUNE,
+  )
+  batches = examples.padded_batch(batch_size).prefetch(tf.data.AUTOTUNE)
+  with source.naming_damage(manifest.split):
+    yield from batches.as_numpy_iterator()
+
+
+def _example(
+  example: dict[str, tf.Tensor], task: seqio.Task
+) -> dict[str, tf.Tensor]:
+  if 'id' not in example:
+    raise ValueError(
+      f"The examples of {task.name} have no 'id', which selections go by: "
+      'make them with salt_t5x.data.sequences.cut, and cache the task again.'
+    )
+  example = {'domain': tf.constant(''), **example}
+  return {name: example[name] for name in _FEATURES}
+
+
+def make_records(
+  batch: dict[str, np.ndarray],
+  found: dict[str, np.ndarray],
+  domains: dict[str, int],
+) -> np.ndarray:
+  """Returns `score_shards.RECORD`s; adds new domains to `domains`."""
+  records = np.zeros(len(batch['id']), score_shards.RECORD)
+  records['id'] = batch['id']
+  records['domain'] = [
+    domains.setdefault(name.decode(errors='backslashreplace'), len(domains))
+    for name in batch['domain']
+  ]
+  for kind in scoring.KINDS:
+    records[kind] = found[kind]
+  return records
