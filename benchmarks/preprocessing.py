@@ -54,7 +54,7 @@ class _Vocabulary(seqio.PassThroughVocabulary):
 
 
 def _register(rng: np.random.Generator, cache_dir: str) -> dict[str, str]:
-  """Caches random sequences and returns {what is measured: its task}."""
+  """Caches random sequences and returns {name: its task}."""
   tokens = rng.integers(3, 32_000, (_SEQUENCES.value, _LENGTH), np.int32)
 
   def read(split, shuffle_files, seed=None):
@@ -103,7 +103,7 @@ def _seconds(task: str) -> float:
     batch_size=64,
     verbose=False,
   )
-  # A warm-up: what is left to run is the reading.
+  # A warm-up: only reading is timed.
   iterator = iter(data)
   next(iterator)
   start = time.process_time()

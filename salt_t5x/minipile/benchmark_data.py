@@ -216,7 +216,7 @@ if __name__ == '__main__':
   flags.DEFINE_string(
     'cache_dir',
     None,
-    'Where downloaded packages are kept. Default: "wheels" beside '
+    'Where downloaded packages are kept. Default: "wheels" next to '
     '--output_dir.',
   )
   app.run(main)

@@ -54,7 +54,7 @@ _DATA_DIR = flags.DEFINE_string(
 _CACHE_DIR = flags.DEFINE_string(
   'cache_dir',
   None,
-  'Where downloaded packages are kept. Default: "wheels" beside --data_dir.',
+  'Where downloaded packages are kept. Default: "wheels" next to --data_dir.',
 )
 _SEQUENCE_LENGTH = flags.DEFINE_integer(
   'sequence_length', 128, 'Tokens in a sequence.', lower_bound=2
