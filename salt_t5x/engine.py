@@ -25,7 +25,6 @@ import importlib
 import importlib.util
 import os
 import pathlib
-import re
 import sys
 
 import gin
@@ -130,30 +129,14 @@ def _gin_file(path: str) -> pathlib.Path:
   return _gin_dir() / path.removeprefix(_GIN_PREFIX)
 
 
+def _is_packaged(path: str) -> bool:
+  return path.startswith(_GIN_PREFIX) and _gin_file(path).is_file()
+
+
 def read_gin(path: str) -> str:
-  """Returns the text of 'salt_t5x/gin/...'."""
-  return _gin_file(path).read_text(encoding='utf-8')
-
-
-def flat_gin(path: str) -> str:
-  """Returns a gin file's text with what it includes in place.
-
-  Args:
-    path: 'salt_t5x/gin/...', or of a file on disk.
-
-  Raises:
-    OSError: there is no such file.
-  """
-  if path.startswith(_GIN_PREFIX) and _gin_file(path).is_file():
-    text = read_gin(path)
-  else:
-    text = pathlib.Path(path).read_text(encoding='utf-8')
-  return re.sub(
-    r"""^include\s+['"](.+?)['"].*$""",
-    lambda match: flat_gin(match[1]),
-    text,
-    flags=re.MULTILINE,
-  )
+  """Returns the text of 'salt_t5x/gin/...' or of a file on disk."""
+  file = _gin_file(path) if _is_packaged(path) else pathlib.Path(path)
+  return file.read_text(encoding='utf-8')
 
 
 def register_gin_reader():
@@ -164,6 +147,5 @@ def register_gin_reader():
   only this reader looks.
   """
   gin.config.register_file_reader(
-    lambda path: _gin_file(path).open(encoding='utf-8'),
-    lambda path: path.startswith(_GIN_PREFIX) and _gin_file(path).is_file(),
+    lambda path: _gin_file(path).open(encoding='utf-8'), _is_packaged
   )

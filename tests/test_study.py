@@ -39,7 +39,7 @@ def test_rejects_wrong_seeds(capsys, seeds):
     ('--setting=none', 'settings/none.gin'),
     ('--gin=KD_STEPS=many', 'KD_STEPS=many'),
     ('--gin=KD_STEPS=None', 'KD_STEPS=None'),
-    ('--gin=KD_STEPS = 1e3', '--gin=KD_STEPS=1e3'),
+    ('--gin=KD_STEPS = 1e3', '--gin=KD_STEPS=1000.0'),
     ("--gin=KD_STEPS='300'", "--gin=KD_STEPS='300'"),
     ('--study=main,main', 'two studies have one name'),
   ],

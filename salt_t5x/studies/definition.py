@@ -19,7 +19,9 @@ processes that are run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import copy
 import dataclasses
+import functools
 import itertools
 import os
 import re
@@ -28,7 +30,7 @@ from typing import Any
 
 import gin
 
-from salt_t5x import engine
+from salt_t5x.studies import gin_files
 
 _GIN = 'salt_t5x/gin'
 # {recipe: what its run needs before it}
@@ -193,7 +195,7 @@ def expand(variants: Mapping[str, Mapping[str, Any]]) -> list[Variant]:
 
 
 class Setting:
-  """What all runs of a study are given beside their recipes.
+  """The gin files and bindings that all runs of a study share.
 
   Attributes:
     file: a gin file, or None.
@@ -201,116 +203,134 @@ class Setting:
   """
 
   def __init__(self, bindings: Sequence[str] = (), setting: str | None = None):
-    """Constructor.
+    """Reads the setting's file.
 
     Args:
-      bindings: of all runs.
+      bindings: for all runs.
       setting: the path of a gin file for all runs, or the name of one of
         `gin/settings/`; None for the recipes as they are.
 
     Raises:
-      StudyError: there is no such file.
+      StudyError: the file does not exist, or gin cannot read it or a binding.
     """
-    self.bindings, self.file = list(bindings), setting
-    if setting is None:
-      return
-    if not setting.endswith('.gin'):
+    self.file = setting
+    if setting and not setting.endswith('.gin'):
       self.file = f'{_GIN}/settings/{setting}.gin'
+    self._read = functools.cache(gin_files.read)
+    self._bind(bindings)
     try:
-      engine.flat_gin(self.file)
-    except OSError as e:
+      self.configs('teacher')
+    except (OSError, SyntaxError) as e:
       raise StudyError(f'--setting={setting}: {e}') from e
 
+  def _bind(self, bindings: Sequence[str]) -> None:
+    self.bindings = list(bindings)
+    self.bound = parse_bindings(bindings).values
+
   def with_bindings(self, bindings: Sequence[str]) -> 'Setting':
-    """The same, with further bindings, which win."""
-    return Setting([*self.bindings, *bindings], self.file)
+    """Returns a setting with further bindings, which win."""
+    result = copy.copy(self)
+    result._bind([*self.bindings, *bindings])
+    return result
 
   def files(self, recipe: str) -> list[str]:
-    """The gin files of a recipe's run; later ones win."""
+    """Returns the gin files of a recipe's run; later ones win."""
     return [f'{_GIN}/recipes/tiny_{recipe}.gin', *filter(None, [self.file])]
 
-  def text(self, recipe: str) -> str:
-    """What a recipe's run is configured with; later lines win."""
-    texts = map(engine.flat_gin, self.files(recipe))
-    return '\n'.join([*texts, *self.bindings])
+  def configs(self, recipe: str) -> list[gin_files.Config]:
+    """Returns the content of `files`."""
+    return [self._read(path) for path in self.files(recipe)]
 
-  def macro(self, name: str, recipe: str = 'salt') -> str:
-    """The text of a macro's value.
+  def value(self, name: str, recipe: str = 'salt') -> Any:
+    """Returns the value of a macro or parameter in a recipe's run.
 
-    gin itself would want the train binary's `__main__`.
+    Raises:
+      StudyError: it is not bound.
     """
-    values = re.findall(rf'^{name} *=(.*)', self.text(recipe), re.M)
-    if not values:
-      raise StudyError(f'No recipe binds {name}.')
-    value = values[-1].split('#')[0].strip()
-    return self.macro(value[1:], recipe) if value[:1] == '%' else value
+    for values in self.bound, *(c.values for c in self.configs(recipe)[::-1]):
+      if name in values:
+        value = values[name]
+        if isinstance(value, gin_files.Reference) and value.startswith('%'):
+          return self.value(value[1:], recipe)
+        return value
+    raise StudyError(f'No recipe binds {name}.')
 
   def check_macros(
     self, bindings: Sequence[str], recipes: Iterable[str], where: str
   ) -> None:
-    """Refuses macros that no recipe has: gin would take and forget them.
+    """Refuses macros that no recipe has, which gin would ignore.
 
     Args:
       bindings: 'NAME = value'.
-      recipes: where they may be.
-      where: they were given.
+      recipes: the recipes that may have them.
+      where: begins the error message: the flag or parameter of `bindings`.
 
     Raises:
-      StudyError: one is nowhere.
+      StudyError: no recipe has a macro.
     """
-    files = [path for recipe in recipes for path in self.files(recipe)]
-    texts = '\n'.join(engine.flat_gin(path) for path in dict.fromkeys(files))
-    known = re.sub('#.*', '', texts)
-    for binding in bindings:
-      match = re.match(r'(\w+) *=', binding)
-      if match and not re.search(rf'\b{match[1]}\b', known):
+    configs = [config for x in recipes for config in self.configs(x)]
+    known = frozenset().union(*(config.macros for config in configs))
+    for name in parse_bindings(bindings).values:
+      if name.isidentifier() and name not in known:
         raise StudyError(
-          f'{where}: no recipe has a macro {match[1]}, so nothing would '
-          'change. Check its spelling; gin/recipes/ and what they include have '
+          f'{where}: no recipe has a macro {name}, so it would change nothing. '
+          'Check its spelling; gin/recipes/ and the files they include have '
           'them all.'
         )
 
   def number(self, name: str, recipe: str = 'salt') -> int:
-    """`macro`, if it is a whole number.
+    """Returns `value` if it is a whole number.
 
     Raises:
       StudyError: it is not.
     """
-    value = self.macro(name, recipe)
-    if not value.isdecimal():
-      raise StudyError(f'--gin={name}={value}: {name} must be a number here.')
-    return int(value)
+    value = self.value(name, recipe)
+    if type(value) is not int or value < 0:
+      raise StudyError(f'--gin={name}={value!r}: {name} must be a number here.')
+    return value
 
   def step(self, text: str) -> int:
-    """A step: of '40%' of the run, or the value of a macro."""
+    """Returns the step of '40%' of TRAIN_STEPS, or the value of a macro."""
     if match := re.fullmatch(r'(\d+(?:\.\d+)?)%', text):
       return round(float(match[1]) / 100 * self.number('TRAIN_STEPS'))
     return self.number(text)
 
   def format(self, bindings: Mapping[str, Any]) -> list[str]:
-    """Writes bindings as gin reads them."""
+    """Writes bindings as gin reads them; percentages become steps."""
 
-    def value(x):
+    def text(x):
       if isinstance(x, str) and x.endswith('%'):
-        return str(self.step(x))
-      # References and calls stand as they are.
-      if isinstance(x, str) and x.startswith(('@', '%')):
-        return x
-      return repr(x)
+        return self.step(x)
+      # References and calls are written without quotes.
+      is_reference = isinstance(x, str) and x.startswith(('@', '%'))
+      return x if is_reference else repr(x)
 
-    return [f'{name} = {value(x)}' for name, x in bindings.items()]
+    return [f'{name} = {text(x)}' for name, x in bindings.items()]
 
   def changes(self, recipe: str, bindings: Mapping[str, Any]) -> list[str]:
-    """`format`, without what the recipe has anyway: that is the same run."""
+    """`format`, without bindings that the recipe has: that is the same run."""
 
-    def has(binding):
-      name, value = binding.split(' = ', 1)
+    def is_new(binding):
+      name, text = binding.split(' = ', 1)
       try:
-        return self.macro(name, recipe) == value
+        return repr(self.value(name, recipe)) != text
       except StudyError:
-        return False
+        return True
 
-    return [b for b in self.format(bindings) if not has(b)]
+    return [b for b in self.format(bindings) if is_new(b)]
+
+
+def parse_bindings(bindings: Sequence[str]) -> gin_files.Config:
+  """Parses 'NAME = value'.
+
+  Raises:
+    StudyError: gin cannot read them.
+  """
+  try:
+    return gin_files.parse('\n'.join(bindings))
+  except (SyntaxError, ValueError, tokenize.TokenError) as e:
+    listed = ' '.join(f'--gin={x}' for x in bindings)
+    raise StudyError(f'{listed}: {e.args[0]} Write NAME=VALUE.') from e
 
 
 def read(paths: Sequence[str]) -> Iterator[tuple[str, Study]]:

@@ -25,7 +25,6 @@ import os
 import re
 import shutil
 
-from salt_t5x import engine
 from salt_t5x.checkpoints import find
 from salt_t5x.studies import curves, definition, processes
 
@@ -48,7 +47,7 @@ def _folder_name(recipe: str, *bindings: str) -> str:
 
 def held_out_curves(folder: str, setting: definition.Setting) -> curves.Curves:
   """What a run's evaluations found, by EVAL_MIXTURE_OR_TASK_NAME."""
-  name = setting.macro('EVAL_MIXTURE_OR_TASK_NAME').strip('\'"')
+  name = setting.value('EVAL_MIXTURE_OR_TASK_NAME')
   return curves.read_scalars(os.path.join(folder, 'training_eval', name))
 
 
@@ -272,7 +271,7 @@ class JobsOfSeed:
       *(f'--gin.{k}={v!r}' for k, v in paths.items()),
       *(f'--gin.{b}' for b in bindings),
     ]
-    texts = map(engine.flat_gin, self._setting.files(recipe))
+    texts = [config.text for config in self._setting.configs(recipe)]
     options = {
       'bindings': bindings,
       # The folder may be moved.

@@ -17,7 +17,6 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 import os
-import re
 
 from salt_t5x.studies import definition, jobs, processes
 
@@ -85,12 +84,11 @@ def make(
 def _check_setting(setting: definition.Setting) -> None:
   recipes = [*definition.NEEDS, 'scores', 'evaluate', 'analyze']
   setting.check_macros(setting.bindings, recipes, '--gin')
-  for binding in setting.bindings:
-    if re.match(r'RANDOM_SEED *=', binding):
-      raise definition.StudyError(
-        f'--gin={binding}: it would be the same for all --seeds. Give --seeds '
-        'instead.'
-      )
+  if 'RANDOM_SEED' in setting.bound:
+    raise definition.StudyError(
+      f'--gin=RANDOM_SEED={setting.bound["RANDOM_SEED"]}: it would be the same '
+      'for all --seeds. Give --seeds instead.'
+    )
   scoring = setting.number('SCORING_STEP', 'teacher')
   length = setting.number('TRAIN_STEPS', 'teacher')
   if scoring > length:

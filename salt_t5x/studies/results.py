@@ -215,7 +215,7 @@ def configuration(
   )
   bindings = ', '.join(f'`{b}`' for b in setting.bindings) or 'none'
   numbers = ', '.join(
-    f'{name} = {setting.macro(name)}'
+    f'{name} = {setting.value(name)!r}'
     for name in (
       'TRAIN_STEPS',
       'TEACHER_STEPS',
