@@ -12,64 +12,68 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Curves out of a run's TensorBoard files."""
+"""Reads curves from a run's TensorBoard files."""
 
-import collections
-from collections.abc import Iterator, Mapping, Sequence
-import glob
+from collections.abc import Mapping, Sequence
 import os
 
-from absl import logging
+from tensorboard.backend.event_processing import event_accumulator
 import tensorflow as tf
-from tensorflow.core.util import event_pb2
 
 # {tag: [(step, value), ...]}
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 
-def read_scalars(directory: str) -> Curves:
+def read_all_scalars(directory: str) -> Curves:
   """Reads all scalars from a directory's event files.
 
-  A step that was written twice (before and after a preemption) keeps the last
-  value written. What a process that was killed had half-written is left out;
-  the run wrote it again when it was resumed.
+  A file that ends in the middle of an event is read up to there.
 
   Args:
     directory: e.g. `<model_dir>/train` or `<model_dir>/training_eval/<task>`.
 
   Returns:
-    {tag: [(step, value), ...] by step}.
+    {tag: [(step, value), ...] in the order of writing}.
   """
-  found = collections.defaultdict(dict)
-  pattern = os.path.join(glob.escape(directory), 'events.out.tfevents.*')
-  for path in sorted(glob.glob(pattern)):
-    for event in events(path):
-      for value in event.summary.value:
-        if value.metadata.plugin_data.plugin_name == 'scalars':
-          tensor = tf.make_ndarray(value.tensor)
-          found[value.tag][event.step] = float(tensor)
-  return {tag: sorted(points.items()) for tag, points in found.items()}
+  if not os.path.isdir(directory):
+    return {}
+  events = event_accumulator.EventAccumulator(
+    directory,
+    size_guidance={event_accumulator.TENSORS: 0},  # 0 keeps every event.
+    purge_orphaned_data=False,
+  ).Reload()
+  return {
+    tag: [(x.step, float(tf.make_ndarray(x.tensor_proto))) for x in tensors]
+    for tag in events.Tags()['tensors']
+    if events.SummaryMetadata(tag).plugin_data.plugin_name == 'scalars'
+    and (tensors := events.Tensors(tag))
+  }
 
 
-def events(path: str) -> Iterator[event_pb2.Event]:
-  """The events of a file, up to where it is broken off."""
-  records = tf.data.TFRecordDataset(path).as_numpy_iterator()
-  while True:
-    try:
-      yield event_pb2.Event.FromString(next(records))
-    except StopIteration:
-      return
-    except tf.errors.DataLossError as e:
-      logging.warning('%s ends early: %s', path, e.message)
-      return
+def read_scalars(directory: str) -> Curves:
+  """Reads a directory's scalars, one value for each step.
+
+  A step that was written twice (before and after a preemption) keeps the last
+  value.
+
+  Args:
+    directory: as in `read_all_scalars`.
+
+  Returns:
+    {tag: [(step, value), ...] sorted by step}.
+  """
+  return {
+    tag: sorted(dict(points).items())
+    for tag, points in read_all_scalars(directory).items()
+  }
 
 
 def first_step_below(
   curve: Sequence[tuple[int, float]], limit: float
 ) -> float | None:
-  """The step from which a curve stays at or below a limit, or None.
+  """Returns the step from which a curve stays at or below a limit, or None.
 
-  Between two points it is a straight line.
+  The curve is interpolated linearly between its points.
   """
   first = before = None
   for step, value in curve:

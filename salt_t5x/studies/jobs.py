@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From studies to the processes that train, score, select and measure.
+"""Turns studies into processes that train, score, select and evaluate.
 
-Runs that are wanted twice, by one study or by several, are one.
+Runs that several variants or studies need are made once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ import shutil
 from salt_t5x.checkpoints import find
 from salt_t5x.studies import curves, definition, processes
 
-# A run that is timed: short, and without what is no step.
+# A run that is timed is short, and does little but steps.
 _TIMING = {
   'TRAIN_STEPS': 60,
   'STATS_PERIOD': 5,
@@ -40,29 +40,29 @@ _TIMING = {
 
 
 def _folder_name(recipe: str, *bindings: str) -> str:
-  """'salt', or 'salt,KD_STEPS=90': readable, and fit for a path."""
+  """Returns e.g. 'salt,KD_STEPS=90', with characters that paths may have."""
   words = [re.sub(r'[^\w.=-]+', '_', x.replace(' ', '')) for x in bindings]
   return ','.join([recipe, *words])
 
 
 def held_out_curves(folder: str, setting: definition.Setting) -> curves.Curves:
-  """What a run's evaluations found, by EVAL_MIXTURE_OR_TASK_NAME."""
+  """Reads the evaluations of a run on EVAL_MIXTURE_OR_TASK_NAME."""
   name = setting.value('EVAL_MIXTURE_OR_TASK_NAME')
   return curves.read_scalars(os.path.join(folder, 'training_eval', name))
 
 
-def drop_what_was_not_evaluated(
+def drop_unevaluated_checkpoints(
   folder: str, setting: definition.Setting, recipe: str
 ) -> None:
-  """Removes checkpoints before which an evaluation is missing.
+  """Removes the checkpoints after the first missing evaluation.
 
-  A run saves, then evaluates. One that was killed in between would go on behind
-  the evaluation, and its curve would have a hole.
+  A run saves, then evaluates. A run killed in between would resume after the
+  evaluation and leave a gap in its curve.
 
   Args:
     folder: of a run.
-    setting: has EVAL_PERIOD, and the name of what is evaluated.
-    recipe: of the run.
+    setting: binds EVAL_PERIOD and the evaluated task.
+    recipe: the run's recipe.
   """
   known = dict(held_out_curves(folder, setting).get('log_perplexity', ()))
   period = setting.number('EVAL_PERIOD', recipe)
@@ -80,7 +80,7 @@ def _remove(pattern: str) -> None:
 
 
 class JobsOfSeed:
-  """Makes the jobs of one seed; runs that are wanted twice are one."""
+  """Makes the jobs of one seed, each of them once."""
 
   def __init__(self, work_dir: str, seed: str, setting: definition.Setting):
     """Constructor.
@@ -88,7 +88,7 @@ class JobsOfSeed:
     Args:
       work_dir: holds 'data', and gets a folder for the seed.
       seed: RANDOM_SEED of initialisation; the data order is fixed.
-      setting: what all runs are given.
+      setting: the configuration that all runs share.
     """
     self._work_dir = work_dir
     self._folder = os.path.join(work_dir, f'seed_{seed}')
@@ -105,11 +105,11 @@ class JobsOfSeed:
 
   @property
   def all(self) -> list[processes.Job]:
-    """In the order of waiting: what most others need comes first."""
+    """All jobs; those that others need come first."""
     return sorted(self._jobs.values(), key=_depth)
 
   def of(self, variant: definition.Variant) -> processes.Job:
-    """The job that trains a variant; those that it needs are made, too."""
+    """Returns the job that trains a variant, after making those it needs."""
     setting, needs = self._setting, definition.NEEDS[variant.recipe]
     models = setting.format(variant.models)
     bindings = models + setting.changes(variant.recipe, variant.bindings)
@@ -137,13 +137,13 @@ class JobsOfSeed:
     steps: Sequence[int],
     benchmarks: str | None = None,
   ) -> processes.Job:
-    """The job that judges held-out text by checkpoints of students.
+    """Returns the job that evaluates checkpoints of students.
 
     Args:
       name: of the job.
-      students: {label: job}, among them `SLM`, of which the end is judged.
-      steps: of the checkpoints; they are called 'label @step'.
-      benchmarks: the folder of benchmarks, if they are measured, too.
+      students: {label: job}, with `SLM`, whose last checkpoint is evaluated.
+      steps: of the students' checkpoints, which are called 'label @step'.
+      benchmarks: the folder of benchmarks; None for held-out text alone.
     """
     students = dict(students)
     teacher = students.pop(definition.SLM)
@@ -173,25 +173,24 @@ class JobsOfSeed:
   def theory(
     self, name: str, trained: Mapping[str, processes.Job], reference: str
   ) -> processes.Job:
-    """The job that estimates the theory's quantities.
+    """Returns the job that estimates the theory's quantities.
 
     Args:
       name: of the job.
-      trained: {label: job}, among them the student (`reference`), `SLM` and
-        `ORACLE`.
+      trained: {label: job}, with `reference`, `SLM` and `ORACLE`.
       reference: the student's label.
     """
     student, teacher, oracle = (
       trained[x] for x in (reference, definition.SLM, definition.ORACLE)
     )
-    read = self._setting.number('TRAIN_STEPS', 'baseline')
-    read *= self._setting.number('BATCH_SIZE', 'baseline')
+    sequences = self._setting.number('TRAIN_STEPS', 'baseline')
+    sequences *= self._setting.number('BATCH_SIZE', 'baseline')
     return self._job(
       name,
       'salt_t5x.analyze',
       'analyze',
       'OUTPUT_DIR',
-      [f'TRAINING_SEQUENCES = {read}'],
+      [f'TRAINING_SEQUENCES = {sequences}'],
       {
         'STUDENT_PATH': student.folder,
         'TEACHER_PATH': teacher.folder,
@@ -201,13 +200,12 @@ class JobsOfSeed:
     )
 
   def timing(self) -> dict[str, processes.Job]:
-    """Short runs that nothing runs beside, for the costs (App. J).
+    """Returns short runs that run alone, for the costs (App. J).
 
-    Not SALT's, in whose first stage the second one's step is compiled.
+    RKD times the KD step, since SALT compiles its second step meanwhile.
 
     Returns:
-      {'RKD': one that distils, 'BASELINE': one that does not, 'SLM': the
-      teacher's training}.
+      {'RKD': KD steps, 'BASELINE': plain steps, 'SLM': the teacher's training}.
     """
     variant = definition.Variant(definition.SLM, 'teacher', {}, {}, {}, {})
     teacher = self._teacher(variant, [])
@@ -249,46 +247,45 @@ class JobsOfSeed:
   def _job(
     self, name, module, recipe, output, bindings, paths, before, alone=False
   ) -> processes.Job:
-    folder = os.path.join(self._folder, name)
-    ready = None
-    bindings = [
-      f'RANDOM_SEED={self._seed}', *self._setting.bindings, *bindings
-    ]  # fmt: skip
-    if module != 'salt_t5x.train':
-      # Parameters of training mean nothing to others; macros they may share.
+    setting, folder = self._setting, os.path.join(self._folder, name)
+    ready = total = None
+    bindings = [f'RANDOM_SEED={self._seed}', *setting.bindings, *bindings]
+    if module == 'salt_t5x.train':
+      own = setting.with_bindings(bindings)
+      total = own.number('TRAIN_STEPS', recipe)
+      if not alone:
+        ready = functools.partial(
+          drop_unevaluated_checkpoints, folder, setting, recipe
+        )
+    else:
+      # Other commands share the macros of training, but not its parameters.
       bindings = [b for b in bindings if re.match(r'(\w+|size_\w+/.*) *=', b)]
-    elif not alone:
-      ready = functools.partial(
-        drop_what_was_not_evaluated,
-        folder,
-        self._setting,
-        recipe,
-      )
+      if module == 'salt_t5x.score':
+        total = setting.number('SCORED_EXAMPLES', recipe)
     paths = {output: folder, **paths}
     command = [
       module,
-      *(f'--gin_file={path}' for path in self._setting.files(recipe)),
+      *(f'--gin_file={path}' for path in setting.files(recipe)),
       *(f'--gin.{k}={v!r}' for k, v in paths.items()),
       *(f'--gin.{b}' for b in bindings),
     ]
-    texts = [config.text for config in self._setting.configs(recipe)]
+    texts = '\0'.join(config.text for config in setting.configs(recipe))
     options = {
       'bindings': bindings,
-      # The folder may be moved.
+      # Relative, since the folder may be moved.
       'inputs': str(paths).replace(self._work_dir, ''),
-      # Of these alone: what other runs are configured with does not matter.
-      'gin files': hashlib.sha256('\0'.join(texts).encode()).hexdigest(),
+      # The recipe's own files: those of other runs do not matter.
+      'gin files': hashlib.sha256(texts.encode()).hexdigest(),
     }
-    return self._add(name, folder, command, options, before, ready, alone)
+    return self._add(
+      name, folder, command, options, before, ready=ready, alone=alone,
+      total=total,
+    )  # fmt: skip
 
   def _add(
-    self, name, folder, command, options, before, ready=None, alone=False
+    self, name, folder, command, options, before, **more
   ) -> processes.Job:
-    """Adds a job, or finds it.
-
-    Raises:
-      definition.StudyError: another one has its name.
-    """
+    """Adds a job, or finds it; two jobs of one name raise a `StudyError`."""
     if name not in self._jobs:
       self._jobs[name] = processes.Job(
         f'{name} [{self._seed}]',
@@ -297,8 +294,7 @@ class JobsOfSeed:
         options,
         before,
         self._environment,
-        ready,
-        alone,
+        **more,
       )
     if self._jobs[name].command != command:
       raise definition.StudyError(
@@ -315,13 +311,12 @@ class JobsOfSeed:
     bindings: Sequence[str],
   ) -> processes.Job:
     teacher = self._teacher(variant, models)
-    # What they are made with, where it is not the setting's.
-    made_with = list(models)
+    # Names tell how scores differ from those of the setting alone.
+    differs = list(models)
     if variant.teacher:
-      made_with.append(f'by={os.path.basename(teacher.folder)}')
-    name = _folder_name('scores', *made_with)
+      differs.append(f'by={os.path.basename(teacher.folder)}')
     scores = self._job(
-      name,
+      _folder_name('scores', *differs),
       'salt_t5x.score',
       'scores',
       'SCORES_DIR',
@@ -330,20 +325,16 @@ class JobsOfSeed:
       [teacher],
     )
     own = self._setting.with_bindings(bindings)
-    flags = {
-      name: own.number(name.upper(), variant.recipe)
-      for name in ('kd_steps', 'batch_size')
-    }
-    made_with += [f'{k}={v}' for k, v in variant.selection.items()]
-    made_with += [
-      f'{k}={v}'
-      for k, v in flags.items()
-      if v != self._setting.number(k.upper(), variant.recipe)
-    ]
-    flags |= variant.selection
-    name = _folder_name('selection', *made_with)
+    flags = dict(variant.selection)
+    differs += [f'{k}={v}' for k, v in flags.items()]
+    sizes = {}
+    for name in 'kd_steps', 'batch_size':
+      sizes[name] = own.number(name.upper(), variant.recipe)
+      if sizes[name] != self._setting.number(name.upper(), variant.recipe):
+        differs.append(f'{name}={sizes[name]}')
+    name = _folder_name('selection', *differs)
     folder = os.path.join(self._folder, name)
-    flags = [f'--{k}={v}' for k, v in flags.items()]
+    flags = [f'--{k}={v}' for k, v in (sizes | flags).items()]
     return self._add(
       name,
       folder,
@@ -355,8 +346,8 @@ class JobsOfSeed:
       ],
       {'flags': flags},
       [scores],
-      # It would not write over them.
-      functools.partial(
+      # select does not overwrite the files of an interrupted job.
+      ready=functools.partial(
         _remove, os.path.join(glob.escape(folder), 'selection.*')
       ),
     )

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Processes that a study consists of: some wait for others, all can resume.
+"""Runs the processes of a study: some wait for others, all can resume.
 
-A job has a folder, which says what it was begun with and whether it is done. A
-job that is done is not done again; one that was stopped goes on, as far as its
-program does.
+The folder of a job records the job's options and whether it has finished. A
+finished job is skipped; one that was interrupted is started again and resumes
+as far as its program can.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,31 +35,10 @@ class JobError(RuntimeError):
   """A job failed, or cannot begin."""
 
 
-def _training_progress(folder: str, log: str) -> tuple[int, int | None]:
-  """(steps that are done, steps of the run if known)."""
-  steps = re.findall(r'\[(\d+)\] collection=train ', log)
-  total = None
-  config = os.path.join(folder, 'config.gin')
-  if os.path.exists(config):
-    with open(config, encoding='utf-8') as f:
-      macros = dict(re.findall(r'^(\w+) = (.*)$', f.read(), re.M))
-    value = macros.get('TRAIN_STEPS', '')
-    while value.startswith('%'):
-      value = macros.get(value[1:], '')
-    total = int(value) if value.isdecimal() else None
-  return int(steps[-1]) if steps else 0, total
-
-
-def _scoring_progress(folder: str, log: str) -> tuple[int, int | None]:
-  """(sequences that are scored, sequences to score if known)."""
-  del folder
-  found = re.findall(r'Shard \d+: (\d+) of (\d+) sequences', log)
-  return tuple(map(int, found[-1])) if found else (0, None)
-
-
+# {module: (unit of its progress bar, pattern of the progress in its log)}
 _PROGRESS = {
-  'salt_t5x.train': ('step', _training_progress),
-  'salt_t5x.score': ('sequence', _scoring_progress),
+  'salt_t5x.train': ('step', r'\[(\d+)\] collection=train '),
+  'salt_t5x.score': ('sequence', r'Shard \d+: (\d+) of '),
 }
 
 
@@ -67,12 +46,12 @@ class Job:
   """A module of this package, run in a process of its own.
 
   Attributes:
-    name: for messages, unlike that of others.
+    name: for messages; unique.
     folder: where it writes.
     command: the module and its flags.
-    needs: the jobs that come before it.
-    alone: whether no other job may run beside it.
-    progress: its bar, while it runs.
+    needs: the jobs that must finish before it.
+    alone: whether no other job may run at the same time.
+    progress: its progress bar, while it runs.
   """
 
   def __init__(
@@ -85,25 +64,26 @@ class Job:
     environment: dict[str, str] | None = None,
     ready: Callable[[], None] | None = None,
     alone: bool = False,
+    total: int | None = None,
   ):
     """Constructor.
 
     Args:
       name: for messages.
-      folder: is made if it is not there.
+      folder: is made if missing.
       command: the module and its flags.
-      options: what the job is made with, JSON by name; a folder that was begun
-        with others is refused.
-      needs: what comes before it.
-      environment: variables beside those of this process.
-      ready: makes the folder ready for the start of a job that may have been
-        stopped.
-      alone: whether no other job may run beside it, since it is timed.
+      options: the job's configuration, JSON by name; a folder that was begun
+        with another is refused.
+      needs: the jobs that must finish before it.
+      environment: variables added to those of this process.
+      ready: prepares the folder of a job that may have been interrupted.
+      alone: whether no other job may run at the same time, since it is timed.
+      total: the length of the progress bar, if known.
     """
     self.name, self.folder, self.needs = name, folder, tuple(needs)
-    self.command, self._options = list(command), options
+    self.command, self.options = list(command), options
     self._environment, self._ready = environment or {}, ready
-    self.alone = alone
+    self.alone, self._total = alone, total
     self._process = self.progress = None
     self._log = os.path.join(folder, 'log.txt')
     self._options_file = os.path.join(folder, 'options.json')
@@ -115,22 +95,17 @@ class Job:
     Raises:
       JobError: it was begun with other options than it has now.
     """
-    if os.path.exists(self._options_file):
-      try:
-        begun_with = files.read_json(self._options_file)
-      except ValueError as e:
-        raise JobError(
-          f'{self._options_file} is damaged ({e}), so that nobody knows what '
-          f'{self.folder} was begun with. Delete that folder, or choose '
-          'another --work_dir.'
-        ) from e
-      if begun_with != self._options:
-        raise JobError(
-          f'{self.folder} was begun with other options:\n'
-          f'{_differences(begun_with, self._options)}\n'
-          'Delete that folder and those of the runs that were made with it, or '
-          'choose another --work_dir.'
-        )
+    try:
+      files.claim(
+        self._options_file,
+        self.options,
+        what=self.folder,
+        remedy='Delete that folder and those of the runs that were made with '
+        'it, or choose another --work_dir.',
+        write=False,
+      )
+    except ValueError as e:
+      raise JobError(str(e)) from e
     return os.path.exists(self._done_file)
 
   def start(self, position: int) -> None:
@@ -138,14 +113,14 @@ class Job:
     os.makedirs(self.folder, exist_ok=True)
     if self._ready:
       self._ready()
-    files.write_json(self._options_file, self._options)
-    # Jobs share the machine: no memory of their own.
+    files.write_json(self._options_file, self.options)
+    # Jobs share the machine, so none preallocates its memory.
     xla_flags = os.environ.get('XLA_FLAGS', '')
     environment = {
       **os.environ,
       'XLA_FLAGS': f'{xla_flags} --xla_cpu_multi_thread_eigen=false',
       'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
-      # Huge pages: a step's arrays are new memory, and page faults took a
+      # A step's arrays are new memory: without huge pages, page faults took a
       # fifth of the time.
       'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
       **self._environment,
@@ -156,13 +131,12 @@ class Job:
         env=environment,
         stdout=log,
         stderr=subprocess.STDOUT,
-        # Signals for this process are not for the job: at SIGTERM it would save
-        # here and now. See `stop`.
+        # Keeps this process's signals from the job; see `stop`.
         start_new_session=True,
       )
     unit, _ = _PROGRESS.get(self.command[0], ('', None))
     self.progress = tqdm.tqdm(
-      desc=self.name, position=position, unit=unit, leave=True
+      desc=self.name, position=position, unit=unit, total=self._total
     )
 
   def poll(self) -> bool:
@@ -175,11 +149,9 @@ class Job:
     with open(self._log, encoding='utf-8', errors='replace') as f:
       log = f.read()
     if self.command[0] in _PROGRESS:
-      _, of_log = _PROGRESS[self.command[0]]
-      done, total = of_log(self.folder, log)
-      if (done, total) != (self.progress.n, self.progress.total):
-        self.progress.n, self.progress.total = done, total
-        self.progress.refresh()
+      _, pattern = _PROGRESS[self.command[0]]
+      if found := re.findall(pattern, log):
+        self.progress.update(int(found[-1]) - self.progress.n)
     if code is None:
       return False
     self.progress.close()
@@ -191,34 +163,29 @@ class Job:
     return True
 
   def stop(self) -> None:
+    """Kills the process if it is running."""
     if self._process is not None and self._process.poll() is None:
-      # Not SIGTERM, at which a run would save a checkpoint here and now: t5x
-      # would then count its periods from there, and the checkpoints and
-      # evaluations that a study needs would not come.
+      # At SIGTERM a run would save a checkpoint at once. t5x would count its
+      # periods from there and skip checkpoints and evaluations that a study
+      # needs.
       self._process.kill()
       self._process.wait()
 
 
-def _differences(begun_with: object, now: Mapping[str, object]) -> str:
-  if not isinstance(begun_with, Mapping):
-    return f'  {begun_with} then, {now} now'
-  return '\n'.join(
-    f'  {name}: {begun_with.get(name)} then, {now.get(name)} now'
-    for name in sorted({*begun_with, *now})
-    if begun_with.get(name) != now.get(name)
-  )
-
-
 def run_all(jobs: Sequence[Job], workers: int) -> None:
-  """Runs what is not done yet, `workers` at a time, each after what it needs.
+  """Runs the unfinished jobs, each after those that it needs.
 
-  Jobs that are timed come last.
+  Jobs that run alone come last.
+
+  Args:
+    jobs: in the order of starting, as far as their needs allow.
+    workers: jobs that run at a time.
 
   Raises:
     JobError: a job cannot begin, or failed; the others are stopped and can be
       resumed.
   """
-  waiting = _not_done(jobs)
+  waiting = _unfinished(jobs)
   if done := len(jobs) - len(waiting):
     print(f'{done} of {len(jobs)} jobs are done already.')
   running: list[Job] = []
@@ -242,13 +209,8 @@ def run_all(jobs: Sequence[Job], workers: int) -> None:
       job.stop()
 
 
-def _not_done(jobs: Sequence[Job]) -> list[Job]:
-  """Those to run.
-
-  Raises:
-    JobError: folders were begun with other options, or are older than what they
-      were made of; all of them are named.
-  """
+def _unfinished(jobs: Sequence[Job]) -> list[Job]:
+  """Returns the jobs to run, or raises one error for all that cannot begin."""
   waiting, errors = [], []
   for job in jobs:
     try:
@@ -257,8 +219,8 @@ def _not_done(jobs: Sequence[Job]) -> list[Job]:
     except JobError as e:
       errors.append(str(e))
   errors += [
-    f'{job.folder} is done, and {need.folder}, which it was made with, is not '
-    'there any more. Delete the former, too.'
+    f'{job.folder} is done, but {need.folder}, which it was made with, is '
+    'missing. Delete the former as well.'
     for job in jobs
     for need in job.needs
     if need in waiting and job not in waiting

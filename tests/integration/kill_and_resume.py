@@ -56,7 +56,6 @@ import jax
 import notes
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorflow as tf
 import tqdm
 
 from salt_t5x import engine
@@ -212,14 +211,13 @@ def select(world: pathlib.Path):
 def _logged(model_dir: pathlib.Path) -> dict[tuple, set[float]]:
   """{(collection, metric, step): all values that were logged}."""
   found = collections.defaultdict(set)
-  for path in sorted(model_dir.rglob('events.out.tfevents.*')):
-    for event in curves.events(str(path)):
-      for value in event.summary.value:
-        is_scalar = value.metadata.plugin_data.plugin_name == 'scalars'
-        if is_scalar and not value.tag.startswith('timing/'):
-          collection = str(path.parent.relative_to(model_dir))
-          key = collection, value.tag, event.step
-          found[key].add(float(tf.make_ndarray(value.tensor)))
+  files = model_dir.rglob('events.out.tfevents.*')
+  for folder in {path.parent for path in files}:
+    collection = str(folder.relative_to(model_dir))
+    for tag, points in curves.read_all_scalars(str(folder)).items():
+      if not tag.startswith('timing/'):
+        for step, value in points:
+          found[collection, tag, step].add(value)
   return found
 
 

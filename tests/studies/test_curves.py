@@ -50,6 +50,18 @@ def test_read_scalars_keeps_the_later_run(tmp_path):
   assert curves.read_scalars(str(tmp_path)) == {'loss': [(7, 2.0)]}
 
 
+def test_reads_files_up_to_where_they_break_off(tmp_path):
+  assert curves.read_scalars(str(tmp_path / 'none')) == {}
+  writer = metric_writers.SummaryWriter(str(tmp_path))
+  for step in (1, 2):
+    writer.write_scalars(step, {'a': step})
+    writer.flush()
+  writer.close()
+  [path] = tmp_path.iterdir()
+  path.write_bytes(path.read_bytes()[:-5])
+  assert curves.read_scalars(str(tmp_path)) == {'a': [(1, 1.0)]}
+
+
 @pytest.mark.parametrize(
   'values, expected',
   [

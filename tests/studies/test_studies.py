@@ -343,7 +343,7 @@ def test_only_a_jobs_own_gin_files_count(tmp_path):
     included.write_text(text)
     made = jobs_lib.JobsOfSeed('/w', '0', setting(file=str(mine)))
     [variant] = definition.expand(variants)
-    return made.of(variant)._options
+    return made.of(variant).options
 
   assert options('BATCH_SIZE = 8') != options('BATCH_SIZE = 16')
   assert setting(file=str(mine)).number('BATCH_SIZE') == 16
@@ -361,7 +361,7 @@ def test_a_run_goes_on_from_its_last_evaluation(tmp_path):
     (tmp_path / f'checkpoint_{step}' / '_CHECKPOINT_METADATA').touch()
   assert sorted(find.finished(str(tmp_path))) == [10, 20, 30, 40]
   mine = setting('EVAL_PERIOD=10', "EVAL_MIXTURE_OR_TASK_NAME='minipile_ul2'")
-  jobs_lib.drop_what_was_not_evaluated(str(tmp_path), mine, 'salt')
+  jobs_lib.drop_unevaluated_checkpoints(str(tmp_path), mine, 'salt')
   assert sorted(find.finished(str(tmp_path))) == [10, 20]
 
 

@@ -16,8 +16,10 @@
 
 import json
 import os
+import types
 
 import pytest
+import tqdm
 
 from salt_t5x.studies import processes
 
@@ -144,7 +146,7 @@ def test_a_finished_job_with_other_options_is_refused(tmp_path):
   assert not job(5).is_done()  # Begun, but not finished.
   (tmp_path / 'done').touch()
   assert job(5).is_done()
-  with pytest.raises(processes.JobError, match='steps: 5 then, 6 now') as e:
+  with pytest.raises(processes.JobError, match='steps was 5 and is now 6') as e:
     job(6).is_done()
   assert '--work_dir' in str(e.value) and 'same' not in str(e.value)
 
@@ -176,11 +178,17 @@ def test_a_failed_job_shows_its_log(tmp_path):
   assert not job.is_done()
 
 
-def test_progress_is_read_from_logs(tmp_path):
-  (tmp_path / 'config.gin').write_text('A = 900\nTRAIN_STEPS = %A\nx.y = 3\n')
-  log = '[25] collection=train a=1\nx\n[50] collection=train a=1\n'
-  folder = str(tmp_path)
-  assert processes._training_progress(folder, log) == (50, 900)
-  assert processes._training_progress(folder + '/no', '') == (0, None)
-  log = 'Shard 0: 64 of 256 sequences in all\nShard 1: 128 of 256 sequences'
-  assert processes._scoring_progress(folder, log) == (128, 256)
+@pytest.mark.parametrize(
+  'module, log, done',
+  [
+    ('train', '[25] collection=train a=1\nx\n[50] collection=train a=1\n', 50),
+    ('score', 'Shard 0: 64 of 256 sequences\nShard 1: 128 of 256', 128),
+    ('select', '[25] collection=train a=1', 0),
+  ],
+)
+def test_progress_is_read_from_logs(tmp_path, module, log, done):
+  job = processes.Job('a', str(tmp_path), [f'salt_t5x.{module}'], {}, total=256)
+  (tmp_path / 'log.txt').write_text(log)
+  job._process = types.SimpleNamespace(poll=lambda: None)
+  job.progress = tqdm.tqdm(total=256)
+  assert not job.poll() and job.progress.n == done
