@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 WORK_DIR ?= runs/salt
 
-.PHONY: install salt reproduce evaluate test lint format
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+.PHONY: install salt reproduce evaluate test test-all lint format
 
 install: $(VENV)/installed
 
@@ -43,7 +45,11 @@ evaluate: salt
 	  --teacher=SLM --baseline=BASELINE
 
 test: install
-	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	$(PYTEST) -m 'not slow'
+
+# Also runs what takes minutes.
+test-all: install
+	$(PYTEST)
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -153,9 +153,8 @@ def score(
 def main() -> None:
   manifest = gin.get_configurable(score)()
   print(
-    f'{manifest.examples} sequences of {manifest.task} ({manifest.split}) are '
-    f'scored by {manifest.teacher}.\n'
-    'Next: salt_t5x.select chooses from them.'
+    f'{manifest.teacher} has scored {manifest.examples} sequences of '
+    f'{manifest.task} ({manifest.split}). Next: salt_t5x.select.'
   )
 
 

@@ -12,4 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO checkpoints."""
+"""Checkpoints of t5x, read without t5x's checkpoint manager.
+
+`find` lists and identifies them, `damage` tells whether files are missing or
+cut, `restore` reads parameters, and `run_record` keeps in every model directory
+what a checkpoint does not hold.
+"""

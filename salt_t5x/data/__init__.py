@@ -12,4 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO data."""
+"""Data: from shards of raw text to batches.
+
+`pile_shards` reads documents, `sequences` cuts them into T tokens,
+`cache_writer` and `ordered_cache` write and read a cache in one global order,
+`ul2` corrupts its sequences, and `feature_converters` makes batches of them.
+`text_tasks` and `supervised_tasks` register all of it as seqio tasks.
+"""

@@ -12,4 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO estimate."""
+"""The command `python -m salt_t5x.estimate`: what a run costs on TPUs.
+
+`steps` compiles a run's own steps for a TPU topology; `hlo_costs` reads FLOPs,
+cycles and collectives from the compiled programs.
+"""

@@ -12,4 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO evaluation."""
+"""What checkpoints are worth: held-out text, supervised and few-shot tasks.
+
+`measurements` runs `held_out`, `supervised` and `few_shot`; `results` stores
+and reports what they find; `buckets` splits documents by difficulty (App. M).
+"""

@@ -12,4 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO inference."""
+"""Running trained models on sequences that every host holds.
+
+`pretrained` restores a model, `batches` runs a program on global batches,
+`language_model` computes log-likelihoods and generates, and `sampler` draws
+completions with the pure functions of `sampling`.
+"""

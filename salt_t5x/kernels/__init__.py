@@ -12,4 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO kernels."""
+"""Fast versions of what `losses` and `network` define, for sharded arrays.
+
+`chunked_losses` computes the losses and their gradients without a [B, T, V]
+array, from the tiles of `loss_tiles`; `attention` keeps its normaliser instead
+of its scores; `token_statistics` finds each token's loss and rank.
+"""

@@ -12,4 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO minipile."""
+"""mini-Pile: real text and benchmarks from the package registry.
+
+`sources` and `benchmark_sources` say which packages hold what, `corpus` reads
+them, and `prepare` and `benchmark_data` are the commands that build folders.
+"""

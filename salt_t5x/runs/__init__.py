@@ -12,4 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO runs."""
+"""Runs that survive: data, model directory, NaN, preemption.
+
+`resilient_trainer` is the training loop, below `trainer.SaltTrainer`, which has
+the two stages. `train_data` and `model_dir` refuse what does not belong to a
+run; `nonfinite` and `preemption` watch it.
+"""

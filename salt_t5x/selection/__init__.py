@@ -12,4 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""TODO selection."""
+"""SALT_DS: which sequences the first stage reads (section 4).
+
+`scoring` has the scores as pure functions, `scorer` a teacher that computes
+them, `score_shards` their files; `threshold` finds the top m, `record` and
+`report` say what was selected, and `first_stage` reads it.
+"""

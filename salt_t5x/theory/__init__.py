@@ -12,4 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The theory's quantities (§3, App. B to D), estimated from trained models."""
+"""The theory's quantities (§3, App. B to D), estimated from trained models.
+
+`deviations` has ξ_t and V_t, `divergences` the distances between teacher,
+student and oracle, `bounds` the theorems; `completions` computes the losses
+that they need, and `report` makes tables and plots.
+"""
