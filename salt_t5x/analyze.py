@@ -17,9 +17,8 @@
 The gin files are a student's, a teacher's, an oracle's, the data's and
 `runs/analyze.gin`. An oracle, a larger language model, stands for the data's
 distribution (App. C). Results are tables like the paper's 6 to 9, bias and
-variance over ω (App. D) and the bounds, with figures. Completions are kept:
-rerunning samples only the missing ones, and other students are evaluated on
-the same ones.
+variance over ω (App. D) and the bounds, with figures. Completions are kept for
+reruns and for other students.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +26,9 @@ import dataclasses
 import hashlib
 import json
 import os
-from typing import Any
 
 import gin
 import jax
-import numpy as np
 
 from salt_t5x import command as command_lib
 from salt_t5x import files
@@ -89,19 +86,18 @@ def analyze(
     output_dir: where results go.
     held_out_task: a task over a cache of sequences, none of which any of the
       models was trained on.
-    split: of it.
+    split: its split.
     task_feature_lengths: {'targets': T}.
-    batch_size: completions that are drawn and judged together.
+    batch_size: completions that are sampled and scored together.
     distillation_weight: ω of the tables.
     teacher_temperature: ρ.
-    sequences: how many x, from the first whole one of the split.
+    sequences: number of texts x, from the first whole one of the split.
     num_completions: n_com, of each prefix of each x.
     completions_dir: where completions are kept, for other students of the same
       oracle, too; None for a folder in `output_dir`.
     prefixes: the t of ξ_t; those above T are left out.
-    lengths: sequence lengths T' <= T of the tables' rows, T among them; None
-      for T, T/2, T/4 and T/8. A shorter sequence is the beginning of a longer
-      one.
+    lengths: lengths T' <= T of beginnings of sequences, the tables' rows, T
+      among them; None for T, T/2, T/4 and T/8.
     training_sequences: N of the bounds, at least 16; None for no bounds.
     delta: of the bounds, in (0, 1).
     seed: of the completions.
@@ -115,32 +111,27 @@ def analyze(
   length = command_lib.check_lengths(task_feature_lengths)['targets']
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
   prefixes = sorted(t for t in prefixes if t <= length)
-  _check(
-    ('distillation_weight (DISTILLATION_WEIGHT)', distillation_weight,
-     'in [0, 1]', 0 <= distillation_weight <= 1),
-    ('teacher_temperature (TEACHER_TEMPERATURE)', teacher_temperature,
-     'above 0', teacher_temperature > 0),
-    ('sequences (SEQUENCES)', sequences, 'at least 2', sequences >= 2),
-    ('num_completions (NUM_COMPLETIONS)', num_completions,
-     'at least 2', num_completions >= 2),
-    ('prefixes (PREFIXES)', prefixes, f'at least one from 1 to T = {length}',
-     len(prefixes) > 0 and prefixes[0] >= 1),
-    ('lengths', lengths, f'from 1 to T = {length}, T among them',
-     lengths[0] >= 1 and lengths[-1] == length),
-    ('training_sequences (TRAINING_SEQUENCES)', training_sequences,
-     'at least 16, or None',
-     training_sequences is None or training_sequences >= 16),
-    ('delta', delta, 'between 0 and 1', 0 < delta < 1),
-  )  # fmt: skip
-  files.make_folder(
-    output_dir, f'analyze.analyze.output_dir (OUTPUT_DIR) = {output_dir!r}'
+  measurement.check_options(
+    length,
+    distillation_weight=distillation_weight,
+    teacher_temperature=teacher_temperature,
+    sequences=sequences,
+    num_completions=num_completions,
+    prefixes=prefixes,
+    lengths=lengths,
+    training_sequences=training_sequences,
+    delta=delta,
   )
+  parameter = f'analyze.analyze.output_dir (OUTPUT_DIR) = {output_dir!r}'
+  files.make_folder(output_dir, parameter)
   roles = {'student': student, 'teacher': teacher, 'oracle': oracle}
   roles = {role: model.named(role) for role, model in roles.items()}
   found = {role: x.find() for role, x in roles.items()}
   for model in roles.values():
     model.check_vocabulary(student.model.output_vocabulary)
-  x = _sequences(held_out_task, split, sequences, length)
+  parameter = f'analyze.analyze.sequences (SEQUENCES) = {sequences}'
+  x = held_out.read_whole(held_out_task, split, length, sequences, parameter)
+  x = x[:sequences]
   batches = batches_lib.GlobalBatches(partitioner, batch_size)
   shapes = batches_lib.feature_shapes(batch_size, length)
   params, axes = {}, {}
@@ -168,11 +159,11 @@ def analyze(
   ]
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
   folder = completions_dir or os.path.join(output_dir, 'completions')
-  completed = measurement.complete(
-    sampler, batches, x, prefixes, num_completions, os.path.join(folder, digest)
-  )
+  folder = os.path.join(folder, digest)
   parts = {}
-  for s, tokens in completed:
+  for s, tokens in measurement.complete(
+    sampler, batches, x, prefixes, num_completions, folder
+  ):
     parts[s] = {
       t: tuple(y.reshape(sequences, num_completions) for y in losses)
       for t, losses in measured.losses(tokens, lengths).items()
@@ -193,27 +184,7 @@ def analyze(
     training_sequences=training_sequences,
     delta=delta,
   )
-  return theory_report.write(
-    results, output_dir, write=jax.process_index() == 0
-  )
-
-
-def _check(*parameters: tuple[str, Any, str, bool]) -> None:
-  """Raises ValueError for the first of (name, value, range, is in it)."""
-  for name, value, allowed, is_allowed in parameters:
-    if not is_allowed:
-      raise ValueError(f'analyze.analyze.{name} = {value!r}: {allowed}.')
-
-
-def _sequences(task: str, split: str, count: int, length: int) -> np.ndarray:
-  """[count, T] int32, the first whole sequences of the split."""
-  whole = held_out.read_whole(task, split, length)
-  if len(whole) < count:
-    raise ValueError(
-      f'analyze.analyze.sequences (SEQUENCES) = {count}: the {split} split of '
-      f'{task} has {len(whole)} sequences of at least {length} tokens.'
-    )
-  return whole[:count]
+  return theory_report.write(results, output_dir, jax.process_index() == 0)
 
 
 def main() -> None:

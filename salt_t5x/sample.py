@@ -20,8 +20,8 @@ x̃ drawn from P_ζ. With prompts, each sequence begins with real text, where th
 loss is that of eq. (1), and the teacher writes the rest.
 
 `salt_t5x.tasks.samples` defines tasks over the cache: `samples_causal` is eq.
-(14), `samples_ul2` applies UL2 to the same sequences. Train a student on one
-with `runs/baseline.gin`. Rerunning a job samples only the missing batches.
+(14), `samples_ul2` applies UL2 to them; train with `runs/baseline.gin`.
+Rerunning a job samples only the missing batches.
 """
 
 from collections.abc import Mapping
@@ -74,11 +74,10 @@ def sample(
     seed: of the samples.
 
   Returns:
-    A message for the user.
+    A message that names the next step.
 
   Raises:
-    ValueError: the teacher, the lengths or the prompts do not fit, or the
-      folder holds other samples.
+    ValueError: an argument does not fit, or the folder holds other samples.
   """
   length = command_lib.check_lengths(task_feature_lengths)['targets']
   counts = dict(zip(_SPLITS, (examples, held_out_examples), strict=True))
@@ -88,9 +87,8 @@ def sample(
         f'sample.sample: {count!r} sequences of the {name} split (EXAMPLES, '
         'HELD_OUT_EXAMPLES): at least 1.'
       )
-  if not 0 <= prompt_length < length or bool(prompt_length) != bool(
-    prompt_task
-  ):
+  is_set = bool(prompt_length)
+  if not 0 <= prompt_length < length or is_set != bool(prompt_task):
     raise ValueError(
       f'sample.sample.prompt_length (PROMPT_LENGTH) = {prompt_length} and '
       f'prompt_task (PROMPT_TASK) = {prompt_task!r}: set both, with a length '
@@ -148,9 +146,14 @@ def sample(
     for number, (split, count) in enumerate(counts.items()):
       tokens = np.zeros((count, length), np.int32)
       if prompt_task:
-        tokens[:, :prompt_length] = _prompts(
-          prompt_task, split, count, prompt_length
+        prompts = held_out.read_whole(
+          prompt_task,
+          split,
+          prompt_length,
+          1,
+          f'sample.sample.prompt_length (PROMPT_LENGTH) = {prompt_length}',
         )
+        tokens[:, :prompt_length] = np.resize(prompts, (count, prompt_length))
       samples[split] = sampler.sample(
         tokens,
         np.full(count, prompt_length),
@@ -182,17 +185,6 @@ def _check_teacher(
     teacher.model.output_vocabulary.vocab_size,
     teacher.minimum_gain,
   )
-
-
-def _prompts(task: str, split: str, count: int, length: int) -> np.ndarray:
-  """[count, length]: beginnings of sequences in order, repeated if too few."""
-  whole = held_out.read_whole(task, split, length)
-  if not len(whole):
-    raise ValueError(
-      f'sample.sample.prompt_length (PROMPT_LENGTH) = {length}: no sequence of '
-      f'{task} ({split}) is as long.'
-    )
-  return np.take(whole, np.arange(count), axis=0, mode='wrap')
 
 
 def main() -> None:

@@ -81,10 +81,31 @@ def read(
   return found
 
 
-def read_whole(name: str, split: str, length: int) -> np.ndarray:
-  """Reads [n, length] int32: the beginnings of all sequences that long."""
+def read_whole(
+  name: str, split: str, length: int, at_least: int, parameter: str
+) -> np.ndarray:
+  """Reads the beginnings of all sequences of a minimum length.
+
+  Args:
+    name: see `read`.
+    split: see `read`.
+    length: T, tokens of a beginning.
+    at_least: the number of sequences that are needed.
+    parameter: the gin parameter and its value that need them.
+
+  Returns:
+    [n, T] int32.
+
+  Raises:
+    ValueError: see `read`; or there are too few sequences.
+  """
   whole = [x[:length] for _, x in read(name, split, None) if len(x) >= length]
-  return np.array(whole, np.int32).reshape(-1, length)
+  if len(whole) < at_least:
+    raise ValueError(
+      f'{parameter}: the {split} split of {name} has {len(whole)} sequences of '
+      f'at least {length} tokens, and {at_least} are needed.'
+    )
+  return np.stack(whole).astype(np.int32)
 
 
 def measure(

@@ -105,7 +105,7 @@ def sequence_bound(
   log_cover: float,
   delta: float,
 ) -> Bound:
-  """Theorem B.3 (the formal version of Theorem 3.2), corrected.
+  """Theorem B.3, the formal version of Theorem 3.2, corrected.
 
   Args:
     sequences: N, at least 16 (what the inequality behind it asks for).
@@ -121,7 +121,7 @@ def sequence_bound(
     The bound.
 
   Raises:
-    ValueError: a value cannot be.
+    ValueError: a value is out of range.
   """
   _check(sequences, 16, distillation_weight, delta)
   cover = math.log(2 / delta) + log_cover
@@ -163,17 +163,16 @@ def token_bound(
     The bound.
 
   Raises:
-    ValueError: a value cannot be.
+    ValueError: a value is out of range.
   """
-  _check(sequences, 1, distillation_weight, delta)
-  of_class, single = math.log(2 / delta) + log_class, math.log(2 / delta)
+  terms = _finite_class(sequences, distillation_weight, log_class, delta)
   return Bound(
     divergence=divergence_term(
       largest_loss, distillation_weight, total_variation
     ),
     variance=math.sqrt(2 * summed_variance / sequences)
-    * (math.sqrt(of_class) + math.sqrt(single)),
-    tail=2 * largest_deviation / (3 * sequences) * (of_class + single),
+    * sum(map(math.sqrt, terms)),
+    tail=2 * largest_deviation / (3 * sequences) * sum(terms),
   )
 
 
@@ -203,19 +202,27 @@ def subgaussian_bound(
     The bound; it has no tail.
 
   Raises:
-    ValueError: a value cannot be.
+    ValueError: a value is out of range.
   """
-  _check(sequences, 1, distillation_weight, delta)
-  of_class, single = math.log(2 / delta) + log_class, math.log(2 / delta)
+  terms = _finite_class(sequences, distillation_weight, log_class, delta)
   return Bound(
     divergence=divergence_term(
       largest_loss, distillation_weight, total_variation
     ),
     # (1/N) √(2 Σ_i Σ_t σ_t^(i)), and the inner sum over i is N times its mean.
     variance=math.sqrt(2 * summed_proxy / sequences)
-    * (math.sqrt(of_class) + math.sqrt(single)),
+    * sum(map(math.sqrt, terms)),
     tail=0.0,
   )
+
+
+def _finite_class(
+  sequences: int, distillation_weight: float, log_class: float, delta: float
+) -> tuple[float, float]:
+  """Checks, and returns log(2 |Θ| / δ) and log(2 / δ)."""
+  _check(sequences, 1, distillation_weight, delta)
+  single = math.log(2 / delta)
+  return single + log_class, single
 
 
 def calibration(excess_error: float) -> float:

@@ -29,6 +29,56 @@ from t5x import models as t5x_models
 PyTree = Any
 
 
+def check_options(
+  length: int,
+  *,
+  distillation_weight: float,
+  teacher_temperature: float,
+  sequences: int,
+  num_completions: int,
+  prefixes: Sequence[int],
+  lengths: Sequence[int],
+  training_sequences: int | None,
+  delta: float,
+) -> None:
+  """Checks the numbers of `analyze.analyze`; see there.
+
+  Args:
+    length: T.
+    distillation_weight: ω.
+    teacher_temperature: ρ.
+    sequences: number of texts x.
+    num_completions: n_com.
+    prefixes: the t's, sorted.
+    lengths: the lengths T', sorted.
+    training_sequences: N.
+    delta: δ.
+
+  Raises:
+    ValueError: a number is out of range.
+  """
+  checks = [
+    ('distillation_weight (DISTILLATION_WEIGHT)', distillation_weight,
+     'in [0, 1]', 0 <= distillation_weight <= 1),
+    ('teacher_temperature (TEACHER_TEMPERATURE)', teacher_temperature,
+     'above 0', teacher_temperature > 0),
+    ('sequences (SEQUENCES)', sequences, 'at least 2', sequences >= 2),
+    ('num_completions (NUM_COMPLETIONS)', num_completions,
+     'at least 2', num_completions >= 2),
+    ('prefixes (PREFIXES)', prefixes, f'at least one from 1 to T = {length}',
+     len(prefixes) > 0 and prefixes[0] >= 1),
+    ('lengths', lengths, f'from 1 to T = {length}, T among them',
+     lengths[0] >= 1 and lengths[-1] == length),
+    ('training_sequences (TRAINING_SEQUENCES)', training_sequences,
+     'at least 16, or None',
+     training_sequences is None or training_sequences >= 16),
+    ('delta', delta, 'between 0 and 1', 0 < delta < 1),
+  ]  # fmt: skip
+  for name, value, allowed, is_allowed in checks:
+    if not is_allowed:
+      raise ValueError(f'analyze.analyze.{name} = {value!r}: {allowed}.')
+
+
 class Measurement:
   """Losses and divergences of texts; each program is compiled once."""
 
