@@ -68,8 +68,7 @@ def test_imports_go_downwards():
     f'{path.relative_to(ROOT)} imports {".".join(name)}'
     for path in files()
     for name in imports(path)
-    if name[0] != room_of(path)
-    and FLOOR[name[0]] <= FLOOR[room_of(path)]
+    if name[0] != room_of(path) and FLOOR[name[0]] <= FLOOR[room_of(path)]
   }
   assert not found
 

@@ -15,6 +15,7 @@
 """SALT_DS: which sequences the first stage reads (section 4).
 
 `scoring` has the scores as pure functions, `scorer` a teacher that computes
-them, `score_shards` their files; `threshold` finds the top m, `record` and
-`report` say what was selected, and `first_stage` reads it.
+them, `score_job` the job's parts, `score_shards` their files; `threshold` finds
+the top m, `pool` selects them, `record` and `report` describe the selection,
+and `first_stage` reads it.
 """
