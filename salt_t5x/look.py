@@ -26,19 +26,18 @@ sign. A bar in the margin begins a line of the text; a wrapped line has none.
 Span corruption also shows the original. Text without tokens (a task of
 documents) is printed as it is.
 
-Only printable characters and line breaks reach the terminal: all others, and
-bytes that form no character, are printed as Python escapes.
+Only printable characters and line breaks reach the terminal: all others are
+printed as Python escapes.
 """
 
 import argparse
 from collections.abc import Sequence
 import signal
-import sys
 
 import seqio
 
 from salt_t5x import command
-from salt_t5x.data import examples, render
+from salt_t5x.data import examples
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -48,13 +47,18 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   )
   command.add_task_flags(parser)
   add = parser.add_argument
-  natural, positive = command.at_least(0), command.at_least(1)
+  positive = command.at_least(1)
   add(
     '--sequence_length', type=positive, help='T; none for a task without tokens'
   )
   add('--split', default='train')
-  add('--examples', type=natural, default=4, help='how many to print')
-  add('--skip', type=natural, default=0, help='how many to skip before')
+  add('--examples', type=positive, default=4, help='how many to print')
+  add(
+    '--skip',
+    type=command.at_least(0),
+    default=0,
+    help='how many to skip before',
+  )
   add(
     '--use_cached', action='store_true', help="read seqio's cache of the task"
   )
@@ -64,23 +68,13 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     default=[],
     help='where cached tasks are looked for, separated by commas',
   )
-  add('--pack', action='store_true', help='pack short examples together')
   add(
     '--max_tokens',
     type=positive,
     default=120,
-    help='shown of each region of text',
+    help='shown of each region of text, as 5 characters each',
   )
-  add(
-    '--statistics',
-    type=natural,
-    default=0,
-    help='how many examples the table at the end counts, if more than printed',
-  )
-  args = parser.parse_args(argv[1:])
-  if not max(args.examples, args.statistics):
-    parser.error('--examples=0 and --statistics=0: there is nothing to show.')
-  return args
+  return parser.parse_args(argv[1:])
 
 
 def main(args: argparse.Namespace) -> None:
@@ -90,12 +84,8 @@ def main(args: argparse.Namespace) -> None:
   options = vars(args)
   task = command.find_task(options.pop('task'), options.pop('module_import'))
   seqio.add_global_cache_dirs(options.pop('seqio_additional_cache_dirs'))
-  paint = render.colour if sys.stdout.isatty() else render.plain
-  try:
-    for line in examples.show(task, **options, paint=paint):
-      print(line)
-  except examples.OptionError as error:
-    sys.exit(str(error))
+  for line in examples.show(task, **options):
+    print(line)
 
 
 if __name__ == '__main__':
