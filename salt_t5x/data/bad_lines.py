@@ -77,24 +77,37 @@ class Report:
       f'. Skipped: {skipped}' if skipped else ''
     )
 
+  def skip(self, name: str, kind: str, reason: str) -> None:
+    """Counts a bad line, the last one read.
+
+    Raises:
+      DamagedShardError: there are too many.
+    """
+    place = f'{name}:{self.lines}: {reason}'
+    self.counts[kind] = self.counts.get(kind, 0) + 1
+    self.first.setdefault(kind, place)
+    bad = sum(self.counts.values())
+    if bad > FREE_BAD_LINES + MAX_BAD_SHARE * self.lines:
+      raise DamagedShardError(
+        f'{place}. That is bad line {bad} of {self.lines}, and the limit is '
+        f'{FREE_BAD_LINES} + {MAX_BAD_SHARE} of the lines ({self}). Mend or '
+        'replace the file, or name the fields that it has.'
+      )
+
 
 def parse_object(line: bytes) -> dict[str, Any]:
   """Parses a line that holds a JSON object.
 
   Raises:
-    BadLineError: it holds something else. A line that does not parse and has no
-      newline was cut.
+    BadLineError: it holds something else.
   """
-  is_whole = line.endswith(b'\n')
   try:
     entry = json.loads(line.decode())
   except UnicodeDecodeError as error:
     reason = f'byte {error.start + 1}: {error.reason}'
-    raise BadLineError(NOT_UTF8 if is_whole else TRUNCATED, reason) from error
+    raise BadLineError(NOT_UTF8, reason) from error
   except (ValueError, RecursionError) as error:
-    # json counts lines within the line, which would only confuse.
-    reason = str(error).replace(': line 1 column', ' at column')
-    raise BadLineError(BAD_JSON if is_whole else TRUNCATED, reason) from error
+    raise BadLineError(BAD_JSON, str(error)) from error
   if not isinstance(entry, dict):
     raise BadLineError(BAD_JSON, 'not an object')
   return entry
@@ -116,23 +129,17 @@ def read(
   name: str,
   lines: Iterable[Any],
   parse: Callable[[Any], Document],
-  remedy: str,
-  max_bad_share: float = MAX_BAD_SHARE,
   report: Report | None = None,
 ) -> Iterator[tuple[int, Document]]:
-  """Parses the lines of a file, and skips bad ones.
+  """Parses the lines of a file, and skips bad ones; blank lines are no damage.
 
-  At the end one line is logged: a warning if anything was skipped. Blank lines
-  at the end are no damage; elsewhere they count as empty.
+  At the end one line is logged: a warning if anything was skipped.
 
   Args:
     name: the file's, for messages.
     lines: bytes, or whatever `parse` takes. A `BadLineError` that the iterator
       raises ends the file.
     parse: makes a document from a line, or raises `BadLineError`.
-    remedy: a sentence that ends the message about too many bad lines.
-    max_bad_share: tolerated bad lines beyond `FREE_BAD_LINES`, as a share of
-      the lines read so far.
     report: a new one, filled on the way.
 
   Yields:
@@ -142,46 +149,20 @@ def read(
     DamagedShardError: too many bad lines, or no document.
   """
   report = Report() if report is None else report
-
-  def skip(kind, line, reason):
-    report.counts[kind] = report.counts.get(kind, 0) + 1
-    report.first.setdefault(kind, f'{name}:{line}: {reason}')
-    bad = sum(report.counts.values())
-    limit = FREE_BAD_LINES + max_bad_share * report.lines
-    if not bad <= limit:  # With a share of NaN, too.
-      raise DamagedShardError(
-        f'{name}:{line}: {reason}. That is bad line {bad} of {report.lines} '
-        f'read so far, and the limit is {FREE_BAD_LINES} + {max_bad_share} of '
-        f'the lines = {limit:.1f} ({report}). {remedy}'
-      )
-
-  cut, blank = None, 0
   try:
-    for number, line in enumerate(lines, 1):
-      report.lines = number
-      if isinstance(line, bytes) and line.isspace():
-        blank += 1
+    for line in lines:
+      report.lines += 1
+      if isinstance(line, bytes) and not line.strip():
         continue
-      for earlier in range(number - blank, number):
-        skip(EMPTY, earlier, 'a blank line')
-      blank = 0
       try:
         document = parse(line)
       except BadLineError as bad:
-        kind, reason = bad.args
-        if kind == TRUNCATED:
-          cut = reason
-          report.lines -= 1
-        else:
-          skip(kind, number, reason)
+        report.skip(name, *bad.args)
       else:
         report.documents += 1
-        yield number, document
+        yield report.lines, document
   except BadLineError as bad:
-    _, cut = bad.args
-  if cut is not None:
-    reason = f'nothing after this line can be read: {cut}'
-    skip(TRUNCATED, report.lines, reason)
+    report.skip(name, *bad.args)
   if not report.documents:
     raise DamagedShardError(f'{name} holds no document: {report}.')
   log = logging.warning if report.counts else logging.info

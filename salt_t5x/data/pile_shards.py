@@ -33,10 +33,6 @@ import zstandard
 
 from salt_t5x.data import bad_lines, hashing
 
-# Far more than any document has. Without a limit, a file without newlines would
-# fill the memory.
-MAX_LINE_BYTES = 100_000_000
-
 # Compressed bytes decoded at once. At worst 4 of them stand for a block of
 # 128 KiB, so a piece is 128 MiB at most; one of text is some 10 kB.
 _PIECE_BYTES = 4096
@@ -46,62 +42,49 @@ def _pieces(path: str) -> Iterator[bytes]:
   """Decompresses a shard piece by piece.
 
   Raises:
-    OSError: the file cannot be read.
     zstandard.ZstdError: it is damaged, or ends too early.
   """
   decompressor = zstandard.ZstdDecompressor()
   frame = None
-  try:
-    with tf.io.gfile.GFile(path, 'rb') as file:
-      while data := file.read(_PIECE_BYTES):
-        while data:
-          # zstandard's stream reader would take a file cut short for a whole
-          # one. A frame of its own says whether it has ended.
-          frame = frame or decompressor.decompressobj()
-          yield frame.decompress(data)
-          data = frame.unused_data if frame.eof else b''
-          frame = None if frame.eof else frame
-  except tf.errors.OpError as error:
-    raise OSError(f'{path}: cannot be read: {error.message}') from error
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    while data := file.read(_PIECE_BYTES):
+      while data:
+        # zstandard's stream reader would take a file cut short for a whole
+        # one. A frame of its own says whether it has ended.
+        frame = frame or decompressor.decompressobj()
+        yield frame.decompress(data)
+        data = frame.unused_data if frame.eof else b''
+        frame = None if frame.eof else frame
   if frame is not None:
     raise zstandard.ZstdError('the compressed data ends too early')
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-  """Splits pieces into lines, each with its newline; the last may lack it.
-
-  A line ends at a newline, and at no other character. One that is too long is
-  cut, but still longer than MAX_LINE_BYTES.
+  """Splits pieces into lines at newlines, and at no other character.
 
   Raises:
     BadLineError: the pieces end in damage; raised after the lines before it.
   """
   damage = None
-  line, size = [], 0
+  line = []
   try:
     for piece in pieces:
-      start = 0
-      while end := piece.find(b'\n', start) + 1:
-        line.append(piece[start:end])
-        yield b''.join(line)
-        line, size, start = [], 0, end
-      if size <= MAX_LINE_BYTES:
-        line.append(piece[start:])
-        size += len(piece) - start
+      *ends, rest = piece.split(b'\n')
+      for end in ends:
+        yield b''.join([*line, end])
+        line = []
+      line.append(rest)
   except zstandard.ZstdError as error:
     damage = error
-  if size:
-    yield b''.join(line)
+  if last := b''.join(line):
+    yield last
   if damage is not None:
-    raise bad_lines.BadLineError(bad_lines.TRUNCATED, str(damage)) from damage
+    reason = f'nothing after this line can be read: {damage}'
+    raise bad_lines.BadLineError(bad_lines.TRUNCATED, reason) from damage
 
 
 def _parse(line: bytes) -> tuple[bytes, bytes]:
   """Returns (text, domain), UTF-8; raises BadLineError if there is none."""
-  if len(line) > MAX_LINE_BYTES:
-    raise bad_lines.BadLineError(
-      'too long', f'longer than {MAX_LINE_BYTES} bytes'
-    )
   entry = bad_lines.parse_object(line)
   text = entry.get('text')
   if not isinstance(text, str):
@@ -115,15 +98,12 @@ def _parse(line: bytes) -> tuple[bytes, bytes]:
 
 
 def read(
-  path: str,
-  max_bad_share: float = bad_lines.MAX_BAD_SHARE,
-  report: bad_lines.Report | None = None,
+  path: str, report: bad_lines.Report | None = None
 ) -> Iterator[tuple[bytes, bytes, int]]:
   """Reads one shard; memory does not grow with it.
 
   Args:
     path: a shard, wherever tf.io.gfile reads.
-    max_bad_share: as in `bad_lines.read`.
     report: a new one, filled on the way.
 
   Yields:
@@ -132,18 +112,12 @@ def read(
     line's number and the text: it survives a move, but no change of the text.
 
   Raises:
-    OSError: the shard cannot be read.
+    tf.errors.OpError: the shard cannot be read.
     DamagedShardError: it has too many bad lines, or holds no document.
   """
   shard = os.path.basename(path)
-  remedy = (
-    'Mend or replace the shard, or raise max_bad_share of '
-    'salt_t5x.data.pile_shards.'
-  )
   lines = _lines(_pieces(path))
-  for number, (text, domain) in bad_lines.read(
-    path, lines, _parse, remedy, max_bad_share, report
-  ):
+  for number, (text, domain) in bad_lines.read(path, lines, _parse, report):
     prefix = f'{shard}\0{number}\0'.encode()
     yield text, domain, hashing.digest(prefix, text) >> 1
 
@@ -176,8 +150,8 @@ def write(path: str, documents: Iterable[tuple[str, str]]) -> None:
   tf.io.gfile.rename(scratch, path, overwrite=True)
 
 
-def _elements(path: bytes, max_bad_share: float) -> Iterator[dict]:
-  for text, domain, number in read(path.decode(), max_bad_share):
+def _elements(path: bytes) -> Iterator[dict]:
+  for text, domain, number in read(path.decode()):
     yield {'text': text, 'domain': domain, 'id': number}
 
 
@@ -188,20 +162,15 @@ class JsonlDataSource(seqio.FileDataSource):
   gives them. Unshuffled, their order is always the same.
   """
 
-  def __init__(
-    self,
-    split_to_filepattern: Mapping[str, str | Sequence[str]],
-    max_bad_share: float = bad_lines.MAX_BAD_SHARE,
-  ):
+  def __init__(self, split_to_filepattern: Mapping[str, str | Sequence[str]]):
     """Constructor; nothing is read yet.
 
     Args:
       split_to_filepattern: one or more globs of shards for each split.
-      max_bad_share: as in `read`, for each shard.
     """
     read_shard = functools.partial(
       tf.data.Dataset.from_generator,
-      functools.partial(_elements, max_bad_share=max_bad_share),
+      _elements,
       output_signature={
         'text': tf.TensorSpec([], tf.string),
         'domain': tf.TensorSpec([], tf.string),

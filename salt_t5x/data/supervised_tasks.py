@@ -27,7 +27,7 @@ epoch, which depends only on the seed and the epoch, is the same for any number
 of hosts, and is resumed exactly.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import seqio
@@ -107,7 +107,7 @@ class ExampleSource(ordered_tasks.OrderedSource):
     null, no text) is skipped, counted and logged.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      tf.errors.NotFoundError: there is no such file.
       bad_lines.DamagedShardError: too many such examples, or no other ones.
       ValueError: more text than tf.data can hold.
     """
@@ -116,13 +116,8 @@ class ExampleSource(ordered_tasks.OrderedSource):
     data = self._files[split]
     is_file = isinstance(data, str)
     name = data if is_file else f'{split} split'
-    rendered = bad_lines.read(
-      name,
-      _lines(data) if is_file else data(),
-      self._render,
-      'Mend the file, or the fields that the task is registered with.',
-    )
-    texts = [text for _, text in rendered]
+    lines = tf.io.gfile.GFile(data, 'rb') if is_file else data()
+    texts = [text for _, text in bad_lines.read(name, lines, self._render)]
     size = sum(len(x) for text in texts for x in text.values())
     if size > _MAX_BYTES:
       raise ValueError(
@@ -144,32 +139,16 @@ class ExampleSource(ordered_tasks.OrderedSource):
     for name, render in self._texts.items():
       try:
         text = render(example)
+        if not text.strip():
+          raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')
+        rendered[name] = bad_lines.encode(text)
       except KeyError as error:
         raise bad_lines.BadLineError(
           'no such field', f'{error} is not one of {sorted(example)}'
         ) from error
       except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise bad_lines.BadLineError('bad value', f'{name}: {error}') from error
-      if not isinstance(text, str):
-        raise bad_lines.BadLineError(
-          'bad value', f'{name}: {text!r} is no string'
-        )
-      if not text.strip():
-        raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')
-      rendered[name] = bad_lines.encode(text)
     return rendered
-
-
-def _lines(path: str) -> Iterator[bytes]:
-  try:
-    with tf.io.gfile.GFile(path, 'rb') as file:
-      yield from file
-  except tf.errors.NotFoundError as error:
-    raise FileNotFoundError(
-      f'There is no {path}: put the split there, one JSON object a line.'
-    ) from error
-  except tf.errors.OpError as error:
-    raise OSError(f'{path} cannot be read: {error.message}') from error
 
 
 def fit(
