@@ -1,11 +1,12 @@
-# `make salt` and `make test` need nothing but Python 3.11 or newer and a package
-# registry; both make their environment in VENV first.
+# `make salt` and `make test` need only Python 3.11 or newer and a package
+# registry; both first create their environment in VENV.
 
 PYTHON ?= python3
 VENV ?= .venv
 WORK_DIR ?= runs/salt
 
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 \
+  --dist=worksteal
 
 .PHONY: install salt reproduce evaluate test test-all lint format
 
@@ -17,18 +18,19 @@ $(VENV)/installed: setup.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-# Trains a teacher and five students on real text and compares them; ends in $(WORK_DIR)/report.html.
+# Trains a teacher and five students on real text and compares them in
+# $(WORK_DIR)/report.html.
 salt: install
 	$(VENV)/bin/python -m salt_t5x.study --work_dir=$(WORK_DIR)
 
-# Reruns the paper's comparisons in small, with three seeds, and writes docs/results/.
+# Repeats the paper's comparisons in small with three seeds; writes docs/results/.
 # On a GPU machine: make reproduce FLAGS='--setting=gpu --workers=1'
 reproduce: FLAGS =
 reproduce: install
 	$(VENV)/bin/python -m salt_t5x.study --study=all --seeds=0,1,2 \
 	  --work_dir=runs/reproduce --output_dir=docs/results $(FLAGS)
 
-# Measures them on held-out text and on real benchmarks.
+# Evaluates the models of `make salt` on held-out text and real benchmarks.
 evaluate: RUNS = $(WORK_DIR)/seed_0
 evaluate: salt
 	$(VENV)/bin/python -m salt_t5x.minipile.benchmark_data \
@@ -44,10 +46,10 @@ evaluate: salt
 	$(VENV)/bin/python -m salt_t5x.difficulty --results=$(WORK_DIR)/evaluation \
 	  --teacher=SLM --baseline=BASELINE
 
+# Leaves out the tests marked slow.
 test: install
 	$(PYTEST) -m 'not slow'
 
-# Also runs what takes minutes.
 test-all: install
 	$(PYTEST)
 

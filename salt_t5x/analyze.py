@@ -188,6 +188,7 @@ def analyze(
 
 
 def main() -> None:
+  """Runs `analyze` as gin configured it and prints its tables."""
   tables = gin.get_configurable(analyze)()
   if jax.process_index() == 0:
     print(tables)

@@ -39,6 +39,7 @@ from salt_t5x.evaluation import buckets
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+  """Parses the flags of `salt_t5x.difficulty`."""
   parser = argparse_flags.ArgumentParser(
     prog='python -m salt_t5x.difficulty',
     description='Easy, medium and hard documents of an evaluation (App. M).',
@@ -52,6 +53,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+  """Writes and prints the tables of the flags' evaluation."""
   sys.stdout.reconfigure(errors='backslashreplace')
   names = args.tasks.split(',') if args.tasks else None
   tasks = buckets.read(args.results, args.teacher, args.baseline, names)

@@ -313,6 +313,7 @@ def _initialise(
 
 
 def main() -> None:
+  """Runs `evaluate` as gin configured it and prints its tables."""
   tables = gin.get_configurable(evaluate)()
   if jax.process_index() == 0:
     print(tables)

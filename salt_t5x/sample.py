@@ -188,6 +188,7 @@ def _check_teacher(
 
 
 def main() -> None:
+  """Runs `sample` as gin configured it."""
   done = gin.get_configurable(sample)()
   if jax.process_index() == 0:
     print(done)

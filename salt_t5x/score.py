@@ -151,6 +151,7 @@ def score(
 
 
 def main() -> None:
+  """Runs `score` as gin configured it."""
   manifest = gin.get_configurable(score)()
   print(
     f'{manifest.teacher} has scored {manifest.examples} sequences of '

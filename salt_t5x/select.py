@@ -48,6 +48,7 @@ from salt_t5x.selection import report, score_shards, scoring
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+  """Parses the flags of `salt_t5x.select`."""
   parser = command.parser(
     'salt_t5x.select',
     'Selects the examples of the first stage by their scores.',
@@ -116,6 +117,7 @@ def _count_to_select(args: argparse.Namespace, pool: pool_lib.Pool) -> int:
 
 
 def main(args: argparse.Namespace) -> None:
+  """Selects as the flags say; writes the record and its report."""
   sys.stdout.reconfigure(errors='backslashreplace')
   folder, path = map(_absolute, (args.scores, args.output))
   stem = path.removesuffix('.json')

@@ -35,6 +35,7 @@ class Store:
     self.output_dir = output_dir
 
   def path(self, *names: str) -> str:
+    """Returns a path below the output directory."""
     return os.path.join(self.output_dir, *names)
 
   def has(

@@ -87,6 +87,7 @@ def files(flag: str, paths: Iterable[str]) -> list[str]:
 
 
 def max_restarts(value: int) -> int:
+  """Returns the value of --max_restarts if it is valid."""
   if value < 0:
     raise FlagError(f'--max_restarts={value} must be at least 0.')
   return value

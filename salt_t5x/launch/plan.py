@@ -58,6 +58,7 @@ class Job:
 
   @property
   def needs_accelerator(self) -> bool:
+    """Whether the job computes with a model; selections do not."""
     return self.stage != 'selection'
 
 

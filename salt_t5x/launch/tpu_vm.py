@@ -58,6 +58,7 @@ class TpuVm:
     return self._command('describe', self.name, '--format=value(state)')
 
   def create(self) -> list[str]:
+    """Creates the VM."""
     return self._command(
       'create',
       self.name,
@@ -67,6 +68,7 @@ class TpuVm:
     )
 
   def delete(self) -> list[str]:
+    """Deletes the VM."""
     return self._command('delete', self.name)
 
   def copy(self, paths: Sequence[str], target: str) -> list[str]:

@@ -210,6 +210,7 @@ def _show(
 
 
 def main(argv: Sequence[str]) -> None:
+  """Launches the experiment that the flags describe, or prints it."""
   if len(argv) > 1:
     raise app.UsageError(f'Not understood: {argv[1:]}')
   # As Ctrl-C does, it stops the jobs, too.

@@ -81,6 +81,7 @@ class Manifest:
 
   @property
   def num_shards(self) -> int:
+    """The number of shards that hold all examples."""
     return -(-self.examples // self.shard_size)
 
   def examples_of(self, index: int) -> int:
@@ -148,6 +149,7 @@ def _shards(directory: str) -> set[int]:
 
 
 def has_shard(directory: str, index: int) -> bool:
+  """Tells whether a shard has been written completely."""
   # Written last.
   return tf.io.gfile.exists(_path(directory, index, 'bin'))
 

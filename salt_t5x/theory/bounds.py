@@ -53,6 +53,7 @@ class Bound:
 
   @property
   def total(self) -> float:
+    """The right-hand side of the bound."""
     return self.divergence + self.variance + self.tail
 
 

@@ -271,6 +271,7 @@ def _import_each(names: list[str] | tuple[str, ...]) -> None:
 
 
 def main(job: int, token: int, reply: int) -> None:
+  """Runs the program of `job` and replies with `token` if it succeeds."""
   # A program may replace them.
   execute, leave, read, write = exec, os._exit, os.read, os.write
   module = types.ModuleType('program')
