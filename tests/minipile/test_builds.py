@@ -19,13 +19,13 @@ import os
 
 import pytest
 
-from salt_t5x.minipile import benchmark_data, builds, corpus, prepare
+from salt_t5x.minipile import builds, corpus, prepare
 
 RECORD = {'length': 3, 'name': 'x'}
 
 
-def is_built(folder, **options):
-  return builds.is_built(str(folder), 'dir', RECORD, **options)
+def is_built(folder):
+  return builds.is_built(str(folder), 'dir', RECORD)
 
 
 def test_finds_a_build(tmp_path):
@@ -33,10 +33,6 @@ def test_finds_a_build(tmp_path):
   assert not is_built(tmp_path)
   (tmp_path / 'info.json').write_text(json.dumps(RECORD | {'more': 1}))
   assert is_built(tmp_path)
-  with pytest.raises(ValueError, match='it has no data'):
-    is_built(tmp_path, members=['data'])
-  (tmp_path / 'info.json').write_text(json.dumps({'arguments': RECORD}))
-  assert is_built(tmp_path, entry='arguments')
 
 
 @pytest.mark.parametrize(
@@ -61,22 +57,13 @@ def test_keeps_folders_of_something_else(tmp_path, info, message):
   assert (tmp_path / 'mine').exists()
 
 
-@pytest.mark.parametrize(
-  'build',
-  [
-    lambda path: prepare.build(path, 'wheels', 128, 2048, 30),
-    lambda path: benchmark_data.build(path, 'wheels'),
-  ],
-)
-def test_builds_check_their_folder_before_the_work(
-  tmp_path, monkeypatch, build
-):
+def test_builds_check_their_folder_before_the_work(tmp_path, monkeypatch):
   monkeypatch.delattr(corpus, 'fetch')
   (tmp_path / 'file').write_text('mine')
   (tmp_path / 'info.json').write_text('{"arguments": 1}')
   for path in (tmp_path / 'file', tmp_path):
-    with pytest.raises(ValueError, match=f'_dir={path}[: ]'):
-      build(str(path))
+    with pytest.raises(ValueError, match=f'--data_dir={path}[: ]'):
+      prepare.build(str(path), 'wheels', 128, 2048, 30)
   assert (tmp_path / 'file').read_text() == 'mine'
 
 

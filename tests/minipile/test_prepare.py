@@ -23,7 +23,6 @@ import pathlib
 import random
 import re
 
-from absl.testing import flagsaver
 import pytest
 import sentencepiece
 import tensorflow as tf
@@ -79,6 +78,10 @@ def built(sources, tmp_path_factory):
   """(directory, info) of one build."""
   data_dir = str(tmp_path_factory.mktemp('built') / 'data')
   return data_dir, prepare.build(data_dir, '', **ARGUMENTS, sources=sources)
+
+
+def load(sources):
+  return corpus.load(sources, '', 1e12, ARGUMENTS['weights']).documents
 
 
 def read(data_dir, split):
@@ -158,7 +161,7 @@ def test_no_document_is_in_both_splits(built):
 def test_near_duplicates_of_held_out_documents_are_not_trained_on(
   sources, tmp_path
 ):
-  documents = corpus.load(sources, '', 1e12).documents
+  documents = load(sources)
   held_out = next(d for d in documents if prepare.split_of(d) == 'validation')
   number = itertools.count()
   twin = next(
@@ -181,7 +184,7 @@ def test_near_duplicates_of_held_out_documents_are_not_trained_on(
 
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_the_raw_shards_hold_the_documents_of_the_split(built, sources, split):
-  documents = corpus.load(sources, '', 1e12).documents
+  documents = load(sources)
   splits, _ = prepare.divide(documents)
   assert texts(built[0], split) == [d.text for d in splits[split]]
 
@@ -225,7 +228,7 @@ def test_global_order_is_mixed_and_ids_are_unique(built):
 
 def test_info_counts_documents_and_names_sources(built, sources):
   _, info = built
-  documents = corpus.load(sources, '', 1e12).documents
+  documents = load(sources)
   for domain in DOMAINS:
     counts = [info['counts'][split][domain] for split in info['counts']]
     assert sum(c['documents'] for c in counts) == 120
@@ -273,14 +276,11 @@ def test_rejects_a_build_with_other_arguments(built, sources, change):
   assert read_files(pathlib.Path(data_dir)) == before
 
 
-@pytest.mark.parametrize(
-  'argument', [{'megabytes': float('nan')}, {'vocab_size': 10}]
-)
-def test_checks_sizes_before_the_work(tmp_path, monkeypatch, argument):
+def test_checks_sizes_before_the_work(tmp_path, monkeypatch):
   monkeypatch.delattr(corpus, 'load')
-  [name] = argument
-  with pytest.raises(ValueError, match=f'--{name}='):
-    prepare.build(str(tmp_path / 'a'), '', **(ARGUMENTS | argument), sources=[])
+  arguments = ARGUMENTS | {'vocab_size': 10}
+  with pytest.raises(ValueError, match='--vocab_size='):
+    prepare.build(str(tmp_path / 'a'), '', **arguments, sources=[])
 
 
 def test_too_little_text_is_an_error(sources, tmp_path):
@@ -294,20 +294,26 @@ def test_too_little_text_is_an_error(sources, tmp_path):
   assert os.listdir(tmp_path) == []
 
 
-def test_the_command_keeps_wheels_beside_the_data(
-  built, tmp_path, monkeypatch, capsys
-):
+def test_the_command(built, tmp_path, monkeypatch, capsys):
   calls = []
 
-  def build(*arguments):
+  def build(**arguments):
     calls.append(arguments)
     return built[1]
 
   monkeypatch.setattr(prepare, 'build', build)
-  prepare.flags.FLAGS.mark_as_parsed()
-  with flagsaver.flagsaver(data_dir=str(tmp_path / 'data'), megabytes=3.0):
-    prepare.main(['prepare'])
+  folder = str(tmp_path / 'data')
+  prepare.main(['prepare', f'--data_dir={folder}', '--megabytes=3'])
   assert calls == [
-    (str(tmp_path / 'data'), str(tmp_path / 'wheels'), 128, 2048, 3.0)
+    {
+      'data_dir': folder,
+      'cache_dir': str(tmp_path / 'wheels'),
+      'sequence_length': 128,
+      'vocab_size': 2048,
+      'megabytes': 3.0,
+    }
   ]
   assert 'letters' in capsys.readouterr().out
+  with pytest.raises(SystemExit):
+    prepare.main(['prepare', f'--data_dir={folder}', '--sequence_length=1'])
+  assert '--sequence_length=1: set at least 2' in capsys.readouterr().err
