@@ -73,7 +73,8 @@ class FineTuneTrainer(trainer.SaltTrainer):
     initial = pretrained.Pretrained(
       model, initial_checkpoint, parameters=_NAMES
     )
-    if summary_dir and initial_checkpoint:
+    initial.check_path()
+    if summary_dir:
       _check_apart(initial_checkpoint, summary_dir)
     if not (summary_dir and find.finished(summary_dir)):
       train_state = _begin(initial, train_state, train_state_axes, partitioner)

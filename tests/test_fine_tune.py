@@ -403,6 +403,11 @@ def test_checkpoints_that_cannot_be_begun_with(
   assert not list(summary_dir.iterdir())
 
 
+def test_a_resumed_run_needs_its_initial_checkpoint(pretrained):
+  with pytest.raises(ValueError, match="INITIAL_CHECKPOINT.* = '': set it to"):
+    make_trainer('', pretrained)
+
+
 @pytest.mark.parametrize('name', ['', 'checkpoint_20'])
 def test_a_pretraining_run_is_not_gone_on_with(name, pretrained):
   with pytest.raises(ValueError, match='choose another MODEL_DIR'):

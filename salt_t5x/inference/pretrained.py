@@ -65,6 +65,12 @@ class Pretrained:
     default=Parameters(), kw_only=True, repr=False
   )
 
+  def check_path(self) -> None:
+    """Raises ValueError if no path is set."""
+    if not self.path:
+      names = self.parameters
+      raise ValueError(f'{names.path} = {self.path!r}: {names.remedy}.')
+
   def find(self) -> epath.Path:
     """Finds the checkpoint, the same one on all hosts.
 
@@ -77,9 +83,8 @@ class Pretrained:
     return find.same_on_all_hosts(self._find())
 
   def _find(self) -> epath.Path:
+    self.check_path()
     names = self.parameters
-    if not self.path:
-      raise ValueError(f'{names.path} = {self.path!r}: {names.remedy}.')
     return find.checkpoint(
       self.path,
       self.step,
