@@ -50,7 +50,7 @@ Batch = Mapping[str, Array]
 PyTree = Any
 
 
-class SaltTrainer(resilient_trainer.WatchedTrainer):
+class SaltTrainer(resilient_trainer.ResilientTrainer):
   """Trains by eq. (4) while the schedule's ω is positive, then by eq. (1)."""
 
   def __init__(
@@ -264,24 +264,18 @@ class SaltTrainer(resilient_trainer.WatchedTrainer):
         self._teacher_checkpoint, batch, self._partitioner
       )
 
-  def _release_teacher(self):
-    """Frees the teacher's memory; from here on the run is a baseline's."""
+  def _finish_stage(self, step: int):
+    """Frees the teacher's memory when distillation is over."""
+    if self._teacher_params is None or self._distils(step):
+      return
     for array in jax.tree.leaves(self._teacher_params):
       array.delete()
     self._teacher_params = None
     self._compiled_distillation_step = None
     del self._partitioned_distillation_step
-    logging.info('Step %d: distillation ends, teacher freed.', self._kd_steps)
-    self._log_end_of_distillation()
-
-  def _stopping_after(self, step: int):
-    if step == self._kd_steps:
-      # The process that goes on no longer knows that there was distillation.
-      self._log_end_of_distillation()
-
-  def _log_end_of_distillation(self):
+    logging.info('Step %d: distillation ends, teacher freed.', step)
     self.train_metrics_manager.write_scalar(
-      'salt/distillation_weight', 0.0, self._kd_steps
+      'salt/distillation_weight', 0.0, step
     )
 
   # --- The loop --------------------------------------------------------------
@@ -309,19 +303,17 @@ class SaltTrainer(resilient_trainer.WatchedTrainer):
     end = step + num_steps
     batch_iter = self._checked(batch_iter, step)
     if self._plain_step is not None and self._plain_step.done():
-      self._plain_step.result()  # An error is no secret until n_KD.
+      self._plain_step.result()  # Surface background compile errors now.
     if self._distils(step):
       stage_end = min(end, self._kd_steps)
-      summary = self._train_watched(
+      summary = self._train_stage(
         self._distillation_step, batch_iter, stage_end - step, step
       )
       step = stage_end
-    if self._teacher_params is not None and not self._distils(step):
-      self._release_teacher()
     if step < end:
       self._take_plain_step(step)
       plain_step = self._compiled_train_step or self._partitioned_train_step
-      summary = self._train_watched(plain_step, batch_iter, end - step, step)
+      summary = self._train_stage(plain_step, batch_iter, end - step, step)
     return summary
 
   def _take_plain_step(self, step: int):

@@ -195,7 +195,9 @@ def test_a_vocabulary_file_that_is_none_is_named(tmp_path, content):
   path = tmp_path / 'vocabulary.model'
   if content is not None:
     path.write_bytes(content)
-  with pytest.raises(ValueError, match=f'VOCABULARY.*{path.name}.*no Sentence'):
+  with pytest.raises(
+    ValueError, match=f'VOCABULARY.*{path.name}.*SentencePiece model'
+  ):
     run_record.fingerprint(seqio.SentencePieceVocabulary(str(path)))
 
 

@@ -33,7 +33,7 @@ from unittest import mock
 import gin
 
 from salt_t5x import engine
-from salt_t5x import trainer as trainer_lib
+from salt_t5x.runs import resilient_trainer
 from salt_t5x.studies import curves
 from t5x import train as t5x_train
 import tiny
@@ -85,6 +85,27 @@ def scalars(model_dir, collection='train'):
   return {k: dict(v) for k, v in found.items() if not k.startswith('timing/')}
 
 
+@contextlib.contextmanager
+def observed_steps(observe):
+  """Within it `observe(train_state, batch)` is called before every step.
+
+  Args:
+    observe: returns the train state to step from, or None to keep it.
+  """
+  cls = resilient_trainer.ResilientTrainer
+  train_stage = cls._train_stage
+
+  def observed_stage(self, step_fn, *args):
+    def step(train_state, batch):
+      changed = observe(train_state, batch)
+      return step_fn(train_state if changed is None else changed, batch)
+
+    return train_stage(self, step, *args)
+
+  with mock.patch.object(cls, '_train_stage', observed_stage):
+    yield
+
+
 def train(model_dir, files, *bindings, identify=tiny.row_ids) -> Run:
   """Trains with gin files by the engine's own `train`.
 
@@ -99,15 +120,8 @@ def train(model_dir, files, *bindings, identify=tiny.row_ids) -> Run:
   # part of the data set, whose iterator could then not be saved.
   gc.collect()
   rows = []
-  counted = trainer_lib.SaltTrainer._counted
-
-  def recorded(self, batch_iter):
-    for batch in counted(self, batch_iter):
-      rows.append(identify(batch))
-      yield batch
-
   with (
-    mock.patch.object(trainer_lib.SaltTrainer, '_counted', recorded),
+    observed_steps(lambda _, batch: rows.append(identify(batch))),
     configured(files, [f'MODEL_DIR = {str(model_dir)!r}', *bindings]),
   ):
     _, state = _train()

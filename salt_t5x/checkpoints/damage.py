@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What is wrong with a checkpoint whose files are missing or cut."""
+"""Describes the damage to a checkpoint whose files are missing or cut off."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import json
 import os
 import re
@@ -25,93 +25,89 @@ import orbax.checkpoint as ocp
 import tensorflow as tf
 import tensorstore
 
-from salt_t5x.checkpoints import find
+_DAMAGE = (
+  tf.errors.NotFoundError,
+  tf.errors.DataLossError,
+  tf.errors.OutOfRangeError,
+  FileNotFoundError,
+)
+# TensorStore raises ValueErrors that begin with a status. These say that the
+# storage does not respond.
+_OUT_OF_REACH = re.compile(
+  r'(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|'
+  r'RESOURCE_EXHAUSTED|ABORTED|CANCELLED|UNKNOWN|INTERNAL)\b'
+)
 
 
 def describe(checkpoint: epath.Path) -> str | None:
-  """Looks whether all that a checkpoint's index names is there.
+  """Checks that everything a checkpoint's indices name exists.
 
-  Sizes are compared and indices are read; of the parameters' values nothing is,
-  so this takes no time to speak of. It finds files that are missing or too
-  short, as a crash of the machine or a copy that broke off leaves them.
+  Reads indices and file sizes but no parameters, so it takes little time. It
+  finds files that are missing or too short, as a crash of the machine or an
+  interrupted copy leaves them.
 
   Args:
     checkpoint: a `checkpoint_<step>` directory.
 
   Returns:
-    What is wrong; None if nothing was found.
+    A description of the damage; None if there is none.
 
   Raises:
-    Exception: it could not be looked at (the storage does not answer, no
-      permission); whatever the file system raises.
+    Exception: the file system's error if the storage does not respond or
+      permission is denied.
   """
-  for look in (_damage_to_state, _damage_to_data_iterators):
-    try:
-      if found := look(checkpoint):
-        return found
-    except Exception as e:
-      if not _tells_of_damage(e):
-        raise
-      return f'what it holds cannot be read ({e})'
-  return None
+  try:
+    return _state_damage(checkpoint) or _data_iterator_damage(checkpoint)
+  except Exception as e:
+    if not _is_damage(e):
+      raise
+    return f'its content cannot be read ({e})'
 
 
-def _tells_of_damage(error: Exception) -> bool:
-  """Whether files are missing or cut, and not merely out of reach."""
+def _is_damage(error: Exception) -> bool:
+  """Whether an error means damaged files, not storage out of reach."""
   if isinstance(error, tf.errors.OpError):
-    kinds = tf.errors
-    return (
-      isinstance(
-        error, kinds.NotFoundError | kinds.DataLossError | kinds.OutOfRangeError
-      )
-      # An index that is cut off; its code is UNKNOWN.
-      or 'sstable' in str(error)
-    )
+    # The code of a shortened index is UNKNOWN.
+    return isinstance(error, _DAMAGE) or 'sstable' in str(error)
   if isinstance(error, OSError):
-    return isinstance(error, FileNotFoundError)
-  # TensorStore's errors are ValueErrors that begin with a status.
-  out_of_reach = (
-    r'(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|'
-    r'RESOURCE_EXHAUSTED|ABORTED|CANCELLED|UNKNOWN|INTERNAL)\b'
-  )
+    return isinstance(error, _DAMAGE)
   return isinstance(
     error, ValueError | KeyError | TypeError | RuntimeError
-  ) and not re.match(out_of_reach, str(error))
+  ) and not _OUT_OF_REACH.match(str(error))
 
 
-def _damage_to_state(checkpoint: epath.Path) -> str | None:
+def _state_damage(checkpoint: epath.Path) -> str | None:
   state = checkpoint / 'state'
   if not state.is_dir():
     return "it has no 'state'"
-  ends = _value_ends(state) if find.is_ocdbt(state) else {}
+  # Older t5x wrote a folder for each array instead of one store.
+  store = ('manifest.ocdbt', 'd', 'ocdbt.process_*')
+  ends = _value_ends(state) if any(any(state.glob(x)) for x in store) else {}
   for file, end in ends.items():
     if not (state / file).exists():
       return f'state/{file} is missing'
     if (length := (state / file).stat().length) < end:
-      return f'state/{file} has {length} bytes, of which {end} are indexed'
-  # Not damaged, it names every array and its dtype.
+      return f'state/{file} has {length} of the {end} bytes that are indexed'
+  # These raise an error where the names or dtypes of arrays are damaged.
   ocp.PyTreeCheckpointHandler(use_ocdbt=True).metadata(state)
   for file in (state / 'array_metadatas').glob('*'):
     json.loads(file.read_text())
   return None
 
 
-def _damage_to_data_iterators(checkpoint: epath.Path) -> str | None:
+def _data_iterator_damage(checkpoint: epath.Path) -> str | None:
   dataset = checkpoint / 'dataset'
-  items = {}
-  if (checkpoint / '_CHECKPOINT_METADATA').exists():
-    text = (checkpoint / '_CHECKPOINT_METADATA').read_text()
-    items = json.loads(text).get('item_handlers') or {}
   if not dataset.is_dir():
-    return "it has no 'dataset'" if 'dataset' in items else None
-  iterators = _data_iterators(checkpoint)
-  found = _shares(iterators)
-  for _, count in found:
+    metadata = checkpoint / '_CHECKPOINT_METADATA'
+    items = json.loads(metadata.read_text()) if metadata.exists() else {}
+    expected = 'dataset' in (items.get('item_handlers') or {})
+    return "it has no 'dataset'" if expected else None
+  shares = _data_iterators(checkpoint)
+  for _, count in shares.values():
     for share in range(count):
-      if (share, count) not in found:
+      if (share, count) not in shares.values():
         return f'the data iterator of share {share} of {count} is missing'
-  for prefix in sorted(iterators):
-    name = prefix.removeprefix(f'{os.fspath(dataset)}/')
+  for prefix in sorted(shares):
     try:
       dtypes = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
       tf.raw_ops.RestoreV2(
@@ -121,38 +117,39 @@ def _damage_to_data_iterators(checkpoint: epath.Path) -> str | None:
         dtypes=list(dtypes.values()),
       )
     except Exception as e:
-      if not _tells_of_damage(e):
+      if not _is_damage(e):
         raise
-      return f'dataset/{name} cannot be read ({e})'
+      name = prefix.removeprefix(f'{os.fspath(checkpoint)}/')
+      return f'{name} cannot be read ({e})'
   return None
 
 
-def _data_iterators(checkpoint: epath.Path) -> set[str]:
-  """The prefixes of the files of saved data iterators.
+def _data_iterators(checkpoint: epath.Path) -> dict[str, tuple[int, int]]:
+  """{prefix of a saved data iterator's files: (share, number of shares)}.
 
-  One for each share of the input, in a folder for each of several processes. Of
-  its two files, one names the other.
+  Each share of the input has an index file and a data file; each of several
+  processes has a folder.
   """
-  return {
-    re.sub(r'\.index$|\.data-\d+-of-\d+$', '', os.fspath(path))
-    for pattern in ('*.index', '*.data-*', '*/*.index', '*/*.data-*')
-    for path in (checkpoint / 'dataset').glob(pattern)
-  }
-
-
-def _shares(iterators: Iterable[str]) -> set[tuple[int, int]]:
-  """The (share, number of shares) in the names of data iterators."""
-  shares = [re.search(r'-(\d+)-of-(\d+)$', prefix) for prefix in iterators]
-  return {(int(m[1]), int(m[2])) for m in shares if m}
+  dataset = checkpoint / 'dataset'
+  found = {}
+  for path in [*dataset.glob('*'), *dataset.glob('*/*')]:
+    match = re.fullmatch(
+      r'(.*?(?:-(\d+)-of-(\d+))?)(?:\.index|\.data-\d+-of-\d+)',
+      os.fspath(path),
+    )
+    if match:
+      found[match[1]] = int(match[2] or 0), int(match[3] or 0)
+  return found
 
 
 def data_shares(checkpoint: epath.Path) -> int | None:
-  """Among how many processes the data were shared; None if none were saved."""
-  return max((n for _, n in _shares(_data_iterators(checkpoint))), default=None)
+  """The number of shares the data were read in; None if none were saved."""
+  counts = [count for _, count in _data_iterators(checkpoint).values()]
+  return max(counts, default=0) or None
 
 
 def _value_ends(state: epath.Path) -> dict[str, int]:
-  """{file: bytes that values and tree nodes take up in it} of a store."""
+  """{file of a store: bytes that its values and tree nodes take up}."""
   path = os.fspath(state)
   url = path if '://' in path else f'file://{path}'
   store = tensorstore.KvStore.open(f'{url}/').result()
@@ -166,7 +163,7 @@ def _value_ends(state: epath.Path) -> dict[str, int]:
 
 
 def _locations(store, node: Mapping[str, Any]) -> Iterator[str]:
-  """The places of a B-tree's nodes and of all values that lie outside it."""
+  """The locations of a B-tree's nodes and of all values outside them."""
   location = node.get('location')
   if location is None:  # An empty tree.
     return

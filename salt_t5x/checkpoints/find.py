@@ -12,16 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""t5x checkpoints, read without t5x's checkpoint manager.
+"""Finds t5x checkpoints and tells them apart, without writing anything.
 
-That one removes temporary directories, among them the save in progress of a run
-that is still training. Here directories are only read.
+t5x's checkpoint manager removes temporary directories, and so the unfinished
+save of a run that is still training.
 """
 
 import hashlib
 import os
 import re
-from typing import Any
 
 from etils import epath
 import jax
@@ -29,27 +28,35 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-PyTree = Any
-
 
 def multiples(period: int | None, total_steps: int) -> list[int]:
-  """The steps of a run at which it saves whatever t5x's periods.
+  """Lists steps at which a run saves, whatever t5x's periods.
 
   t5x counts those from the step that a process begins with, so a run that was
-  preempted saves at other steps from then on.
+  preempted saves at other steps afterwards.
 
   Args:
-    period: steps from one to the next; None for none.
-    total_steps: of the run.
+    period: steps between two saves; None for no saves.
+    total_steps: the number of steps of the run.
   """
   return list(range(period, total_steps + 1, period)) if period else []
 
 
 def finished(model_dir: str) -> dict[int, epath.Path]:
-  """Lists {step: directory}, leaving out what is still being written."""
+  """Returns {step: directory} of the checkpoints that are complete."""
   names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
   found = names.find_all(epath.Path(model_dir))
   return {m.step: epath.Path(m.path) for m in found}
+
+
+def unfinished(model_dir: str) -> list[epath.Path]:
+  """Lists the directories of saves that were interrupted."""
+  done = finished(model_dir).values()
+  return sorted(
+    path
+    for path in epath.Path(model_dir).glob('checkpoint_*')
+    if path.is_dir() and path not in done
+  )
 
 
 def checkpoint(
@@ -60,22 +67,20 @@ def checkpoint(
   step_parameter: str = 'step',
   remedy: str = 'name the model directory of a training run',
 ) -> epath.Path:
-  """Finds a finished checkpoint; reads the directory and changes nothing.
-
-  A checkpoint that is still being written is not seen.
+  """Finds a finished checkpoint.
 
   Args:
     path: a model directory, or one `checkpoint_<step>` directory.
     step: the step to take from a model directory; None for the newest.
     parameter: the gin parameter of the path, for messages.
     step_parameter: the gin parameter of the step, for messages.
-    remedy: what to do, for messages.
+    remedy: an imperative clause for messages.
 
   Returns:
     The `checkpoint_<step>` directory.
 
   Raises:
-    ValueError: there is no such checkpoint; the message says what is there.
+    ValueError: there is no such checkpoint; the message lists those that exist.
   """
   # Orbax wants local paths absolute; URLs are.
   directory = epath.Path(path if '://' in path else os.path.abspath(path))
@@ -113,42 +118,26 @@ def checkpoint(
   return checkpoint
 
 
-def unfinished(model_dir: str) -> list[epath.Path]:
-  """Lists the directories of saves that did not come to their end."""
-  directory = epath.Path(model_dir)
-  done = finished(model_dir).values()
-  return sorted(
-    path
-    for path in directory.glob('checkpoint_*')
-    if path.is_dir() and path not in done
-  )
-
-
-def is_ocdbt(state: epath.Path) -> bool:
-  """Whether all arrays lie in one store; older t5x wrote a folder for each."""
-  names = ('manifest.ocdbt', 'd', 'ocdbt.process_*')
-  return any(any(state.glob(name)) for name in names)
-
-
 def identity(checkpoint: epath.Path) -> str:
-  """Tells one save from another, and finds a copy of it to be the same.
+  """Returns a digest that a copy shares and any other save does not.
 
   The store's manifest holds the time of the save and random names. Without one
-  (older t5x), saves of one model and step are not told apart.
+  (older t5x), saves of one model and step have the same digest.
   """
-  state = checkpoint / 'state'
-  file = 'manifest.ocdbt' if is_ocdbt(state) else '_METADATA'
-  content = (state / file).read_bytes() if (state / file).exists() else b''
-  return hashlib.sha256(content).hexdigest()[:16]
+  for name in ('manifest.ocdbt', '_METADATA'):
+    file = checkpoint / 'state' / name
+    if file.exists():
+      return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+  return hashlib.sha256().hexdigest()[:16]
 
 
 def step_of(checkpoint: epath.Path) -> int:
-  """The step in the name of a `checkpoint_<step>` directory."""
+  """Returns the step in the name of a `checkpoint_<step>` directory."""
   return int(checkpoint.name.removeprefix('checkpoint_'))
 
 
 def same_on_all_hosts(checkpoint: epath.Path) -> epath.Path:
-  """Process 0's, where hosts may have found different newest checkpoints."""
+  """Returns process 0's checkpoint; hosts may see different newest ones."""
   if jax.process_count() == 1:
     return checkpoint
   step = multihost_utils.broadcast_one_to_all(np.int32(step_of(checkpoint)))

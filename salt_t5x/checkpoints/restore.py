@@ -12,9 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checkpoints' parameters, read onto a mesh."""
+"""Restores the parameters of a checkpoint onto a mesh."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -31,7 +30,7 @@ PyTree = Any
 def check_architecture(
   checkpoint: epath.Path, shapes: PyTree, parameter: str
 ) -> None:
-  """Compares a checkpoint's parameters with a model's; reads no values.
+  """Compares the shapes of a checkpoint's parameters with a model's.
 
   Args:
     checkpoint: a `checkpoint_<step>` directory.
@@ -39,8 +38,7 @@ def check_architecture(
     parameter: the gin parameter of the model, for messages.
 
   Raises:
-    ValueError: names or shapes differ, of which the message lists the first
-      ones; or the checkpoint is damaged.
+    ValueError: names or shapes differ, or the checkpoint is damaged.
   """
   handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
   try:
@@ -54,7 +52,13 @@ def check_architecture(
   flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
   found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
   expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
-  if differences := _differences(expected, found):
+  differences = [
+    f'{name} is {found.get(name, "missing")} in the checkpoint, '
+    f'{expected.get(name, "missing")} in the model'
+    for name in sorted({*expected, *found})
+    if expected.get(name) != found.get(name)
+  ]
+  if differences:
     listed = '\n  '.join(differences[:4])
     raise ValueError(
       f'{parameter} is not the architecture of {checkpoint}; '
@@ -72,21 +76,21 @@ def parameters(
   dtype: str | None = None,
   parameter: str,
 ) -> PyTree:
-  """Reads the parameters, and only them, onto a mesh.
+  """Restores the parameters alone, sharded over a mesh.
 
   Args:
     checkpoint: a `checkpoint_<step>` directory.
     shapes: the model's parameters, as `jax.ShapeDtypeStruct`s.
     axes: their partition specs.
     mesh: the mesh.
-    dtype: of the parameters; None keeps them as they were saved.
+    dtype: the parameters' dtype; None keeps that of the checkpoint.
     parameter: the gin parameter of the model, for messages.
 
   Returns:
     The parameters.
 
   Raises:
-    ValueError: the checkpoint is of another architecture, or damaged.
+    ValueError: the checkpoint has another architecture, or is damaged.
   """
   check_architecture(checkpoint, shapes, parameter)
   restore_args = jax.tree.map(
@@ -113,21 +117,6 @@ def parameters(
       if (found := damage.describe(checkpoint)) is None:
         raise
       raise ValueError(
-        f'{checkpoint} is damaged: {found}. Restore it, or name another one.'
+        f'{parameter}: {checkpoint} is damaged: {found}. Restore it, or name '
+        'another checkpoint.'
       ) from e
-
-
-def _differences(expected: Mapping[str, tuple], found: Mapping[str, tuple]):
-  """Lists how two {parameter: shape} mappings differ, one line each."""
-  lines = []
-  for name in sorted({*expected, *found}):
-    if name not in found:
-      lines.append(f'{name} {expected[name]} is not in the checkpoint')
-    elif name not in expected:
-      lines.append(f'{name} {found[name]} is not in the model')
-    elif expected[name] != found[name]:
-      lines.append(
-        f'{name} is {found[name]} in the checkpoint, {expected[name]} in the '
-        'model'
-      )
-  return lines

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A small record in every model directory, of what a checkpoint does not hold.
+"""A small record in every model directory of what a checkpoint does not hold.
 
-The vocabulary's fingerprint tells a student whether a teacher speaks its
-language; the teacher's checkpoint lets a resumed run go on with the same one,
-though there may be newer ones by then. A run that is resumed with something
-else than it began with is stopped, unless that is what its user wants.
+The vocabulary's fingerprint shows whether a teacher has the student's tokens;
+the teacher's checkpoint lets a resumed run keep its teacher where newer
+checkpoints exist. A run that is resumed with another configuration is refused
+unless its user allows it.
 """
 
 from collections.abc import Mapping
@@ -41,16 +41,16 @@ _FILE = 'salt_t5x.json'
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-  """What is written.
+  """How a run began.
 
   Attributes:
     vocabulary: fingerprint of the vocabulary (`fingerprint`).
-    vocab_size: tokens in it, extra ids included, padding rows not.
-    kd_steps: n_KD the run began with; None for distillation without end.
-    teacher: the checkpoint directory the run distils from, or None.
-    teacher_identity: `checkpoints.identity` of it, which it keeps when moved.
-    schedule: `schedules.Schedule.description`; None where nothing is distilled,
-      and in records of earlier versions, as what follows.
+    vocab_size: number of tokens with extra ids, without padding rows.
+    kd_steps: n_KD; None for distillation without end.
+    teacher: the teacher's checkpoint directory; None, as for the fields below,
+      where nothing is distilled.
+    teacher_identity: its `find.identity`, which stays the same when it moves.
+    schedule: `schedules.Schedule.description`.
     teacher_temperature: ρ.
     top_k: k of eq. (12).
   """
@@ -68,43 +68,38 @@ class RunRecord:
     files.check_types(self)
     for name in ('vocab_size', 'kd_steps', 'top_k'):
       if (getattr(self, name) or 0) < 0:
-        raise ValueError(f'{name} = {getattr(self, name)} counts something')
+        raise ValueError(f'{name} = {getattr(self, name)} is not a count')
 
 
 def fingerprint(vocabulary: seqio.Vocabulary) -> str:
-  """Returns a string that tells vocabularies apart.
+  """Returns a string that identifies a vocabulary.
 
-  A SentencePiece vocabulary is known by its model's bytes and its extra ids,
-  not by the file's name. Any other is known by its class and size alone, so
-  two of them may differ unnoticed.
+  For SentencePiece it depends on the model's bytes and the extra ids, not on
+  the file's name; for others on the class and size alone.
 
   Raises:
     ValueError: the file of a SentencePiece vocabulary cannot be read.
   """
-  if isinstance(vocabulary, seqio.SentencePieceVocabulary):
-    digest = hashlib.sha256(_model_bytes(vocabulary)).hexdigest()
-    return f'sentencepiece:{digest}:{vocabulary.extra_ids}'
-  return f'{type(vocabulary).__name__}:{vocabulary.vocab_size}'
-
-
-def _model_bytes(vocabulary: seqio.SentencePieceVocabulary) -> bytes:
+  if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    return f'{type(vocabulary).__name__}:{vocabulary.vocab_size}'
   try:
-    return vocabulary.sp_model
-  # A missing file, an empty one, or another kind of file.
+    digest = hashlib.sha256(vocabulary.sp_model).hexdigest()
+  # The file is missing, empty, or of another kind.
   except (tf.errors.OpError, RuntimeError, message.DecodeError) as e:
     raise ValueError(
       'VOCABULARY (sentencepiece_model_file = '
-      f'{vocabulary.sentencepiece_model_file!r}) is no SentencePiece model '
+      f'{vocabulary.sentencepiece_model_file!r}) is not a SentencePiece model '
       f'({e}). Name the file that `python -m salt_t5x.vocabulary` or '
       'SentencePiece wrote.'
     ) from e
+  return f'sentencepiece:{digest}:{vocabulary.extra_ids}'
 
 
 def read(model_dir: str) -> RunRecord | None:
   """Reads a model directory's record; None if it has none.
 
   Raises:
-    ValueError: the file is there, but is no such record.
+    ValueError: the file exists but is not such a record.
   """
   path = os.path.join(model_dir, _FILE)
   if not tf.io.gfile.exists(path):
@@ -119,47 +114,41 @@ def read(model_dir: str) -> RunRecord | None:
 
 
 def changes(before: RunRecord, now: RunRecord) -> dict[str, tuple[Any, Any]]:
-  """How a resumed run would train otherwise than it began.
+  """Compares how a resumed run would train with how it began.
 
   Args:
     before: the run's record.
-    now: what it is configured to be; without a teacher if none is needed.
+    now: its present configuration; without a teacher if it needs none.
 
   Returns:
-    {gin parameter: (before, now)}.
+    {gin parameter: (value before, value now)} where they differ.
   """
-  found = {}
-  if before.kd_steps != now.kd_steps:
-    found['n_KD (KD_STEPS)'] = before.kd_steps, now.kd_steps
-  if before.teacher is None or now.teacher is None:
-    return found
-  if before.teacher_identity is None:  # A record of an earlier version.
-    if before.teacher != now.teacher:
-      found['teacher.Teacher.path'] = before.teacher, now.teacher
-    return found
-  if before.teacher_identity != now.teacher_identity:
-    found['teacher.Teacher.path'] = (
-      f'{before.teacher} ({before.teacher_identity})',
-      f'{now.teacher} ({now.teacher_identity})',
-    )
-  for name in ('schedule', 'teacher_temperature', 'top_k'):
-    if getattr(before, name) != getattr(now, name):
-      found[f'trainer.SaltTrainer.{name}'] = (
-        getattr(before, name),
-        getattr(now, name),
-      )
-  return found
+  names = {'kd_steps': 'n_KD (KD_STEPS)'}
+  if before.teacher and now.teacher:
+    names['teacher_identity'] = 'teacher.Teacher.path'
+    for name in ('schedule', 'teacher_temperature', 'top_k'):
+      names[name] = f'trainer.SaltTrainer.{name}'
+  values = lambda record, name: (
+    f'{record.teacher} ({record.teacher_identity})'
+    if name == 'teacher_identity'
+    else getattr(record, name)
+  )
+  return {
+    parameter: (values(before, name), values(now, name))
+    for name, parameter in names.items()
+    if getattr(before, name) != getattr(now, name)
+  }
 
 
 def refuse_changes(
   model_dir: str, changes: Mapping[str, tuple[Any, Any]], allowed: bool
 ) -> None:
-  """Stops a resumed run that is configured in another way than it began.
+  """Refuses to resume a run with another configuration.
 
   Args:
-    model_dir: of the run.
-    changes: {gin parameter: (what the run began with, what it has now)}.
-    allowed: warn, and go on.
+    model_dir: the run's directory.
+    changes: {gin parameter: (value before, value now)}.
+    allowed: whether to warn instead.
 
   Raises:
     ValueError: there are changes, and they are not allowed.
@@ -170,27 +159,26 @@ def refuse_changes(
     f'{name} = {now!r}, and was {before!r}'
     for name, (before, now) in changes.items()
   )
-  what = (
+  found = (
     f'MODEL_DIR = {model_dir!r} holds a run that began with another '
-    f'configuration:\n  {listed}'
+    f'configuration:\n  {listed}\n'
   )
   if not allowed:
     raise ValueError(
-      f'{what}\nResume it with what it began with, or choose another '
-      'MODEL_DIR. To go on with what is new, set ALLOW_CHANGES_ON_RESUME = '
+      f'{found}Resume it with the values it began with, or choose another '
+      'MODEL_DIR. To resume with the new values, set ALLOW_CHANGES_ON_RESUME = '
       'True.'
     )
-  logging.warning('%s\nIt goes on with what is new.', what)
+  logging.warning('%sResuming with the new values.', found)
 
 
 def compare(
   model_dir: str, before: RunRecord, now: RunRecord, allow_changes: bool
 ) -> None:
-  """Compares a resumed run with its record; see `changes`.
+  """Compares a resumed run with its record.
 
   Raises:
-    ValueError: its vocabulary is another, or something else that may not
-      change.
+    ValueError: the vocabulary differs, or another value that may not change.
   """
   if before.vocabulary != now.vocabulary:
     raise ValueError(
@@ -211,11 +199,11 @@ def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:
 
   Args:
     path: a model directory, or a `checkpoint_<step>` directory in it.
-    vocabulary: the other.
+    vocabulary: the other vocabulary.
 
   Returns:
-    How they differ; None if they do not, or if nothing is recorded (trained
-    without salt_t5x), which is logged.
+    The difference in words; None if there is none, or no record (the model was
+    trained without salt_t5x), which is logged.
   """
   directory = epath.Path(path)
   if re.fullmatch(r'checkpoint_\d+', directory.name):
@@ -223,7 +211,7 @@ def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:
   record = read(os.fspath(directory))
   if record is None:
     logging.warning(
-      'The model at %s has no vocabulary record. Make sure that it was trained '
+      'The model at %s has no vocabulary record: make sure that it was trained '
       'with this vocabulary.',
       directory,
     )
@@ -239,5 +227,5 @@ def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:
 
 
 def write(model_dir: str, record: RunRecord):
-  """Writes the record, all of it or nothing."""
+  """Writes the record atomically."""
   files.write_json(os.path.join(model_dir, _FILE), dataclasses.asdict(record))

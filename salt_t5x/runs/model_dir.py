@@ -12,14 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A run's directory, before the run looks for its last checkpoint in it.
+"""The directory of a run: locked, with damaged checkpoints set aside.
 
-One process at a time writes to it, and what a crash left half-written does not
-stop the run from going on with the checkpoint before.
+Both happen before the run looks for the checkpoint to resume from.
 """
 
 import datetime
-import errno
 import fcntl
 import os
 import socket
@@ -34,31 +32,33 @@ import tensorflow as tf
 from salt_t5x.checkpoints import damage as damage_lib
 from salt_t5x.checkpoints import find
 
-_LOCK = 'in_use'
-# {path: open file}; a lock ends with its file, and so with the process.
+# {path of a lock file: the open file}; the lock ends when the file is closed.
 _locked = {}
 
 
 class _RefusedError(ValueError):
-  """With a message that says all."""
+  """An error whose message is complete."""
 
 
 def prepare(model_dir: str) -> None:
-  """Takes the directory for this run, and sets damaged checkpoints aside.
+  """Locks a run's directory and renames damaged checkpoints in it.
 
-  Process 0 does so; with several, all wait for it.
+  Process 0 does the work; the others wait for it.
 
   Args:
-    model_dir: of a run; made if it is not there.
+    model_dir: the directory, which is created if missing.
 
   Raises:
-    ValueError: another process trains there, no checkpoint in it is whole, or
-      it cannot be read or written.
+    ValueError: another process trains there, all checkpoints are damaged, or
+      the directory cannot be read or written.
   """
   error = None
   if jax.process_index() == 0:
     try:
-      _prepare(model_dir)
+      tf.io.gfile.makedirs(model_dir)
+      if '://' not in model_dir:  # Object stores have no locks.
+        _lock(model_dir)
+      _set_damaged_checkpoints_aside(model_dir)
     except _RefusedError as e:
       error = e
     except Exception as e:  # The other processes must hear of any.
@@ -67,18 +67,15 @@ def prepare(model_dir: str) -> None:
   if jax.process_count() > 1:
     failed = multihost_utils.broadcast_one_to_all(np.int32(error is not None))
     if failed and error is None:
-      error = ValueError('Process 0 could not take MODEL_DIR; see its message.')
+      error = ValueError('Process 0 cannot use MODEL_DIR; see its message.')
   if error is not None:
     raise error
 
 
-def _prepare(model_dir: str) -> None:
-  tf.io.gfile.makedirs(model_dir)
-  _lock(model_dir)
+def _set_damaged_checkpoints_aside(model_dir: str) -> None:
   for path in find.unfinished(model_dir):
     logging.warning(
-      '%s was never finished (its process ended while it was saving): it is '
-      'skipped.',
+      '%s was never finished (its process ended while saving it); skipping it.',
       path,
     )
   damaged = {}
@@ -91,17 +88,14 @@ def _prepare(model_dir: str) -> None:
     if max(damaged, default=0) > 0:
       listed = '\n  '.join(f'{path}: {why}' for path, why in damaged.values())
       raise _RefusedError(
-        f'MODEL_DIR = {model_dir!r}: none of its checkpoints is whole.\n  '
-        f'{listed}\nRestore one of them, or begin again in another MODEL_DIR.'
+        f'MODEL_DIR = {model_dir!r}: all of its checkpoints are damaged.\n  '
+        f'{listed}\nRestore one of them, or start again in another MODEL_DIR.'
       )
   for step, (path, damage) in damaged.items():
     aside = _free_name(epath.Path(model_dir) / f'damaged_checkpoint_{step}')
     path.rename(aside)
     logging.error(
-      '%s is damaged: %s. It is skipped, and was renamed to %s.',
-      path,
-      damage,
-      aside.name,
+      '%s is damaged: %s. Renamed it to %s.', path, damage, aside.name
     )
 
 
@@ -110,35 +104,31 @@ def _free_name(path: epath.Path) -> epath.Path:
   return next(p for p in names if not p.exists())
 
 
-def _lock(model_dir: str) -> None:
-  """Locks a local directory until `release` or the end of the process.
+def _lock_path(model_dir: str) -> str:
+  return os.path.join(os.path.realpath(model_dir), 'in_use')
 
-  Raises:
-    ValueError: another process has it.
-  """
-  if '://' in model_dir:
-    return  # Object stores have no locks.
-  path = os.path.join(os.path.realpath(model_dir), _LOCK)
+
+def _lock(model_dir: str) -> None:
+  """Locks a local directory until `release` or the end of the process."""
+  path = _lock_path(model_dir)
   if path in _locked:
     return
-  # The lock lasts as long as the file is open.
   file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError as e:
-    if e.errno not in (errno.EAGAIN, errno.EACCES):
-      # A file system without locks.
-      logging.warning('%s cannot be locked (%s).', model_dir, e)
-      file.close()
-      return
-    file.seek(0)
-    owner = file.read().strip()
-    file.close()
+  except BlockingIOError as e:
+    with file:
+      file.seek(0)
+      owner = file.read().strip() or 'unknown'
     raise _RefusedError(
-      f'MODEL_DIR = {model_dir!r} is in use by another process '
-      f'({owner or "unknown"}), which would overwrite its checkpoints: stop '
-      'that one first, or choose another MODEL_DIR.'
+      f'MODEL_DIR = {model_dir!r} is in use by another process ({owner}), '
+      'which would overwrite its checkpoints: stop that process first, or '
+      'choose another MODEL_DIR.'
     ) from e
+  except OSError as e:  # A file system without locks.
+    file.close()
+    logging.warning('%s cannot be locked (%s).', model_dir, e)
+    return
   file.truncate(0)
   now = datetime.datetime.now().isoformat(timespec='seconds')
   file.write(f'process {os.getpid()} on {socket.gethostname()} since {now}\n')
@@ -147,8 +137,6 @@ def _lock(model_dir: str) -> None:
 
 
 def release(model_dir: str | None) -> None:
-  """Lets others have a directory that `prepare` took."""
-  if model_dir is not None and '://' not in model_dir:
-    file = _locked.pop(os.path.join(os.path.realpath(model_dir), _LOCK), None)
-    if file is not None:
-      file.close()
+  """Unlocks a directory that `prepare` locked; None and others are ignored."""
+  if model_dir is not None and _lock_path(model_dir) in _locked:
+    _locked.pop(_lock_path(model_dir)).close()

@@ -12,11 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Stopping for SIGTERM: the machine will be taken away, so save and leave.
+"""SIGTERM, the notice of a preemption: save a checkpoint and leave.
 
 t5x saves a checkpoint when a trainer raises `PreemptionError` with its train
-state published, and raises that error on. A trainer asks `Stop.requested` after
-each step; all processes of a run get the same answer at the same step.
+state published, and raises that error again.
 """
 
 import signal
@@ -28,22 +27,22 @@ from jax.experimental import multihost_utils
 
 from t5x import trainer as t5x_trainer
 
-# "Temporary failure" of sysexits.h: start the same command again.
+# EX_TEMPFAIL of sysexits.h: start the same command again.
 EXIT_CODE = 75
 
 
 class Preempted(t5x_trainer.PreemptionError, SystemExit):
   """Raised when a run stops for SIGTERM; ends the process with `EXIT_CODE`."""
 
-  # As a class attribute it also holds for the copy that gin makes of an error
-  # to add to its message.
+  # A class attribute, so that it holds for the copy that gin makes of an
+  # exception to add to its message.
   code = EXIT_CODE
 
 
 class Stop:
-  """Listens to SIGTERM from its making until `close`.
+  """Listens to SIGTERM from its construction until `close`.
 
-  With several processes JAX's preemption service listens, which agrees on the
+  With several processes JAX's preemption service listens and agrees on the
   step to stop after; with one, a signal handler does, if this is the main
   thread (Python allows no other to set one).
   """
@@ -60,21 +59,20 @@ class Stop:
   def _handle(self, signum, frame):
     del signum, frame
     self._signalled = True
-    logging.warning(
-      'SIGTERM: stopping after the step that is running, with a checkpoint.'
-    )
+    logging.warning('SIGTERM: stopping after this step, with a checkpoint.')
 
   def requested(self, step: int) -> bool:
-    """Whether to stop, now that `step` steps are done.
+    """Whether to stop; all processes call this after every step.
 
-    To be called after every step, by all processes.
+    Args:
+      step: the number of steps done.
     """
     if jax.process_count() == 1:
       return self._signalled
     return multihost_utils.reached_preemption_sync_point(step)
 
   def close(self):
-    """Gives SIGTERM back to whoever had it before."""
+    """Restores the previous handler of SIGTERM."""
     if self._previous is not None:
       signal.signal(signal.SIGTERM, self._previous)
       self._previous = None

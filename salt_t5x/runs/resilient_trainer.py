@@ -12,17 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A t5x trainer that survives: preemptions, NaN, and data that cannot be read.
+"""A t5x trainer that stops in time: for SIGTERM, NaN and unreadable data.
 
-It trains by t5x's loop, which saves what `train` returns or what is published
-when `stopping.Preempted` is raised. docs/faults.md says what a user sees.
+`docs/faults.md` describes what a user sees.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import time
 from typing import Any
 
 from absl import logging
+from clu import metrics as clu_metrics
 import jax
+import jax.numpy as jnp
 import tensorflow as tf
 import tqdm
 
@@ -30,12 +32,12 @@ from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.runs import nonfinite, preemption
 from t5x import trainer as t5x_trainer
 
-Array = jax.Array
-Batch = Mapping[str, Array]
+Batch = Mapping[str, jax.Array]
+PyTree = Any
 
 
-class WatchedTrainer(t5x_trainer.Trainer):
-  """Looks at what it trains, and leaves in good order."""
+class ResilientTrainer(t5x_trainer.Trainer):
+  """Checks for non-finite losses; saves a checkpoint on preemption."""
 
   def __init__(
     self,
@@ -48,130 +50,134 @@ class WatchedTrainer(t5x_trainer.Trainer):
     """Constructor.
 
     Args:
-      total_steps: the run's length.
-      max_skipped_batches: how many batches may be passed over where the loss is
-        not finite; 0 stops the run.
+      total_steps: the number of steps of the run.
+      max_skipped_batches: how many batches may be skipped because of a loss
+        that is not finite; 0 stops the run at the first one.
       summary_dir: the model directory, or None to write nothing.
-      **options: the rest of t5x's.
+      **options: the other arguments of t5x's trainer.
 
     Raises:
-      ValueError: `max_skipped_batches` is no such number.
+      ValueError: `max_skipped_batches` is not a count.
     """
-    check_skipping(max_skipped_batches)
+    if type(max_skipped_batches) is not int or max_skipped_batches < 0:
+      raise ValueError(
+        f'trainer.SaltTrainer.max_skipped_batches = {max_skipped_batches!r} '
+        '(MAX_SKIPPED_BATCHES) must be 0, which stops the run at the first '
+        'loss that is not finite, or a positive number of batches.'
+      )
     self._total_steps = total_steps
     self._max_skipped_batches = max_skipped_batches
     self._skipped_batches = 0
     self._model_dir = summary_dir
     self._progress = None
+    self._created = time.monotonic()
     super().__init__(summary_dir=summary_dir, **options)
     self._stop = preemption.Stop()
 
-  def _train_watched(self, step_fn, batch_iter, num_steps: int, start: int):
-    """Trains within one stage by t5x's loop, which saves what this returns.
+  def _train_stage(
+    self,
+    step_fn: Callable[[PyTree, Batch], tuple[PyTree, Mapping]],
+    batch_iter: Iterator[Batch],
+    num_steps: int,
+    start: int,
+  ):
+    """Trains with one step function, and publishes a finite state for t5x.
 
-    Its result is therefore looked at before: a state that is not finite never
-    overwrites a checkpoint.
+    t5x saves `train_state` when this returns or raises `Preempted`; any other
+    exception ends the run without a checkpoint.
+
+    Raises:
+      preemption.Preempted: SIGTERM arrived; the state is that of the last step.
+      nonfinite.NonFiniteError: no more batches may be skipped.
     """
-    copy = None
+    self._show_progress()
+    end = start + num_steps
+    rewind = None
     if self._max_skipped_batches:
-      copy = nonfinite.HostCopy(self.train_state)
-    unwatched = self._compiled_train_step
+      rewind = nonfinite.HostCopy(self.train_state)
     while True:
-      watch = nonfinite.Watch(step_fn, start, self._total_steps, self._stop)
-      self._compiled_train_step = watch.step
-      try:
-        summary = super().train(self._counted(batch_iter), num_steps, start)
-        watch.check()
-      except nonfinite.Stopped:
-        try:
-          self._leave(watch, start)
-        except nonfinite.NonFiniteError as e:
-          # Going on for one more step; the wish to stop remains.
-          self._go_back(e, copy, watch, start)
-      except nonfinite.NonFiniteError as e:
-        self._go_back(e, copy, watch, start)
-      else:
-        self._flush(summary)
-        return summary
-      finally:
-        self._compiled_train_step = unwatched
+      train_state, metrics, step = self.train_state, None, start
+      losses = nonfinite.LossCheck()
+      problem, stopping = None, False
+      self.train_metrics_manager.start_duration_timer(block_on=train_state)
+      while step < end and not problem and not stopping:
+        logging.log_every_n_seconds(logging.INFO, 'Training: step %d', 10, step)
+        with jax.profiler.StepTraceAnnotation('train', step_num=step):
+          batch = self._next(batch_iter)
+          train_state, update = step_fn(train_state, batch)
+        step += 1
+        self._progress.update()
+        metrics = (
+          t5x_trainer.merge_metrics(metrics, update) if metrics else update
+        )
+        problem = losses.problem_after(step, update)
+        if not problem:
+          stopping = self._stop.requested(step) and step < self._total_steps
+      problem = problem or losses.problem_at_end(step, train_state)
+      if not problem:
+        break
+      # A requested stop follows the first good step after this.
+      self._skip_batches(problem, start, step - start, rewind is not None)
+      for array in jax.tree.leaves(train_state):
+        array.delete()  # The devices may not have room for two states.
+      self.train_state = rewind.restore()
+
+    self.train_state = train_state
+    uptime = jnp.asarray([time.monotonic() - self._created])
+    metrics['timing/uptime'] = clu_metrics.LastValue.from_model_output(uptime)
+    summary = self.train_metrics_manager.write_metrics_summary(
+      metrics, step, step - start
+    )
+    summary.result()
+    self._finish_stage(step)
+    # A checkpoint of this step must not be ahead of the metrics on disk.
+    self.train_metrics_manager.summary_writer.flush()
+    if stopping:
+      message = (
+        f'SIGTERM: stopped after step {step}. If the run saves checkpoints '
+        '(CHECKPOINT_PERIOD), it saves one of this step now; start the same '
+        'command again to resume.'
+      )
+      # Python prints no message of an exception that sets the exit code.
+      logging.warning('%s', message)
+      raise preemption.Preempted(message)
+    return summary
+
+  def _finish_stage(self, step: int):
+    """Hook for subclasses: `train_state` is final, its metrics are written."""
+
+  def _skip_batches(self, problem: str, start: int, count: int, allowed: bool):
+    """Counts batches as skipped, or raises `NonFiniteError`."""
+    self._skipped_batches += count
+    if not allowed or self._skipped_batches > self._max_skipped_batches:
+      raise nonfinite.NonFiniteError(
+        f'{problem}. The last checkpoint in MODEL_DIR = {self._model_dir!r} is '
+        'from before that. Check the batches and the learning rate '
+        '(PEAK_LEARNING_RATE, WARMUP_STEPS) there; to skip such batches, set '
+        f'MAX_SKIPPED_BATCHES = {self._max_skipped_batches} to at least '
+        f'{self._skipped_batches} (STATS_PERIOD are skipped at a time).'
+      )
+    logging.error(
+      '%s. Going back to step %d and skipping %d batches; %d in all.',
+      problem,
+      start,
+      count,
+      self._skipped_batches,
+    )
+    self.train_metrics_manager.write_scalar(
+      'salt/skipped_batches', self._skipped_batches, start
+    )
+    self._progress.update(-count)
 
   def eval(self, batch_iters):
-    """t5x's; what it found is on disk when it returns."""
+    """Evaluates as t5x does, and puts the metrics on disk."""
     summaries = super().eval(batch_iters)
     for manager in self.eval_metrics_managers.values():
       manager.summary_writer.flush()
     return summaries
 
-  def _flush(self, summary):
-    """Puts on disk what a checkpoint of this step must not be ahead of."""
-    summary.result()
-    self.train_metrics_manager.summary_writer.flush()
-
-  def _leave(self, watch: nonfinite.Watch, start: int):
-    """Publishes the newest state for t5x to save.
-
-    Raises:
-      stopping.Preempted: always, for t5x to act on.
-    """
-    watch.check()
-    self.train_state = watch.state
-    step = start + watch.count
-    summary = self.train_metrics_manager.write_metrics_summary(
-      watch.merged(), step, watch.count
-    )
-    summary.result()
-    self._stopping_after(step)
-    self._flush(summary)
-    message = (
-      f'SIGTERM: stopped after step {step}. If the run saves checkpoints '
-      '(CHECKPOINT_PERIOD), one of this step follows; start the same command '
-      'again to go on.'
-    )
-    # Of an exception that sets the exit code Python shows nothing.
-    logging.warning('%s', message)
-    raise preemption.Preempted(message)
-
-  def _stopping_after(self, step: int):
-    """For subclasses that have something to log before."""
-
-  def _go_back(
-    self,
-    error: nonfinite.NonFiniteError,
-    copy: nonfinite.HostCopy | None,
-    watch: nonfinite.Watch,
-    start: int,
-  ):
-    """Goes back to the state at `start`, past the batches that were drawn.
-
-    Raises:
-      watching.NonFiniteError: that would be too many batches passed over.
-    """
-    self._skipped_batches += watch.count
-    if copy is None or self._skipped_batches > self._max_skipped_batches:
-      raise nonfinite.NonFiniteError(
-        f'{error}. The last checkpoint in MODEL_DIR = {self._model_dir!r} is '
-        'from before that. Look at the batches and the learning rate '
-        '(PEAK_LEARNING_RATE, WARMUP_STEPS) there; to pass over such batches, '
-        f'set MAX_SKIPPED_BATCHES = {self._max_skipped_batches} to at least '
-        f'{self._skipped_batches} (STATS_PERIOD are passed over at a time).'
-      ) from error
-    logging.error(
-      '%s. Going back to step %d and passing over %d batches; %d in all.',
-      error,
-      start,
-      watch.count,
-      self._skipped_batches,
-    )
-    watch.delete_state()  # The devices may not have room for two.
-    self.train_state = copy.restore()
-    self.train_metrics_manager.write_scalar(
-      'salt/skipped_batches', self._skipped_batches, start
-    )
-    self._progress.update(-watch.count)
-
-  def _counted(self, batch_iter: Iterator[Batch]) -> Iterator[Batch]:
-    """Advances a progress bar with the batches; on a terminal only."""
+  def _show_progress(self):
+    """Starts a progress bar, on a terminal only."""
     if self._progress is None:
       self._progress = tqdm.tqdm(
         total=self._total_steps,
@@ -179,51 +185,28 @@ class WatchedTrainer(t5x_trainer.Trainer):
         unit='step',
         disable=None if jax.process_index() == 0 else True,
       )
-    while True:
-      batch = self._next(batch_iter)
-      self._progress.update()
-      yield batch
 
   def _next(self, batch_iter: Iterator[Batch]) -> Batch:
-    """The next batch.
-
-    Raises:
-      ValueError: there is none.
-      OSError: it cannot be read.
-    """
+    """Draws a batch, and names the parameter where there is none."""
     try:
       return next(batch_iter)
     except StopIteration:
       raise ValueError(
         'MIXTURE_OR_TASK_NAME: the data ended before TRAIN_STEPS = '
-        f'{self._total_steps}.'
+        f'{self._total_steps}. Train for fewer steps, or repeat the data.'
       ) from None
     except tf.errors.OpError as e:
       raise OSError(
-        'MIXTURE_OR_TASK_NAME: the data cannot be read any further; a file is '
-        'gone, shorter than it was, or damaged, or its storage cannot be '
-        f'reached ({e.message}). Restore it and start the same command again: '
-        'the run goes on from its last checkpoint with the same examples.'
+        'MIXTURE_OR_TASK_NAME: the data cannot be read: a file is missing, '
+        'shortened or damaged, or its storage does not respond '
+        f'({e.message}). Restore it and start the same command again: the run '
+        'resumes from its last checkpoint with the same examples.'
       ) from e
 
   def close(self):
-    """Ends the progress bar, t5x's metric threads, and the directory's lock."""
+    """Closes the progress bar and the metrics; unlocks the model directory."""
     if self._progress is not None:
       self._progress.close()
     self._stop.close()
     super().close()
     model_dir_lib.release(self._model_dir)
-
-
-def check_skipping(max_skipped_batches: int):
-  """Checks how many batches may be passed over.
-
-  Raises:
-    ValueError: it is no such number.
-  """
-  if type(max_skipped_batches) is not int or max_skipped_batches < 0:
-    raise ValueError(
-      f'trainer.SaltTrainer.max_skipped_batches = {max_skipped_batches!r} '
-      '(MAX_SKIPPED_BATCHES) counts batches: set it to 0 to stop at the first '
-      'loss that is not finite, or to a positive number.'
-    )

@@ -192,7 +192,7 @@ def test_a_run_does_not_begin_anew_because_all_is_damaged(model_dir):
   cut(model_dir, 30)
   cut(model_dir, 60)
   for _ in range(2):
-    with pytest.raises(ValueError, match='none of its checkpoints is whole'):
+    with pytest.raises(ValueError, match='all of its checkpoints are damaged'):
       model_dir_lib.prepare(str(model_dir))
     assert sorted(find.finished(str(model_dir))) == [30, 60]
 

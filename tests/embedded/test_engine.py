@@ -25,7 +25,6 @@ import jax
 import pytest
 
 from t5x import decoding
-from t5x import models as t5x_models
 from t5x import train as t5x_train
 from t5x import trainer as t5x_trainer
 import tiny
@@ -87,8 +86,6 @@ def test_a_bare_folder_is_not_t5x(tmp_path, nothing_installed):
   'where, text, missing',
   [
     ('init', 'import airio', 'airio'),
-    ('trainer', 'import airio', 'airio'),
-    ('trainer', 'import airio.pygrain as p', 'airio'),
     ('trainer', 'from jax import no_such_name', 'no_such_name'),
     ('trainer', 'import jax; jax.no_such_name', 'no_such_name'),
   ],
@@ -175,23 +172,7 @@ REFUSED = {
     _build,
     'utils.DatasetConfig.use_custom_packing_ops',
   ),
-  'adafactor.Adafactor.global_norm_clip_threshold = 1.0': (
-    _build,
-    'adafactor.Adafactor.global_norm_clip_threshold',
-  ),
-  'utils.SaveCheckpointConfig.keep_dataset_checkpoints = 1': (
-    _build,
-    'utils.SaveCheckpointConfig.keep_dataset_checkpoints',
-  ),
-  'partitioning.PjitPartitioner.params_on_devices = True': (
-    _build,
-    'partitioning.PjitPartitioner.params_on_devices',
-  ),
   'train.actions = {}': (_train, 'train.train.actions'),
-  'train.infer_eval_dataset_cfg = @train_eval/utils.DatasetConfig()': (
-    _train,
-    'infer_eval_dataset_cfg',
-  ),
   'weight_metrics_computer': (
     lambda _: t5x_trainer.Trainer(*[None] * 9, weight_metrics_computer=1),
     'weight_metrics_computer',
@@ -200,32 +181,14 @@ REFUSED = {
     _loss,
     "loss_normalizing_factor = 'NUM_REAL_TARGET_TOKENS'",
   ),
-  'label_smoothing': (
-    lambda _: t5x_models.DecoderOnlyModel(None, None, None, label_smoothing=1),
-    'label_smoothing = 1',
-  ),
   'num_decodes': (
     lambda _: decoding.temperature_sample(None, None, None, 1, num_decodes=2),
     'num_decodes = 2',
   ),
-  'topp': (
-    lambda _: decoding.temperature_sample(None, None, None, 1, topp=0.9),
-    'decoding.temperature_sample.topp',
-  ),
   'from t5x import interactive_model': (_statement, 't5x.interactive_model'),
-  'import t5x; t5x.infer': (_statement, 't5x.infer'),
-  'import t5x.interactive_model': (_statement, 't5x.interactive_model'),
-  'from t5x.examples.decoder_only import network': (
-    _statement,
-    't5x.examples',
-  ),
   'from t5x import utils; utils.get_infer_fn': (
     _statement,
     't5x.utils.get_infer_fn',
-  ),
-  'from t5x import decoding; decoding.beam_search': (
-    _statement,
-    't5x.decoding.beam_search',
   ),
 }
 
@@ -242,14 +205,11 @@ def refusals():
   return answers
 
 
-@pytest.fixture(scope='module')
-def answers(chain):
+def test_the_embedded_engine_names_t5x(chain):
   del chain
-  return tiny_runs.call('test_engine.refusals', engine_name='embedded')
-
-
-@pytest.mark.parametrize('asked', REFUSED)
-def test_the_embedded_engine_names_t5x(answers, asked):
-  assert re.match('(Value|Import)Error: .*t5x: ', answers[asked], re.DOTALL)
-  assert REFUSED[asked][1] in answers[asked]
-  assert 'Install the real t5x' in answers[asked]
+  answers = tiny_runs.call('test_engine.refusals', engine_name='embedded')
+  for asked, (_, name) in REFUSED.items():
+    answer = answers[asked]
+    assert re.match('(Value|Import)Error: .*t5x: ', answer, re.DOTALL), asked
+    assert name in answer
+    assert 'Install the real t5x' in answer

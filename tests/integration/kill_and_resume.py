@@ -59,7 +59,6 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from salt_t5x import engine
-from salt_t5x import trainer as trainer_lib
 from salt_t5x.checkpoints import find
 from salt_t5x.runs import preemption
 from salt_t5x.studies import curves
@@ -78,7 +77,7 @@ class Fault:
 
   Attributes:
     signal: SIGKILL or SIGTERM.
-    when: 'batch' (as batch `step` is drawn), 'save' (`delay` seconds after the
+    when: 'batch' (before `step` is taken), 'save' (`delay` seconds after the
       checkpoint of `step` begins to be written) or 'time' (`delay` seconds
       after the start).
     step: from 0.
@@ -133,18 +132,14 @@ def _rows(batch):
 @contextlib.contextmanager
 def _recorded(model_dir: pathlib.Path, fault: Fault | None):
   """Notes which examples each step reads, and lets the fault happen."""
-  counted = trainer_lib.SaltTrainer._counted
   save = ocp.CheckpointManager.save
 
-  def recorded_batches(self, batch_iter):
-    step = int(self.train_state.step)
-    for batch in counted(self, batch_iter):
-      with open(model_dir / _CONSUMED, 'a', encoding='utf-8') as f:
-        f.write(json.dumps([step, _rows(batch)]) + '\n')
-      if fault and fault.when == 'batch' and fault.step == step:
-        _send(fault.signal)
-      step += 1
-      yield batch
+  def record(train_state, batch):
+    step = int(train_state.step)
+    with open(model_dir / _CONSUMED, 'a', encoding='utf-8') as f:
+      f.write(json.dumps([step, _rows(batch)]) + '\n')
+    if fault and fault.when == 'batch' and fault.step == step:
+      _send(fault.signal)
 
   def faulty_save(self, step, *args, **kwargs):
     if fault and fault.when == 'save' and fault.step == step:
@@ -152,7 +147,7 @@ def _recorded(model_dir: pathlib.Path, fault: Fault | None):
     return save(self, step, *args, **kwargs)
 
   with (
-    mock.patch.object(trainer_lib.SaltTrainer, '_counted', recorded_batches),
+    tiny_runs.observed_steps(record),
     mock.patch.object(ocp.CheckpointManager, 'save', faulty_save),
   ):
     yield

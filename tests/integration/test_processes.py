@@ -46,39 +46,36 @@ _SCRIPT = """
 import salt_t5x
 import hashlib, json, os, runpy, sys
 import jax, numpy as np
-from salt_t5x import trainer, watching
+from salt_t5x.runs import resilient_trainer
 
-counted = trainer.SaltTrainer._counted
-def recorded(self, batch_iter):
-  step = int(self.train_state.step)
-  for batch in counted(self, batch_iter):
-    rows = {}
-    for name in sorted(batch):
-      for shard in batch[name].addressable_shards:
-        start = shard.index[0].start or 0
-        for i, row in enumerate(np.asarray(shard.data)):
-          rows.setdefault(start + i, {})[name] = row.tobytes()
-    names = {
-      i: hashlib.sha256(b''.join(row[k] for k in sorted(row))).hexdigest()[:12]
-      for i, row in rows.items()
-    }
-    with open(os.environ['CONSUMED'], 'a') as f:
-      f.write(json.dumps([step, names]) + '\\n')
-    step += 1
-    yield batch
+def record(step, batch):
+  rows = {}
+  for name in sorted(batch):
+    for shard in batch[name].addressable_shards:
+      start = shard.index[0].start or 0
+      for i, row in enumerate(np.asarray(shard.data)):
+        rows.setdefault(start + i, {})[name] = row.tobytes()
+  names = {
+    i: hashlib.sha256(b''.join(row[k] for k in sorted(row))).hexdigest()[:12]
+    for i, row in rows.items()
+  }
+  with open(os.environ['CONSUMED'], 'a') as f:
+    f.write(json.dumps([step, names]) + '\\n')
 
-trainer.SaltTrainer._counted = recorded
+cls = resilient_trainer.ResilientTrainer
+train_stage, bad = cls._train_stage, [int(os.environ.get('BAD_STEP', -1))]
+def observed_stage(self, step_fn, *args):
+  def step(train_state, batch):
+    record(int(train_state.step), batch)
+    if int(train_state.step) in bad:
+      bad.clear()
+      state = train_state.state_dict()
+      params = jax.tree.map(lambda x: x * np.nan, state['target'])
+      train_state = train_state.restore_state({**state, 'target': params})
+    return step_fn(train_state, batch)
+  return train_stage(self, step, *args)
 
-step_fn, bad = watching.Watch.step, [int(os.environ.get('BAD_STEP', -1))]
-def poisoned(self, train_state, batch):
-  if int(train_state.step) in bad:
-    bad.clear()
-    state = train_state.state_dict()
-    params = jax.tree.map(lambda x: x * np.nan, state['target'])
-    train_state = train_state.restore_state({**state, 'target': params})
-  return step_fn(self, train_state, batch)
-
-watching.Watch.step = poisoned
+cls._train_stage = observed_stage
 runpy.run_module('salt_t5x.train', run_name='__main__', alter_sys=True)
 """
 
@@ -288,7 +285,10 @@ def test_other_numbers_of_processes_are_refused(world, single, tmp_path):
   shutil.rmtree(model_dir / f'checkpoint_{faults.STEPS}')
   run = Run(world, model_dir, 2, 1)
   assert 0 not in run.wait()
-  assert 'read 1 shares of the data, and would go on with 2' in run.log()
+  assert (
+    'read 1 shares of the data, and its data iterators do not fit 2'
+    in run.log()
+  )
 
 
 def test_a_second_run_in_the_directory_is_refused_by_all(world, tmp_path):

@@ -91,7 +91,7 @@ def test_bad_batches_are_passed_over(teacher_dir, tmp_path, bad):
   # already on their way.
   begin = max(s for s in (0, 4, 6) if s <= bad)
   end = {0: 4, 4: 6, 6: 8}[begin]
-  drawn = min(bad + 1 + nonfinite._LAG, end) - begin
+  drawn = min(bad + 1 + nonfinite.LAG, end) - begin
   assert trainer._skipped_batches == drawn
   expected = tiny.make_trainer(**options)
   kept = [
@@ -148,7 +148,6 @@ def test_sigterm_publishes_the_state_after_the_step(teacher_dir, tmp_path, at):
     trainer.train(terminated(at), 10, 0)
   assert isinstance(error.value, t5x_trainer.PreemptionError)
   assert error.value.code == preemption.EXIT_CODE == 75
-  # The batches of `_checked` and `_counted` are drawn one at a time.
   assert int(trainer.train_state.step) == at + 1
   expected = tiny.make_trainer(**options)
   expected.train(tiny.batches(), at + 1, 0).result()

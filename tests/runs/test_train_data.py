@@ -103,7 +103,7 @@ def test_a_cache_that_was_cut_is_other_data(cache, tmp_path):
   [file] = cache.rglob('*train.tfrecord-00001-of-00002')
   content = file.read_bytes()
   file.write_bytes(content[:-20])
-  with pytest.raises(ValueError, match='the data themselves = '):
+  with pytest.raises(ValueError, match='data_fingerprints = '):
     begin(model_dir, config())
   file.write_bytes(content)
   begin(model_dir, config())
@@ -118,7 +118,7 @@ def test_data_of_other_processes_are_refused(cache, tmp_path):
     (dataset / f'process_{share}').mkdir(parents=True)
     name = f'train_ds-00{share}-of-002'
     (dataset / f'process_{share}' / f'{name}.index').touch()
-  with pytest.raises(ValueError, match='read 2 shares .* go on with 1'):
+  with pytest.raises(ValueError, match='read 2 shares .* do not fit 1'):
     begin(model_dir, config())
 
 
@@ -147,4 +147,4 @@ def test_what_is_not_cached_is_told_apart_by_name():
   finally:
     seqio.TaskRegistry.remove('not_cached')
   assert data['MIXTURE_OR_TASK_NAME'] == 'not_cached'
-  assert data['the data themselves'] == {'not_cached': None}
+  assert data['data_fingerprints'] == {'not_cached': None}

@@ -76,7 +76,7 @@ class CheckpointConfig:
 class DatasetConfig:
   """A seqio task or mixture and how to read it; see t5x's documentation."""
 
-  mixture_or_task_name: str
+  mixture_or_task_name: str | seqio.Task | seqio.Mixture
   task_feature_lengths: Mapping[str, int]
   split: str
   batch_size: int
