@@ -348,6 +348,9 @@ def test_resume_distils_from_the_teacher_it_began_with(teacher_dir, tmp_path):
       tiny.VOCAB_SIZE,
       kd_steps=5,
       teacher=f'{teacher_dir}/checkpoint_30',
+      teacher_identity=find.identity(epath.Path(teacher_dir) / 'checkpoint_30'),
+      schedule='step(0.667, 5)',
+      teacher_temperature=0.25,
     ),
   )
   resumed = tiny.make_trainer(
