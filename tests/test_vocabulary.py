@@ -83,10 +83,6 @@ def trained(path):
   return seqio.SentencePieceVocabulary(path, extra_ids=EXTRA_IDS)
 
 
-def feature(path):
-  return seqio.Feature(seqio.SentencePieceVocabulary(path, extra_ids=1))
-
-
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
   """Empty registries; other tests keep their tasks."""
@@ -94,12 +90,11 @@ def registry(monkeypatch):
   monkeypatch.setattr(seqio.MixtureRegistry, '_REGISTRY', {})
 
 
-def add_task(name, examples, preprocessors=(), features=None, **options):
+def add_task(name, examples, **options):
   seqio.TaskRegistry.add(
     name,
     source=source(examples, **options),
-    preprocessors=preprocessors,
-    output_features=features or {},
+    output_features={},
   )
   return seqio.get_mixture_or_task(name)
 
@@ -144,15 +139,10 @@ def test_ids_are_those_of_t5_and_sentinels_come_last(model, trained):
 
 def test_line_breaks_and_tabs_have_pieces(model):
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-  pieces = [
-    processor.id_to_piece(i)
-    for i in range(processor.vocab_size())
-    if not processor.is_byte(i)
-  ]
+  pieces = [processor.id_to_piece(i) for i in range(processor.vocab_size())]
   assert '\n' in pieces
-  assert any(p.endswith('\n') and p.strip() for p in pieces)
   assert processor.encode('\t\t\t', out_type=str) == ['\t\t\t']
-  # No piece goes on after a space: words do not depend on what is before.
+  # No piece continues after a space: words do not depend on what is before.
   assert not [p for p in pieces if '▁' in p.lstrip('▁')]
 
 
@@ -172,48 +162,22 @@ def test_long_documents_are_not_left_out(separator):
   assert vocabularies.measure(processor, [whole])[0] > 1.5
 
 
-@pytest.mark.parametrize('error', [OSError('damaged'), KeyboardInterrupt()])
-def test_an_error_of_the_data_is_passed_on(error):
-  def damaged():
-    yield from documents()
-    raise error
-
-  with pytest.raises(type(error)) as raised:
-    vocabularies.train(damaged(), VOCAB_SIZE, EXTRA_IDS)
-  assert raised.value is error
-
-
 @pytest.mark.parametrize(
   'sizes, message',
   [
-    ((300, -1), '--extra_ids=-1'),
     ((360, 100), '--vocab_size=360 leaves 260 .*at least 368'),
-    ((2**32, 0), '--vocab_size=4294967296 .*below'),
+    ((50_000, 1), r'--vocab_size=50000 .*to a value <= \d+'),
+    ((270, 1), r'--vocab_size=270 .*required_chars'),
   ],
 )
-def test_checks_sizes_before_reading_text(sizes, message):
-  unread = iter(documents())
+def test_rejects_sizes_that_do_not_fit(sizes, message):
   with pytest.raises(ValueError, match=message):
-    vocabularies.train(unread, *sizes)
-  assert len(list(unread)) == 200
-
-
-@pytest.mark.parametrize(
-  'vocab_size, remedy',
-  [(50_000, r'give (\d+) rows at most'), (270, r'to at least (\d+)')],
-)
-def test_errors_of_size_name_one_that_fits(vocab_size, remedy):
-  with pytest.raises(ValueError, match=f'--vocab_size={vocab_size}, ') as e:
-    vocabularies.train(documents(), vocab_size, 1)
-  fitting = int(re.search(remedy, str(e.value))[1])
-  model = vocabularies.train(documents(), fitting, 1)
-  processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-  assert processor.vocab_size() == fitting - 1
+    vocabularies.train(documents(), *sizes)
 
 
 @pytest.mark.parametrize('nothing', [[], ['ab' * 9]])
 def test_rejects_too_little_text(nothing):
-  with pytest.raises(ValueError, match='too little to train on'):
+  with pytest.raises(ValueError, match='give more text'):
     vocabularies.train(nothing, VOCAB_SIZE, EXTRA_IDS)
 
 
@@ -235,7 +199,7 @@ def test_a_share_of_the_documents_reaches_further():
   assert 30 < len(found) < 90
   assert set(found) < set(documents())
   assert set(found) < set(texts(task, share=0.6))
-  # The choice hangs on the document, not on its place.
+  # The choice depends on the document, not on its place.
   backwards = add_task('back', [{'text': text} for text in documents()[::-1]])
   assert texts(backwards, share=0.3) == found[::-1]
   few = texts(task, share=0.3, megabytes=0.01)
@@ -243,45 +207,18 @@ def test_a_share_of_the_documents_reaches_further():
   assert documents().index(few[-1]) > 2 * len(few)
 
 
-@seqio.map_over_dataset
-def shout(example):
-  return {'targets': tf.strings.upper(example['text'])}
-
-
-def test_text_is_read_after_all_steps_before_the_tokenizer(path, tmp_path):
-  examples = [{'text': 'one two'}, {'text': 'three'}]
-  steps = [
-    shout,
-    functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
-    seqio.CacheDatasetPlaceholder(),
-    seqio.preprocessors.append_eos,
-  ]
-  task = add_task('trained', examples, steps, {'targets': feature(path)})
-  assert texts(task) == ['ONE TWO', 'THREE']
-  # And so it is before there is a vocabulary.
-  missing = str(tmp_path / 'missing.model')
-  task = add_task('untrained', examples, steps, {'targets': feature(missing)})
-  assert texts(task) == ['ONE TWO', 'THREE']
-
-
-def test_steps_that_draw_at_random_draw_the_same():
-  @seqio.map_over_dataset(num_seeds=1)
-  def prefix(example, seed):
-    draw = tf.random.stateless_uniform([], seed, 0, 10**6, tf.int32)
-    return {'text': tf.strings.as_string(draw) + example['text']}
-
-  task = add_task('random', [{'text': 'a'}, {'text': 'b'}], [prefix])
-  assert texts(task) == texts(task) != ['a', 'b']
-
-
-def test_what_is_missing_otherwise_is_still_an_error(path):
-  @seqio.map_over_dataset
-  def broken(example):
-    return {'targets': example['no_such_feature']}
-
-  task = add_task('broken', [{'text': 'a'}], [broken])
-  with pytest.raises(KeyError, match='no_such_feature'):
-    texts(task)
+def test_text_is_read_without_the_tokenizer(tmp_path):
+  missing = seqio.SentencePieceVocabulary(str(tmp_path / 'missing.model'))
+  seqio.TaskRegistry.add(
+    'untrained',
+    source=source([{'text': 'one'}, {'text': 'two'}]),
+    preprocessors=[
+      seqio.preprocessors.tokenize,
+      seqio.CacheDatasetPlaceholder(),
+    ],
+    output_features={'text': seqio.Feature(missing)},
+  )
+  assert texts(seqio.get_mixture_or_task('untrained')) == ['one', 'two']
 
 
 def test_a_mixture_mixes_by_its_rates_and_reads_all():
@@ -302,7 +239,7 @@ def test_a_mixture_mixes_by_its_rates_and_reads_all():
     ({}, ['a\ufffdb']),
     ({'feature': 'title'}, ['T']),
     ({'split': 'test'}, ['a\ufffdb']),
-    ({'feature': 'nonesuch'}, 'no text in nonesuch'),
+    ({'feature': 'nonesuch'}, "no text in nonesuch.*'title'.*--feature"),
     ({'split': 'val'}, '--split=val: there are train, test'),
   ],
 )
@@ -314,14 +251,6 @@ def test_chooses_features_and_splits(options, expected):
   else:
     with pytest.raises(ValueError, match=expected):
       texts(task, **options)
-
-
-def test_a_task_without_text_lists_its_strings():
-  task = add_task('tokens', [{'targets': 5, 'title': 'T', 'domain': 'D'}])
-  with pytest.raises(
-    ValueError, match=r'--task=tokens: .*domain, title\. .*--f'
-  ):
-    texts(task)
 
 
 def test_measure(model):
@@ -393,20 +322,9 @@ def test_the_command_trains_and_says_how_to_use_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'flag',
-  [
-    '--vocab_size=many',
-    '--vocab_size=-1',
-    '--extra_ids=-1',
-    '--megabytes=nan',
-    '--megabytes=0',
-    '--sample_share=nan',
-    '--sample_share=1.5',
-    '--output=',
-    '--output=folder/',
-  ],
+  'flag', ['--vocab_size=many', '--vocab_size=-1', '--extra_ids=-1']
 )
-def test_rejects_flags_that_make_no_sense(capsys, flag):
+def test_rejects_flags_out_of_range(capsys, flag):
   with pytest.raises(SystemExit):
     vocabulary.parse_flags([*flags('my.model'), flag])
   name, value = flag.split('=')
