@@ -33,13 +33,15 @@ def multiples(period: int | None, total_steps: int) -> list[int]:
   """Lists steps at which a run saves, whatever t5x's periods.
 
   t5x counts those from the step that a process begins with, so a run that was
-  preempted saves at other steps afterwards.
+  preempted saves at other steps afterwards. The list ends with `total_steps`,
+  where every run saves: past the last step of a list, t5x would save that step
+  again and fail.
 
   Args:
     period: steps between two saves; None for no saves.
     total_steps: the number of steps of the run.
   """
-  return list(range(period, total_steps + 1, period)) if period else []
+  return [*range(period, total_steps, period), total_steps] if period else []
 
 
 def finished(model_dir: str) -> dict[int, epath.Path]:
