@@ -15,42 +15,29 @@
 
 """Measures checkpoints: `python -m salt_t5x.evaluate --gin_file=...`.
 
-The gin files are a student's, the data's and `runs/evaluate.gin`. Checkpoints
-stand side by side in the tables: held-out text (Table 1), the paper's few-shot
-suite (Tables 2 and 12), and tasks that models were fine-tuned on (Table 4).
-What each document got is kept for `salt_t5x.difficulty`. A job that was stopped
-goes on when it is started again: it makes what is missing.
+The gin files are a student's, the data's and `runs/evaluate.gin`. Tables
+compare the checkpoints on held-out text (Table 1), the paper's few-shot suite
+(Tables 2 and 12), and fine-tuning tasks (Table 4). The results of each document
+are kept for `salt_t5x.difficulty`. Rerunning the command computes only the
+missing results.
 """
 
 from collections.abc import Mapping, Sequence
-import hashlib
-import os
-from typing import Any
 
-from etils import epath
-import flax
 import gin
 import jax
 from jax.experimental import multihost_utils
-import numpy as np
 
 from salt_t5x import command as command_lib
 from salt_t5x import files
 from salt_t5x import teacher as teacher_lib
-from salt_t5x.checkpoints import restore as restore_lib
-from salt_t5x.checkpoints import run_record
+from salt_t5x.evaluation import candidates as candidates_lib
 from salt_t5x.evaluation import measurements as measurements_lib
 from salt_t5x.evaluation import results as results_lib
-from salt_t5x.inference import batches, language_model, pretrained
+from salt_t5x.inference import batches, language_model
 from salt_t5x.runs import train_data
 from t5x import models as t5x_models
 from t5x import partitioning, utils
-
-PyTree = Any
-
-# The name of the teacher's column, as in the paper.
-SLM = 'SLM'
-_CHECKPOINTS = 'evaluate.evaluate.checkpoints (CHECKPOINTS)'
 
 
 def evaluate(
@@ -75,17 +62,17 @@ def evaluate(
   """Evaluates checkpoints and writes results.md, results.json and results.png.
 
   Args:
-    model: of the checkpoints.
+    model: the model of the checkpoints.
     checkpoints: {name in the tables: model directory (its newest checkpoint) or
       `checkpoint_<step>` directory}; None for parameters as initialised, which
       show where a model starts.
     partitioner: shards parameters and batches.
-    output_dir: where results go; those that are there are not made again.
+    output_dir: where results go; existing ones are reused.
     task_feature_lengths: {'targets': T}, the most tokens of a sequence; longer
       contexts lose their beginnings. With supervised tasks, as in their
       training: {'inputs': T, 'targets': the most tokens of an answer}.
-    batch_size: sequences that are run together.
-    dtype: of the parameters; None keeps them as they were saved.
+    batch_size: sequences in a batch.
+    dtype: dtype of the parameters; None keeps the saved one.
     teacher: evaluated, too, as `SLM`, if not None.
     suite: 'paper' (App. F), 'search' (App. G) or names of few-shot benchmarks;
       () for none.
@@ -99,8 +86,8 @@ def evaluate(
     held_out_examples: how many sequences of it; None for all.
     supervised_tasks: names of seqio tasks (or one) with inputs, targets and
       metrics of predictions, such as those of tasks/sft.py; see
-      `generation.evaluate`.
-    supervised_split: of all of them, or {task: split}.
+      `supervised.evaluate`.
+    supervised_split: one split for all of them, or {task: split}.
 
   Returns:
     The tables, as Markdown.
@@ -122,24 +109,11 @@ def evaluate(
   # On all hosts, or the others would wait for the one that fails.
   parameter = f'evaluate.evaluate.output_dir (OUTPUT_DIR) = {output_dir!r}'
   files.make_folder(output_dir, parameter)
-  candidates = _candidates(model, checkpoints, dtype, teacher)
-  found = {
-    name: None if name != SLM and x.path is None else x.find()
-    for name, x in candidates.items()
-  }
-  for name, x in candidates.items():
-    if found[name]:
-      x.check_vocabulary(model.output_vocabulary)
+  candidates = candidates_lib.named(model, checkpoints, dtype, teacher)
   features = batches.feature_shapes(batch_size, length)
-  shapes = {
-    id(x.model): x.shapes_and_axes(features, partitioner)
-    for x in candidates.values()
-  }
-  for name, x in candidates.items():
-    if found[name]:
-      restore_lib.check_architecture(
-        found[name], shapes[id(x.model)][0], x.parameters.model
-      )
+  found, shapes = candidates_lib.find(
+    candidates, model.output_vocabulary, features, partitioner
+  )
   measurements, missing = [], {}
   if held_out_cfg is not None:
     train_data.check_vocabulary(held_out_cfg, model)
@@ -160,11 +134,11 @@ def evaluate(
       )
     )
   options = {
-    name: _options(x, found[name], shapes[id(x.model)][0], length)
+    name: candidates_lib.options(x, found[name], shapes[id(x.model)][0], length)
     for name, x in candidates.items()
   }
   store = results_lib.Store(output_dir)
-  todo = _todo(store, options, measurements)
+  todo = measurements_lib.unfinished(store, options, measurements)
   compiled: dict[int, language_model.LanguageModel] = {}
   with batches.progress_bar(sum(map(len, todo.values())), 'task') as progress:
     for name, candidate in candidates.items():
@@ -175,7 +149,9 @@ def evaluate(
       if found[name]:
         params = candidate.restore(found[name], shape, axes, partitioner.mesh)
       else:
-        params = _initialise(candidate.model, features, axes, partitioner)
+        params = candidates_lib.initialise(
+          candidate.model, features, axes, partitioner
+        )
       if id(candidate.model) not in compiled:
         compiled[id(candidate.model)] = language_model.LanguageModel(
           candidate.model, params, axes, partitioner, batch_size, length
@@ -205,111 +181,6 @@ def evaluate(
     supervised_tasks,
     write=jax.process_index() == 0,
   )
-
-
-def _candidates(
-  model: t5x_models.DecoderOnlyModel,
-  checkpoints: Mapping[str, str | None],
-  dtype: str | None,
-  teacher: teacher_lib.Teacher | None,
-) -> dict[str, pretrained.Pretrained]:
-  """{name in the tables: model}; a path of None: the model as initialised."""
-  if not isinstance(checkpoints, Mapping):
-    raise ValueError(
-      f"{_CHECKPOINTS} = {checkpoints!r}: write {{'a name': 'a path'}}."
-    )
-  if not checkpoints and teacher is None:
-    raise ValueError(
-      f"{_CHECKPOINTS} is empty: name what to evaluate, e.g. {{'SALT': "
-      "'gs://bucket/student'}."
-    )
-  found = {}
-  if teacher is not None:
-    if SLM in checkpoints:
-      raise ValueError(
-        f"{_CHECKPOINTS} names {SLM!r}, the teacher's column: choose another "
-        'name, or leave runs/evaluate_with_teacher.gin out.'
-      )
-    found[SLM] = teacher
-  for name, path in checkpoints.items():
-    is_name = isinstance(name, str) and name
-    if not is_name or '/' in name or name.startswith('.'):
-      raise ValueError(
-        f'{_CHECKPOINTS}: {name!r} cannot be the name of a folder; choose '
-        'another.'
-      )
-    parameter = f'{_CHECKPOINTS}[{name!r}]'
-    if not isinstance(path, str | None):
-      raise ValueError(f"{parameter} = {path!r}: write {{'a name': 'a path'}}.")
-    found[name] = pretrained.Pretrained(
-      model,
-      path,
-      dtype=dtype,
-      parameters=pretrained.Parameters(
-        path=parameter, model=f'The model of {name!r}'
-      ),
-    )
-  return found
-
-
-def _options(
-  candidate: pretrained.Pretrained,
-  checkpoint: epath.Path | None,
-  shapes: PyTree,
-  length: int,
-) -> dict[str, Any]:
-  """What tells a candidate from another of the same name."""
-  model = hashlib.sha256(str(shapes).encode())
-  vocabulary = candidate.model.output_vocabulary
-  return {
-    'checkpoint': os.fspath(checkpoint or 'as initialised'),
-    'model': model.hexdigest()[:16],
-    'vocabulary': run_record.fingerprint(vocabulary),
-    'dtype': candidate.dtype,
-    'length': length,
-  }
-
-
-def _todo(
-  store: results_lib.Store,
-  options: Mapping[str, Mapping[str, Any]],
-  measurements: Sequence[measurements_lib.Measurement],
-) -> dict[str, list[measurements_lib.Measurement]]:
-  """{checkpoint: what is not measured yet}; the same on all hosts."""
-  missing = np.array(
-    [
-      [not store.has(name, x.name, {**of_name, **x.options})
-       for x in measurements]
-      for name, of_name in options.items()
-    ],
-    bool,
-  )  # fmt: skip
-  if jax.process_count() > 1:
-    missing = np.asarray(multihost_utils.broadcast_one_to_all(missing))
-  return {
-    name: [x for x, todo in zip(measurements, row, strict=True) if todo]
-    for name, row in zip(options, missing, strict=True)
-  }
-
-
-def _initialise(
-  model: t5x_models.DecoderOnlyModel,
-  features: Mapping[str, jax.ShapeDtypeStruct],
-  axes: PyTree,
-  partitioner: partitioning.BasePartitioner,
-) -> PyTree:
-  """Initial parameters on the mesh."""
-
-  def initialise(rng):
-    shapes = {name: x.shape for name, x in features.items()}
-    types = {name: x.dtype for name, x in features.items()}
-    variables = model.get_initial_variables(rng, shapes, types)
-    return flax.core.unfreeze(variables['params'])
-
-  initialise = partitioner.partition(
-    initialise, in_axis_resources=None, out_axis_resources=axes
-  )
-  return initialise(jax.random.PRNGKey(0))
 
 
 def main() -> None:

@@ -12,8 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What checkpoints are worth: held-out text, supervised and few-shot tasks.
+"""Evaluation of checkpoints: held-out text, supervised and few-shot tasks.
 
-`measurements` runs `held_out`, `supervised` and `few_shot`; `results` stores
-and reports what they find; `buckets` splits documents by difficulty (App. M).
+`candidates` finds the models, `measurements` runs `held_out`, `supervised` and
+`few_shot`, `results` stores and reports what they find, and `buckets` splits
+documents by difficulty (App. M).
 """

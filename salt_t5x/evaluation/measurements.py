@@ -217,3 +217,37 @@ def of_supervised(
     options={'split': split, 'examples': examples, 'lengths': dict(lengths)},
     run=run,
   )
+
+
+def unfinished(
+  store: results_lib.Store,
+  options: Mapping[str, Mapping[str, Any]],
+  measurements: Sequence[Measurement],
+) -> dict[str, list[Measurement]]:
+  """Finds the measurements that have no result yet.
+
+  Args:
+    store: the results so far.
+    options: {name in the tables: options of the checkpoint}.
+    measurements: the measurements of each checkpoint.
+
+  Returns:
+    {name in the tables: its missing measurements}, the same on all hosts.
+
+  Raises:
+    ValueError: a result was made with other options.
+  """
+  missing = np.array(
+    [
+      [not store.has(name, x.name, {**of_name, **x.options})
+       for x in measurements]
+      for name, of_name in options.items()
+    ],
+    bool,
+  )  # fmt: skip
+  if jax.process_count() > 1:
+    missing = np.asarray(multihost_utils.broadcast_one_to_all(missing))
+  return {
+    name: [x for x, todo in zip(measurements, row, strict=True) if todo]
+    for name, row in zip(options, missing, strict=True)
+  }

@@ -101,7 +101,7 @@ def _load(path: str) -> dict[str, dict[str, Any]]:
   except ValueError as e:
     raise ValueError(
       f'{path} is missing or no result of an evaluation ({e}). Delete it, and '
-      'evaluate again: what is missing is made.'
+      'evaluate again.'
     ) from e
 
 
