@@ -71,7 +71,7 @@ setuptools.setup(
     # seqio_cache_tasks; without a CRC package Beam writes no TFRecords.
     'beam': ['apache-beam>=2.77', 'google-crc32c'],
     # What the real t5x needs from the package registry; t5x, airio and
-    # jestimator themselves are installed from their repositories (README).
+    # jestimator come from their repositories (docs/engines.md).
     't5x': [
       'cached_property',
       'chex',

@@ -66,7 +66,7 @@ def _import_real_t5x(folder):
       f'A real t5x is installed at {folder}, but it cannot be imported: '
       f'{e.name or "a name"} is missing or broken ({e}). Install what t5x '
       "needs (pip install 'salt_t5x[t5x]', then airio and jestimator at the "
-      'commits named in the README), or choose the embedded engine with '
+      'commits named in docs/engines.md), or choose the embedded engine with '
       f'{ENGINE_VARIABLE}={EMBEDDED}.',
       name=e.name,
     ) from e
@@ -102,7 +102,7 @@ def activate() -> str:
   if choice == T5X:
     raise ImportError(
       f'{ENGINE_VARIABLE}={T5X}, but no t5x is installed. Install it as the '
-      f'README says, or unset the variable to use the embedded engine.'
+      f'docs/engines.md says, or unset the variable to use the embedded engine.'
     )
   if str(_EMBEDDED_DIR) not in sys.path:
     # An explicit choice of the embedded engine must win over a real t5x.

@@ -44,13 +44,18 @@ def room_of(path):
 
 
 def imports(path):
-  """(module below salt_t5x, name) of all imports in a file."""
+  """The parts of each name of salt_t5x that a file imports."""
   for node in ast.walk(ast.parse(path.read_text('utf-8'))):
     if isinstance(node, ast.ImportFrom) and node.module:
-      package, *parts = node.module.split('.')
-      if package == 'salt_t5x':
-        for name in node.names:
-          yield [*parts, name.name]
+      names = [f'{node.module}.{name.name}' for name in node.names]
+    elif isinstance(node, ast.Import):
+      names = [name.name for name in node.names]
+    else:
+      continue
+    for name in names:
+      package, *parts = name.split('.')
+      if package == 'salt_t5x' and parts:
+        yield parts
 
 
 def files():

@@ -97,7 +97,7 @@ def test_a_broken_t5x_is_an_error(tmp_path, where, text, missing):
   assert status and error.startswith('ImportError: A real t5x is installed at')
   assert str(site / 't5x') in error
   assert missing in error
-  assert 'SALT_T5X_ENGINE=embedded' in error and 'README' in error
+  assert 'SALT_T5X_ENGINE=embedded' in error and 'docs/engines.md' in error
   assert seam(tmp_path, site, choice='t5x')[0] != 0
 
 
@@ -117,7 +117,7 @@ def test_unknown_choice(tmp_path):
 def test_t5x_chosen_but_not_installed(tmp_path, nothing_installed):
   status, error = seam(tmp_path, choice='t5x')
   assert status and error.startswith('ImportError: SALT_T5X_ENGINE=t5x')
-  assert 'README' in error
+  assert 'docs/engines.md' in error
 
 
 def test_engines_do_not_share_a_process(tmp_path):

@@ -36,7 +36,7 @@ import tiny_runs
 
 pytestmark = pytest.mark.skipif(
   not tiny_runs.REAL_T5X,
-  reason='the real t5x is not importable (see the README)',
+  reason='the real t5x is not importable (see docs/engines.md)',
 )
 
 # Notes the rows of each step that lie on this process's devices, by their place

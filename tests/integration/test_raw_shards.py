@@ -59,7 +59,7 @@ def notes(tmp_path_factory, chain):
 
 @pytest.fixture(scope='module')
 def cached(notes):
-  """The module, once `seqio_cache_tasks` has run as the README says."""
+  """The module, once `seqio_cache_tasks` has run as docs/data.md says."""
   pytest.importorskip('apache_beam', reason='apache-beam is not installed')
   done = subprocess.run(
     [

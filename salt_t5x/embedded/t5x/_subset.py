@@ -19,7 +19,7 @@ import inspect
 
 _REMEDY = (
   'is not part of the embedded engine of salt_t5x. Install the real t5x '
-  '(see the README) to use it, or leave it out.'
+  '(docs/engines.md) to use it, or leave it out.'
 )
 
 
