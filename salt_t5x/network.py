@@ -32,7 +32,6 @@ from flax import linen as nn
 from flax.linen import partitioning as flax_partitioning
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from salt_t5x.kernels import attention, sharding
 
@@ -119,59 +118,6 @@ class TransformerConfig:
     require(names and names <= set(_ACTIVATIONS), 'mlp_activations', remedy)
     remedy = f'choose one of {sorted(_REMAT_POLICIES)}.'
     require(self.remat_policy in _REMAT_POLICIES, 'remat_policy', remedy)
-
-
-def attention_mask(
-  decoder_target_tokens: jax.Array,
-  decoder_segment_ids: jax.Array | None,
-  decoder_causal_attention: jax.Array | None,
-) -> jax.Array | None:
-  """Who attends to whom.
-
-  Args:
-    decoder_target_tokens: [B, T]; 0 is padding, and nothing else is read from
-      it: t5x passes a 0/1 mask here when it fills the cache.
-    decoder_segment_ids: [B, T] or None; sequences packed into one row are
-      numbered from 1 and do not see each other, 0 is padding.
-    decoder_causal_attention: [B, T] or None; positions with 1 (the prefix of a
-      prefix LM) attend to each other in both directions.
-
-  Returns:
-    [B, 1, T, T] bool (query, key), or None if that is plainly causal. Padding
-    on the right needs no key mask: real positions look ahead only within a
-    prefix, which excludes padding.
-  """
-  if decoder_segment_ids is None and decoder_causal_attention is None:
-    return None
-  length = decoder_target_tokens.shape[1]
-  mask = jnp.tril(jnp.ones((1, length, length), bool))
-  if decoder_causal_attention is not None:
-    occupied = decoder_segment_ids
-    if occupied is None:
-      occupied = decoder_target_tokens
-    prefix = (decoder_causal_attention != 0) & (occupied != 0)
-    mask |= prefix[:, :, None] & prefix[:, None, :]
-  if decoder_segment_ids is not None:
-    # Padding (0) equals padding, so no row of the mask is empty.
-    mask &= decoder_segment_ids[:, :, None] == decoder_segment_ids[:, None, :]
-  return mask[:, None]
-
-
-def rotate(
-  x: jax.Array, positions: jax.Array, max_wavelength: float
-) -> jax.Array:
-  """RoPE: turns the pairs (i, i + h / 2) of x by their positions.
-
-  x and result: [B, T, heads, h]; positions: [B or 1, T] integers. Computed in
-  float32, as bfloat16 cannot even count positions above 256.
-  """
-  half = x.shape[-1] // 2
-  frequency = np.float32(max_wavelength ** (-np.arange(half) / half))
-  angle = positions[:, :, None, None].astype(jnp.float32) * frequency
-  sin, cos = jnp.sin(angle), jnp.cos(angle)
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  turned = (first * cos - second * sin, second * cos + first * sin)
-  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 class Context(NamedTuple):
@@ -279,8 +225,8 @@ class Attention(nn.Module):
         positions = cache_index.value.reshape(-1, 1)
 
     # Keys are cached already turned: a cached key keeps its position.
-    query = rotate(query, positions, cfg.max_wavelength)
-    key = rotate(key, positions, cfg.max_wavelength)
+    query = attention.rotate(query, positions, cfg.max_wavelength)
+    key = attention.rotate(key, positions, cfg.max_wavelength)
 
     if append:
       if x.shape[1] != 1 or mode.max_decode_length not in (None, slots.size):
@@ -430,10 +376,10 @@ class Transformer(nn.Module):
     Args:
       decoder_input_tokens: [B, T] token ids (targets shifted right).
       decoder_target_tokens: [B, T] ids; only whether they are 0 matters.
-      decoder_segment_ids: [B, T] or None; see `attention_mask`.
+      decoder_segment_ids: [B, T] or None; see `attention.make_mask`.
       decoder_positions: [B, T] or None; position within the packed sequence,
         by default 0 to T - 1.
-      decoder_causal_attention: [B, T] or None; see `attention_mask`.
+      decoder_causal_attention: [B, T] or None; see `attention.make_mask`.
       enable_dropout: accepted because t5x passes it, and without effect: the
         paper trains without dropout and the model has none.
       decode: use the `cache` collection, which must be mutable: the first call
@@ -457,7 +403,7 @@ class Transformer(nn.Module):
     positions = decoder_positions
     if positions is None:
       positions = jnp.arange(decoder_input_tokens.shape[1])[None]
-    mask = attention_mask(
+    mask = attention.make_mask(
       decoder_target_tokens, decoder_segment_ids, decoder_causal_attention
     )
     # A gather of rows (t5x initialises with float tokens), then a cast: no

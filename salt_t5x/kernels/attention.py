@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Softmax attention whose backward pass needs no second softmax.
+"""Masks, rotary positions, and softmax attention with one softmax in all.
 
 The plain derivative of softmax(Q Kᵀ) V keeps the [T, S] probabilities, or
 computes them again, sums included. With each row's log-sum-exp kept the
@@ -31,11 +31,63 @@ import math
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
 _NAME = 'salt_t5x_attention'
 SAVED = jax.checkpoint_policies.save_only_these_names(_NAME)
+
+
+def make_mask(
+  decoder_target_tokens: Array,
+  decoder_segment_ids: Array | None,
+  decoder_causal_attention: Array | None,
+) -> Array | None:
+  """Makes the mask of a causal, prefix or packed language model.
+
+  Args:
+    decoder_target_tokens: [B, T]; 0 is padding, and nothing else is read from
+      it: t5x passes a 0/1 mask here when it fills the cache.
+    decoder_segment_ids: [B, T] or None; sequences packed into one row are
+      numbered from 1 and do not see each other, 0 is padding.
+    decoder_causal_attention: [B, T] or None; positions with 1 (the prefix of a
+      prefix LM) attend to each other in both directions.
+
+  Returns:
+    [B, 1, T, T] bool (query, key), or None if that is plainly causal. Padding
+    on the right needs no key mask: real positions look ahead only within a
+    prefix, which excludes padding.
+  """
+  if decoder_segment_ids is None and decoder_causal_attention is None:
+    return None
+  length = decoder_target_tokens.shape[1]
+  mask = jnp.tril(jnp.ones((1, length, length), bool))
+  if decoder_causal_attention is not None:
+    occupied = decoder_segment_ids
+    if occupied is None:
+      occupied = decoder_target_tokens
+    prefix = (decoder_causal_attention != 0) & (occupied != 0)
+    mask |= prefix[:, :, None] & prefix[:, None, :]
+  if decoder_segment_ids is not None:
+    # Padding (0) equals padding, so no row of the mask is empty.
+    mask &= decoder_segment_ids[:, :, None] == decoder_segment_ids[:, None, :]
+  return mask[:, None]
+
+
+def rotate(x: Array, positions: Array, max_wavelength: float) -> Array:
+  """RoPE: turns the pairs (i, i + h / 2) of x by their positions.
+
+  x and result: [B, T, heads, h]; positions: [B or 1, T] integers. Computed in
+  float32, as bfloat16 cannot even count positions above 256.
+  """
+  half = x.shape[-1] // 2
+  frequency = np.float32(max_wavelength ** (-np.arange(half) / half))
+  angle = positions[:, :, None, None].astype(jnp.float32) * frequency
+  sin, cos = jnp.sin(angle), jnp.cos(angle)
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 def attend(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
