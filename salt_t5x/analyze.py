@@ -171,8 +171,6 @@ def analyze(
   results = theory_report.Results(
     distillation_weight=distillation_weight,
     teacher_temperature=teacher_temperature,
-    num_completions=num_completions,
-    sequences=sequences,
     lengths=lengths,
     prefixes=prefixes,
     models={role: os.fspath(path) for role, path in found.items()},

@@ -147,8 +147,9 @@ def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
         for role, path in of_seed['models'].items()
       }
     _copy(os.path.join(plan.theory[0].folder, 'theory.png'), folder)
+    tables = theory_report.markdown_over_seeds(found)
     text = (
-      f"### The theory's numbers\n\n{theory_report.of_seeds(found)}\n"
+      f"### The theory's numbers\n\n{tables}\n"
       '![Figures](theory.png)\n\nThe figures are of the first seed.\n'
     )
     further['theory'] = found, text

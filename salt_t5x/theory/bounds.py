@@ -14,20 +14,20 @@
 
 """The paper's bounds on the excess risk, evaluated (Theorems B.3, 3.4, B.7).
 
-All three bound R(θ̂) - R(θ*), in nats per token: what a student that minimises
-the distillation loss of N sequences gives away against the best one of its
-class. Their assumptions are about suprema (over the class, over all contexts);
-put in estimates, means or maxima of a sample, and a bound becomes an
-illustration: its terms can be compared, over ω say, but it guarantees nothing.
+All three bound R(θ̂) - R(θ*), in nats per token: the excess risk of a student
+that minimises the distillation loss of N sequences over the best one of its
+class. Their assumptions are about suprema (over the class, over all contexts).
+With estimates, means or maxima of a sample, a bound is an illustration: its
+terms can be compared, for instance over ω, but it guarantees nothing.
 
 Misprints are corrected here. In eq. (23) the terms in 1/(N - 1) belong outside
-the roots, as in Theorem 3.2 and in the inequalities it is made from. The
-risk of eq. (63) sums over t what R averages; `excess_error` is per token. Its
-inverse exists up to log 2, and calibration holds against the best of all
-predictors rather than the best of a class.
+the roots, as in Theorem 3.2 and in the inequalities behind it. The risk of
+eq. (63) sums over t where R averages; `excess_error` is per token. The inverse
+exists up to log 2, and calibration holds against the best of all predictors
+rather than the best of a class.
 
 Notation: N sequences of T tokens, ω `distillation_weight`, M `largest_loss`
-(Assumption 3.1), δ `delta`: the probability with which a bound may fail.
+(Assumption 3.1), δ `delta`, the probability that a bound fails.
 """
 
 import dataclasses
@@ -42,9 +42,9 @@ class Bound:
   """A bound by its terms, in nats per token.
 
   Attributes:
-    divergence: what the teacher's difference from the data adds: the bias.
-    variance: what decays with the square root of N.
-    tail: what decays with N.
+    divergence: the bias, from the teacher's distance to the data.
+    variance: the term that decays with the square root of N.
+    tail: the term that decays with N.
   """
 
   divergence: float
@@ -57,173 +57,101 @@ class Bound:
     return self.divergence + self.variance + self.tail
 
 
-def _check(
-  sequences: int, at_least: int, distillation_weight: float, delta: float
-) -> None:
-  if sequences < at_least:
-    raise ValueError(f'N = {sequences} sequences: at least {at_least}.')
-  if not 0 <= distillation_weight <= 1:
-    raise ValueError(f'distillation_weight = {distillation_weight}: in [0, 1].')
-  if not 0 < delta < 1:
-    raise ValueError(f'delta = {delta}: between 0 and 1.')
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """The numbers that all three bounds share.
 
-
-def divergence_term(
-  largest_loss: float, distillation_weight: float, total_variation: float
-) -> float:
-  """The first term of eq. (18): 4 M ω / T · Σ_t E[D_TV(P_ζ^ρ, D)].
-
-  Args:
+  Attributes:
+    sequences: N, at least 16 (the inequality behind Theorem B.3).
     largest_loss: M, nats.
     distillation_weight: ω.
-    total_variation: the mean over t of the expected distance, in [0, 1].
-
-  Returns:
-    Nats per token.
+    total_variation: D_TV(P_ζ^ρ, D), the mean over t of its expectation.
+    delta: δ.
   """
-  if not 0 <= total_variation <= 1:
-    raise ValueError(f'total_variation = {total_variation}: in [0, 1].')
-  return 4 * largest_loss * distillation_weight * total_variation
+
+  sequences: int
+  largest_loss: float
+  distillation_weight: float
+  total_variation: float
+  delta: float
+
+  @property
+  def divergence(self) -> float:
+    """The first term of eq. (18): 4 M ω / T · Σ_t E[D_TV(P_ζ^ρ, D)]."""
+    return (
+      4 * self.largest_loss * self.distillation_weight * self.total_variation
+    )
+
+  def sequence_bound(
+    self, variance: float, best_variance: float, log_cover: float
+  ) -> Bound:
+    """Theorem B.3, the formal version of Theorem 3.2, corrected.
+
+    Args:
+      variance: U_N of the distillation loss of the student θ̂, nats².
+      best_variance: U_N for θ*, the best of the class.
+      log_cover: log of M(N) = 10 · N_∞(1/N, F, 2N), eq. (22).
+
+    Returns:
+      The bound.
+    """
+    n = self.sequences
+    cover = math.log(2 / self.delta) + log_cover
+    single = math.log(4 / self.delta)
+    return Bound(
+      divergence=self.divergence,
+      variance=math.sqrt(18 * variance * cover / n)
+      + math.sqrt(2 * best_variance * single / n),
+      tail=self.largest_loss * (15 * cover + 7 / 3 * single) / (n - 1),
+    )
+
+  def token_bound(
+    self, largest_deviation: float, summed_variance: float, log_class: float
+  ) -> Bound:
+    """Theorem 3.4, for a finite class Θ.
+
+    Args:
+      largest_deviation: C of eq. (9), nats.
+      summed_variance: Σ_t V_t of eq. (9), nats².
+      log_class: log |Θ|.
+
+    Returns:
+      The bound.
+    """
+    single = math.log(2 / self.delta)
+    terms = single + log_class, single
+    return Bound(
+      divergence=self.divergence,
+      variance=math.sqrt(2 * summed_variance / self.sequences)
+      * sum(map(math.sqrt, terms)),
+      tail=2 * largest_deviation / (3 * self.sequences) * sum(terms),
+    )
+
+  def subgaussian_bound(self, summed_proxy: float, log_class: float) -> Bound:
+    """Theorem B.7, for a finite class Θ.
+
+    Args:
+      summed_proxy: Σ_t σ_t of eq. (49), the mean over the N sequences, nats².
+        By Hoeffding's lemma C_t² is a proxy wherever |ξ_t| is at most C_t.
+      log_class: log |Θ|.
+
+    Returns:
+      The bound, without a tail.
+    """
+    # (1/N) √(2 Σ_i Σ_t σ_t^(i)), where the inner sum over i is N times its
+    # mean: Theorem 3.4's term in the proxy.
+    return self.token_bound(
+      largest_deviation=0.0, summed_variance=summed_proxy, log_class=log_class
+    )
 
 
 def sample_variance(losses: np.ndarray) -> float:
   """U_N of eq. (24) for the losses of N sequences, nats².
 
-  The mean over pairs of half the squared difference, which is the unbiased
+  The mean over pairs of half the squared difference equals the unbiased
   variance.
   """
   return float(np.var(losses, ddof=1))
-
-
-def sequence_bound(
-  *,
-  sequences: int,
-  largest_loss: float,
-  distillation_weight: float,
-  total_variation: float,
-  variance: float,
-  best_variance: float,
-  log_cover: float,
-  delta: float,
-) -> Bound:
-  """Theorem B.3, the formal version of Theorem 3.2, corrected.
-
-  Args:
-    sequences: N, at least 16 (what the inequality behind it asks for).
-    largest_loss: M, nats.
-    distillation_weight: ω.
-    total_variation: see `divergence_term`.
-    variance: U_N of the distillation loss of the student θ̂, nats².
-    best_variance: that of θ*, the best of the class.
-    log_cover: log of M(N) = 10 · N_∞(1/N, F, 2N), eq. (22).
-    delta: δ.
-
-  Returns:
-    The bound.
-
-  Raises:
-    ValueError: a value is out of range.
-  """
-  _check(sequences, 16, distillation_weight, delta)
-  cover = math.log(2 / delta) + log_cover
-  single = math.log(4 / delta)
-  return Bound(
-    divergence=divergence_term(
-      largest_loss, distillation_weight, total_variation
-    ),
-    variance=math.sqrt(18 * variance * cover / sequences)
-    + math.sqrt(2 * best_variance * single / sequences),
-    tail=largest_loss * (15 * cover + 7 / 3 * single) / (sequences - 1),
-  )
-
-
-def token_bound(
-  *,
-  sequences: int,
-  largest_loss: float,
-  distillation_weight: float,
-  total_variation: float,
-  largest_deviation: float,
-  summed_variance: float,
-  log_class: float,
-  delta: float,
-) -> Bound:
-  """Theorem 3.4, for a finite class Θ.
-
-  Args:
-    sequences: N.
-    largest_loss: M, nats.
-    distillation_weight: ω.
-    total_variation: see `divergence_term`.
-    largest_deviation: C of eq. (9), nats.
-    summed_variance: Σ_t V_t of eq. (9), nats².
-    log_class: log |Θ|.
-    delta: δ.
-
-  Returns:
-    The bound.
-
-  Raises:
-    ValueError: a value is out of range.
-  """
-  terms = _finite_class(sequences, distillation_weight, log_class, delta)
-  return Bound(
-    divergence=divergence_term(
-      largest_loss, distillation_weight, total_variation
-    ),
-    variance=math.sqrt(2 * summed_variance / sequences)
-    * sum(map(math.sqrt, terms)),
-    tail=2 * largest_deviation / (3 * sequences) * sum(terms),
-  )
-
-
-def subgaussian_bound(
-  *,
-  sequences: int,
-  largest_loss: float,
-  distillation_weight: float,
-  total_variation: float,
-  summed_proxy: float,
-  log_class: float,
-  delta: float,
-) -> Bound:
-  """Theorem B.7, for a finite class Θ.
-
-  Args:
-    sequences: N.
-    largest_loss: M, nats.
-    distillation_weight: ω.
-    total_variation: see `divergence_term`.
-    summed_proxy: Σ_t σ_t of eq. (49), the mean over the N sequences, nats². By
-      Hoeffding's lemma C_t² is a proxy wherever |ξ_t| is at most C_t.
-    log_class: log |Θ|.
-    delta: δ.
-
-  Returns:
-    The bound; it has no tail.
-
-  Raises:
-    ValueError: a value is out of range.
-  """
-  terms = _finite_class(sequences, distillation_weight, log_class, delta)
-  return Bound(
-    divergence=divergence_term(
-      largest_loss, distillation_weight, total_variation
-    ),
-    # (1/N) √(2 Σ_i Σ_t σ_t^(i)), and the inner sum over i is N times its mean.
-    variance=math.sqrt(2 * summed_proxy / sequences)
-    * sum(map(math.sqrt, terms)),
-    tail=0.0,
-  )
-
-
-def _finite_class(
-  sequences: int, distillation_weight: float, log_class: float, delta: float
-) -> tuple[float, float]:
-  """Checks, and returns log(2 |Θ| / δ) and log(2 / δ)."""
-  _check(sequences, 1, distillation_weight, delta)
-  single = math.log(2 / delta)
-  return single + log_class, single
 
 
 def calibration(excess_error: float) -> float:
@@ -243,16 +171,13 @@ def excess_error(excess_risk: float) -> float:
   """g⁻¹ of eq. (64): how much likelier a wrong next token can be.
 
   Args:
-    excess_risk: against the best of all predictors, nats per token; at least 0.
+    excess_risk: against the best of all predictors, nats per token.
 
   Returns:
-    In [0, 1]; 1, which says nothing, from log 2 nats on.
-
-  Raises:
-    ValueError: the excess risk is negative.
+    In [0, 1]: 0 for a negative excess risk, 1 (vacuous) from log 2 nats on.
   """
-  if excess_risk < 0:
-    raise ValueError(f'excess_risk = {excess_risk}: at least 0.')
+  if excess_risk <= 0:
+    return 0.0
   if excess_risk >= math.log(2):
     return 1.0
   return optimize.brentq(lambda e: calibration(e) - excess_risk, 0.0, 1.0)

@@ -12,15 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Completions drawn from a language model, and what they cost another one.
+"""Token losses and divergences of texts under student, teacher and oracle.
 
-`draw` continues sequences; `token_losses` gives the loss of each token by its
-parts, so that ℓ^ω of eq. (4) is known for every ω. Both are pure functions.
-
-A draw depends on the seed, the sequence, the prefix and the number of the
-completion alone: batches and devices do not matter.
+`token_losses` gives the loss of each token by its parts, so that ℓ^ω of eq. (4)
+is known for every ω. All functions are pure.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,11 +34,15 @@ Array = jax.Array
 PyTree = Any
 
 
-def _by_position(function, batch: int, chunk: int, *arrays: Array):
-  """Maps over positions, `chunk` tokens at a time: [B, T, ...] to [T, ...]."""
-  arrays = [jnp.swapaxes(x, 0, 1) for x in arrays]
-  positions = min(max(chunk // batch, 1), arrays[0].shape[0])
-  return jax.lax.map(lambda x: function(*x), arrays, batch_size=positions)
+def _map_positions(function, chunk: int, arrays: Sequence[Array]):
+  """Maps [B, ...] functions over [B, T, ...] arrays, `chunk` tokens a step."""
+  swap = lambda x: jnp.swapaxes(x, 0, 1)
+  batch, length = arrays[0].shape[:2]
+  positions = min(max(chunk // batch, 1), length)
+  found = jax.lax.map(
+    lambda x: function(*x), [*map(swap, arrays)], batch_size=positions
+  )
+  return jax.tree.map(swap, found)
 
 
 def _hidden_and_embedding(model, params, tokens):
@@ -51,10 +53,6 @@ def _hidden_and_embedding(model, params, tokens):
   if embedding is not None:
     embedding = embedding.astype(hidden.dtype)  # Once, not in every chunk.
   return hidden, embedding
-
-
-def _logits(hidden: Array, embedding: Array | None) -> Array:
-  return losses.logits(hidden[None], embedding)[0]  # [B, D] to [B, V]
 
 
 def token_losses(
@@ -82,24 +80,21 @@ def token_losses(
   ours, our_embedding = _hidden_and_embedding(*student, tokens)
   theirs, their_embedding = _hidden_and_embedding(*teacher, tokens)
 
-  def at_position(ours, theirs, targets):
-    sums = lambda ours, theirs, targets: losses.distillation_loss(
+  @jax.vmap
+  def token_parts(ours, theirs, target):
+    sums = losses.distillation_loss(
       ours[None, None],
       our_embedding,
       theirs[None, None],
       their_embedding,
-      targets[None, None],
+      target[None, None],
       distillation_weight=0.0,
       teacher_temperature=teacher_temperature,
       vocab_size=vocab_size,
     )
-    found = jax.vmap(sums)(ours, theirs, targets)
-    return found.cross_entropy, found.distillation.cross_entropy
+    return sums.cross_entropy, sums.distillation.cross_entropy
 
-  parts = _by_position(
-    at_position, tokens.shape[0], chunk, ours, theirs, tokens
-  )
-  return tuple(jnp.swapaxes(x, 0, 1) for x in parts)
+  return _map_positions(token_parts, chunk, (ours, theirs, tokens))
 
 
 def token_divergences(
@@ -111,7 +106,7 @@ def token_divergences(
   teacher_temperature: float,
   chunk: int,
 ) -> dict[str, Array]:
-  """What `divergences` says of each token of real text.
+  """Computes losses and the quantities of `divergences` for real text.
 
   Args:
     student: θ, (model, parameters).
@@ -123,8 +118,8 @@ def token_divergences(
 
   Returns:
     {'total_variation', 'log_likelihood_variance', 'excess_loss',
-    'excess_error', 'largest_loss' (of all v at that place, nats),
-    'student_loss', 'teacher_loss', 'oracle_loss' (of the token itself, nats):
+    'excess_error', 'largest_loss' (over the vocabulary at that position, nats),
+    'student_loss', 'teacher_loss', 'oracle_loss' (of the text's token, nats):
     [B, T] float32}.
   """
   vocab_size = student[0].output_vocabulary.vocab_size
@@ -133,13 +128,13 @@ def token_divergences(
     strict=True,
   )
 
-  def at_position(*hidden_and_targets):
-    *hidden, targets = hidden_and_targets
+  def at_position(targets, *hidden):
     student, teacher, oracle = (
-      _logits(x, e)[:, :vocab_size]
+      losses.logits(x[None], e)[0, :, :vocab_size]
       for x, e in zip(hidden, embeddings, strict=True)
     )
-    oracle = sampling.only_tokens(oracle, vocab_size)  # What `draw` draws from.
+    # The distribution that completions are drawn from.
+    oracle = sampling.only_tokens(oracle, vocab_size)
     by_role = {'student': student, 'teacher': teacher, 'oracle': oracle}
     return {
       f'{role}_loss': optax.softmax_cross_entropy_with_integer_labels(
@@ -158,5 +153,4 @@ def token_divergences(
       'largest_loss': -jnp.min(jax.nn.log_softmax(student), axis=-1),
     }
 
-  found = _by_position(at_position, tokens.shape[0], chunk, *hidden, tokens)
-  return {name: jnp.swapaxes(x, 0, 1) for name, x in found.items()}
+  return _map_positions(at_position, chunk, (tokens, *hidden))

@@ -14,9 +14,9 @@
 
 """ξ_t and V_t of Assumption 3.3, from completions (App. C, eq. 8 and 66).
 
-ξ_t(x; θ) is by how much the expected loss of a sequence falls when its t-th
-token becomes known. Losses are of whole sequences, in nats per token. The
-completions' losses come from `completions.py`.
+ξ_t(x; θ) is the decrease of a sequence's expected loss when its t-th token
+becomes known. Losses are those of whole sequences, in nats per token;
+`completions` computes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,10 +34,10 @@ class Deviations:
 
   Attributes:
     xi: [n], ξ̂_t(x) of eq. (66), nats.
-    squared: [n], ξ̂_t(x)², the plug-in estimate of V_t(x), nats². The noise of
-      finitely many completions is in it: it is too large by their variance.
-    corrected: [n], the same less an estimate of that variance. Its mean over x
-      is right for any number of completions; single values may be negative.
+    squared: [n], ξ̂_t(x)², the plug-in estimate of V_t(x), nats². It is too
+      large by the variance that finitely many completions add.
+    corrected: [n], `squared` less an estimate of that variance. Its mean over x
+      is unbiased for any number of completions; single values may be negative.
   """
 
   xi: np.ndarray
@@ -47,28 +47,21 @@ class Deviations:
   def summary(self) -> dict[str, float]:
     """Means over x with standard errors, and the largest |ξ̂_t|.
 
-    'absolute_noise' is the mean |ξ̂_t| that completions' noise alone would give,
-    were it normal: √(2/π) times its standard deviation.
+    'absolute_noise' is the mean |ξ̂_t| that normal noise of the completions
+    alone would give: √(2/π) times its standard deviation.
     """
-
-    def mean(values):
-      return float(np.mean(values)), standard_errors.standard_error(values)
-
-    xi, xi_error = mean(self.xi)
-    absolute, absolute_error = mean(np.abs(self.xi))
-    squared, squared_error = mean(self.squared)
-    corrected, corrected_error = mean(self.corrected)
-    noise = max(squared - corrected, 0.0)
-    return {
-      'mean_xi': xi,
-      'mean_xi_error': xi_error,
+    found = {}
+    for name, values in {
+      'mean_xi': self.xi,
+      'mean_absolute_xi': np.abs(self.xi),
+      'plug_in_v': self.squared,
+      'v': self.corrected,
+    }.items():
+      found[name] = float(np.mean(values))
+      found[f'{name}_error'] = standard_errors.standard_error(values)
+    noise = max(found['plug_in_v'] - found['v'], 0.0)
+    return found | {
       'absolute_noise': math.sqrt(2 / math.pi * noise),
-      'mean_absolute_xi': absolute,
-      'mean_absolute_xi_error': absolute_error,
-      'plug_in_v': squared,
-      'plug_in_v_error': squared_error,
-      'v': corrected,
-      'v_error': corrected_error,
       'largest_absolute_xi': float(np.max(np.abs(self.xi))),
     }
 
@@ -78,8 +71,8 @@ def deviations(before: np.ndarray, after: np.ndarray) -> Deviations:
 
   Args:
     before: [n, n_com] float, losses of completions of x_1 ... x_{t-1}.
-    after: [n, n_com] float, of completions of x_1 ... x_t, drawn independently.
-      For t = T there is nothing to complete, and all are alike.
+    after: [n, n_com] float, of completions of x_1 ... x_t, drawn independently;
+      for t = T of x itself, n_com times.
 
   Returns:
     The estimates, float64.
@@ -102,11 +95,11 @@ def deviations(before: np.ndarray, after: np.ndarray) -> Deviations:
 
 
 def prefix_lengths(prefixes: Sequence[int]) -> list[int]:
-  """What is to be completed for ξ_t at each t: t - 1 and t, once each."""
+  """Returns the lengths of the prefixes to complete: t - 1 and t for each t."""
   return sorted({s for t in prefixes for s in (t - 1, t)})
 
 
-def of_prefixes(
+def by_prefix(
   losses: Mapping[int, np.ndarray], prefixes: Sequence[int]
 ) -> dict[int, Deviations]:
   """Estimates for several t.
@@ -122,10 +115,10 @@ def of_prefixes(
 
 
 def sum_over_positions(values: Mapping[int, float], length: int) -> float:
-  """Σ_t of what is known at some t's, linear between them.
+  """Sums over all t by linear interpolation between some.
 
   Args:
-    values: {t: value}; before the first t and after the last it is constant.
+    values: {t: value}, constant before the first t and after the last.
     length: T.
   """
   positions = sorted(values)

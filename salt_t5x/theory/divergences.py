@@ -71,8 +71,7 @@ def log_likelihood_variance(
 def excess_loss(student_logits: Array, oracle_logits: Array) -> Array:
   """E[log D(x_t|x_<t) - log P_θ(x_t|x_<t) | x_<t], x_t from the oracle.
 
-  By how much a token's loss exceeds the least that any predictor has, if D is
-  what the oracle says.
+  The excess over the least expected loss of any predictor, if the oracle is D.
 
   Args:
     student_logits: [..., V] float.
@@ -87,7 +86,7 @@ def excess_loss(student_logits: Array, oracle_logits: Array) -> Array:
 
 
 def excess_error(student_logits: Array, oracle_logits: Array) -> Array:
-  """By how much likelier the student's best guess is wrong than the oracle's.
+  """The student's probability of a wrong best guess less the oracle's.
 
   Args:
     student_logits: [..., V] float.
@@ -108,7 +107,7 @@ def last_variance(
   """E[ξ_T² | x_<T] of eq. (69), corrected, nats².
 
   Args:
-    log_likelihood_variance: see there; at t = T.
+    log_likelihood_variance: from `log_likelihood_variance`, at t = T, nats².
     distillation_weight: ω.
     length: T.
   """

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""From completions' losses to the tables and figures of App. C and D."""
+"""Tables and figures of App. C and D, from the losses of completions."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -35,7 +35,27 @@ from salt_t5x.theory import bounds, deviations, divergences
 Parts = Mapping[int, tuple[np.ndarray, np.ndarray]]
 
 _TITLE = '# The theory, from these models\n'
-_OMEGAS = tuple(i / 10 for i in range(11))
+
+# Title, key of `Deviations.summary`, digits.
+_TABLES = (
+  ('Mean |ξ̂_t|, nats per token (Tables 6 and 8)', 'mean_absolute_xi', 4),
+  ("What the completions' noise alone would give", 'absolute_noise', 4),
+  ('Mean ξ̂_t, 0 for text that is as the oracle expects', 'mean_xi', 4),
+  ('Mean V̂_t as plugged in, nats² (Tables 7 and 9)', 'plug_in_v', 6),
+  ('The same, without the noise of the completions', 'v', 6),
+)
+
+# {key of `at_omega`: (title, format)}
+_COLUMNS = {
+  'omega': ('ω', '.1f'),
+  'div': ('DIV(ζ, ω)', '.2f'),
+  'summed_v': ('Σ_t V_t', '.5f'),
+  'variance': ('Var[ℓ^ω]', '.5f'),
+  'last_v': ('V_T, eq. (69)', '.2e'),
+  'theorem_3_2': ('Theorem 3.2', '.3g'),
+  'theorem_3_4': ('Theorem 3.4', '.3g'),
+  'theorem_b_7': ('Theorem B.7', '.3g'),
+}
 
 _NOTES = """
 What these numbers can show, and what they cannot:
@@ -67,12 +87,12 @@ What these numbers can show, and what they cannot:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """What was measured; see `analyze.analyze` for the options.
+  """The measurements; see `analyze.analyze` for the options.
 
   Attributes:
     parts: {s: losses of the completions of x_1 ... x_s}.
-    losses: the same of the sequences themselves, [n] each.
-    tokens: {name: [n, T]}, what `completions.token_divergences` found.
+    losses: those of the sequences themselves, [n] each.
+    tokens: {name: [n, T]}, from `completions.token_divergences`.
     log_class: log |Θ|.
     models: {role: checkpoint}.
     held_out: the data's name.
@@ -80,8 +100,6 @@ class Results:
 
   distillation_weight: float
   teacher_temperature: float
-  num_completions: int
-  sequences: int
   lengths: Sequence[int]
   prefixes: Sequence[int]
   models: Mapping[str, str]
@@ -102,107 +120,80 @@ def log_class(params: Any) -> float:
 def deviations_at(
   results: Results, length: int, omega: float
 ) -> dict[int, deviations.Deviations]:
-  """{t: estimates} of sequences of `length` tokens, for any ω."""
-  mixed = {
-    s: (1 - omega) * of[length][0] + omega * of[length][1]
-    for s, of in results.parts.items()
-  }
+  """Returns {t: estimates} for sequences of `length` tokens and any ω."""
+  mixed = {s: _mix(x[length], omega) for s, x in results.parts.items()}
   prefixes = [t for t in results.prefixes if t <= length]
-  return deviations.of_prefixes(mixed, prefixes)
+  return deviations.by_prefix(mixed, prefixes)
 
 
-def over_omega(results: Results) -> list[dict[str, float]]:
-  """Bias and variance of distillation for ω from 0 to 1 (App. D).
+def _mix(parts: tuple[np.ndarray, np.ndarray], omega: float) -> np.ndarray:
+  """ℓ^ω of eq. (4) from its parts."""
+  return (1 - omega) * parts[0] + omega * parts[1]
+
+
+def at_omega(results: Results, omega: float) -> dict[str, float]:
+  """Computes bias and variance of distillation for one ω (App. D).
 
   Returns:
-    [{'omega', 'div' (DIV(ζ, ω)), 'summed_v' (Σ_t V_t, corrected), 'variance'
-    (of ℓ^ω of sequences that the oracle writes; None unless ξ_1 is among what
-    was estimated), 'last_v' (eq. 69), and with N, the bounds' totals and
-    terms}].
+    {'omega', 'div' (DIV(ζ, ω)), 'summed_v' (Σ_t V_t, corrected), 'variance'
+    (of ℓ^ω of sequences that the oracle writes; None if ξ_1 was not estimated),
+    'last_v' (eq. 69), and with N, the bounds' totals and terms}.
   """
   length = max(results.lengths)
-  tokens, rows = results.tokens, []
+  tokens, log_class = results.tokens, results.log_class
   total_variation = float(np.mean(tokens['total_variation']))
   last = np.mean(tokens['log_likelihood_variance'][:, -1])
-  for omega in _OMEGAS:
-    found = deviations_at(results, length, omega)
-    summed_v = deviations.sum_over_positions(
-      # A mean that the correction made negative is nothing.
-      {t: max(float(np.mean(x.corrected)), 0.0) for t, x in found.items()},
-      length,
-    )
-    largest = {t: float(np.max(np.abs(x.xi))) for t, x in found.items()}
-    row = {
-      'omega': omega,
-      'div': omega * length * total_variation,
-      'summed_v': summed_v,
-      'variance': _variance_of_sequences(results, length, omega),
-      'last_v': float(divergences.last_variance(last, omega, length)),
-    }
-    if results.training_sequences is not None:
-      row |= _bounds(results, omega, total_variation, summed_v, largest, length)
-    rows.append(row)
-  return rows
-
-
-def _variance_of_sequences(
-  results: Results, length: int, omega: float
-) -> float | None:
-  """Var[ℓ^ω(x)] for x from the oracle: completions of nothing."""
-  if 0 not in results.parts:
-    return None
-  ours, distilled = (x.ravel() for x in results.parts[0][length])
-  return bounds.sample_variance((1 - omega) * ours + omega * distilled)
-
-
-def _bounds(
-  results: Results,
-  omega: float,
-  total_variation: float,
-  summed_v: float,
-  largest: Mapping[int, float],
-  length: int,
-) -> dict[str, float]:
-  ours, distilled = results.losses
-  variance = bounds.sample_variance((1 - omega) * ours + omega * distilled)
-  common = dict(
+  found = deviations_at(results, length, omega)
+  summed_v = deviations.sum_over_positions(
+    # The correction may make a mean negative.
+    {t: max(float(np.mean(x.corrected)), 0.0) for t, x in found.items()},
+    length,
+  )
+  row = {
+    'omega': omega,
+    'div': omega * length * total_variation,
+    'summed_v': summed_v,
+    'variance': None,
+    'last_v': float(divergences.last_variance(last, omega, length)),
+  }
+  if 0 in results.parts:
+    # Completions of the empty prefix are sequences from the oracle.
+    losses = _mix(results.parts[0][length], omega)
+    row['variance'] = bounds.sample_variance(losses)
+  if results.training_sequences is None:
+    return row
+  setting = bounds.Setting(
     sequences=results.training_sequences,
-    largest_loss=float(np.max(results.tokens['largest_loss'])),
+    largest_loss=float(np.max(tokens['largest_loss'])),
     distillation_weight=omega,
     total_variation=total_variation,
     delta=results.delta,
   )
-  found = {
-    'theorem_3_2': bounds.sequence_bound(
-      variance=variance,
-      best_variance=variance,
-      # A finite class covers itself.
-      log_cover=np.log(10) + results.log_class,
-      **common,
+  variance = bounds.sample_variance(_mix(results.losses, omega))
+  largest = {t: float(np.max(np.abs(x.xi))) for t, x in found.items()}
+  summed_proxy = deviations.sum_over_positions(
+    {t: c**2 for t, c in largest.items()}, length
+  )
+  # A finite class covers itself.
+  log_cover = np.log(10) + log_class
+  for name, bound in {
+    'theorem_3_2': setting.sequence_bound(variance, variance, log_cover),
+    'theorem_3_4': setting.token_bound(
+      max(largest.values()), summed_v, log_class
     ),
-    'theorem_3_4': bounds.token_bound(
-      largest_deviation=max(largest.values()),
-      summed_variance=summed_v,
-      log_class=results.log_class,
-      **common,
-    ),
-    'theorem_b_7': bounds.subgaussian_bound(
-      summed_proxy=deviations.sum_over_positions(
-        {t: c**2 for t, c in largest.items()}, length
-      ),
-      log_class=results.log_class,
-      **common,
-    ),
-  }
-  row = {name: bound.total for name, bound in found.items()}
-  for name, bound in found.items():
+    'theorem_b_7': setting.subgaussian_bound(summed_proxy, log_class),
+  }.items():
+    row[name] = bound.total
     row |= {f'{name}_{k}': v for k, v in dataclasses.asdict(bound).items()}
   return row
 
 
 def summarize(results: Results) -> dict[str, Any]:
-  """A JSON-able dict of all that the tables show."""
+  """Returns everything that the tables show, for JSON."""
   tokens = results.tokens
+  sequences, num_completions = next(iter(results.parts.values()))[
+    max(results.lengths)
+  ][0].shape
   excess_loss = float(np.mean(tokens['excess_loss']))
   by_sequence = np.mean(tokens['total_variation'], axis=1)
   return {
@@ -210,8 +201,8 @@ def summarize(results: Results) -> dict[str, Any]:
     'held_out': results.held_out,
     'distillation_weight': results.distillation_weight,
     'teacher_temperature': results.teacher_temperature,
-    'num_completions': results.num_completions,
-    'sequences': results.sequences,
+    'num_completions': num_completions,
+    'sequences': sequences,
     'deviations': [
       {'length': length, 't': t} | found.summary()
       for length in results.lengths
@@ -229,65 +220,56 @@ def summarize(results: Results) -> dict[str, Any]:
     },
     'excess_loss': excess_loss,
     'excess_error': float(np.mean(tokens['excess_error'])),
-    'excess_error_limit': bounds.excess_error(max(excess_loss, 0.0)),
+    'excess_error_limit': bounds.excess_error(excess_loss),
     'largest_loss': float(np.max(tokens['largest_loss'])),
     'log_class': results.log_class,
     'training_sequences': results.training_sequences,
     'delta': results.delta,
-    'over_omega': over_omega(results),
+    'over_omega': [at_omega(results, i / 10) for i in range(11)],
   }
 
 
-def _table(
-  summary: Mapping[str, Any], value: str, error: str | None, digits: int
-) -> str:
-  """As Tables 6 to 9: rows are lengths, columns are t."""
+def _table(summary: Mapping[str, Any], value: str, digits: int) -> str:
+  """Formats one of Tables 6 to 9: rows are lengths, columns are t."""
   rows = summary['deviations']
-  at = {(row['t'], row['length']): row for row in rows}
-
-  def cell(t, length):
-    if (t, length) not in at:
-      return '–'
-    row = at[t, length]
-    return standard_errors.with_error(row[value], row.get(error), digits)
-
+  cells = {
+    (row['length'], row['t']): standard_errors.with_error(
+      row[value], row.get(f'{value}_error'), digits
+    )
+    for row in rows
+  }
   prefixes = sorted({row['t'] for row in rows})
   return files.markdown_table(
     ['T', *(f't = {t}' for t in prefixes)],
     [
-      [length, *(cell(t, length) for t in prefixes)]
+      [length, *(cells.get((length, t), '–') for t in prefixes)]
       for length in sorted({row['length'] for row in rows})
     ],
   )
 
 
-def markdown(summary: Mapping[str, Any]) -> str:
-  """Formats what `summarize` returns."""
-  omega = summary['distillation_weight']
+def markdown(summary: Mapping[str, Any], errors_over: str = 'sequences') -> str:
+  """Formats the result of `summarize`; `errors_over` explains the errors."""
+  has_bounds = summary['training_sequences'] is not None
+  total_variation = standard_errors.with_error(
+    summary['total_variation'], summary['total_variation_error'], 4
+  )
   lines = [
-    _TITLE,
+    '',
     *(f'- {role}: {path}' for role, path in summary['models'].items()),
     f'- {summary["sequences"]} sequences of {summary["held_out"]}, '
-    f'{summary["num_completions"]} completions each; ω = {omega:g}, '
-    f'ρ = {summary["teacher_temperature"]:g}; ± standard errors over sequences',
+    f'{summary["num_completions"]} completions each; '
+    f'ω = {summary["distillation_weight"]:g}, '
+    f'ρ = {summary["teacher_temperature"]:g}; '
+    f'± standard errors over {errors_over}',
     '- loss on them, nats per token: '
-    + ', '.join(f'{role} {x:.3f}' for role, x in summary['losses'].items())
-    + '\n',
-    'Mean |ξ̂_t|, nats per token (Tables 6 and 8):\n',
-    _table(summary, 'mean_absolute_xi', 'mean_absolute_xi_error', 4),
-    "\nWhat the completions' noise alone would give:\n",
-    _table(summary, 'absolute_noise', None, 4),
-    '\nMean ξ̂_t, 0 for text that is as the oracle expects:\n',
-    _table(summary, 'mean_xi', 'mean_xi_error', 4),
-    '\nMean V̂_t as plugged in, nats² (Tables 7 and 9):\n',
-    _table(summary, 'plug_in_v', 'plug_in_v_error', 6),
-    '\nThe same, without the noise of the completions:\n',
-    _table(summary, 'v', 'v_error', 6),
-    '\nTeacher and oracle, D_TV(P_ζ^ρ, D): '
-    + standard_errors.with_error(
-      summary['total_variation'], summary['total_variation_error'], 4
-    )
-    + ' (mean over tokens). Variance of log P_θ under the oracle: '
+    + ', '.join(f'{role} {x:.3f}' for role, x in summary['losses'].items()),
+  ]
+  for title, value, digits in _TABLES:
+    lines.append(f'\n{title}:\n\n{_table(summary, value, digits)}')
+  lines += [
+    f'\nTeacher and oracle, D_TV(P_ζ^ρ, D): {total_variation} (mean over '
+    'tokens). Variance of log P_θ under the oracle: '
     f'{summary["log_likelihood_variance"]:.2f} nats². Largest loss of any '
     f'token anywhere (M): {summary["largest_loss"]:.1f} nats.\n',
     f"Calibration, eq. (64): the student's loss exceeds the oracle's by "
@@ -297,30 +279,24 @@ def markdown(summary: Mapping[str, Any]) -> str:
     f'{summary["excess_error"]:.3f}.\n',
     'Bias and variance over ω (App. D; DIV and Σ_t are over a sequence):\n',
   ]
-  names = {
-    'omega': ('ω', '.1f'),
-    'div': ('DIV(ζ, ω)', '.2f'),
-    'summed_v': ('Σ_t V_t', '.5f'),
-    'variance': ('Var[ℓ^ω]', '.5f'),
-    'last_v': ('V_T, eq. (69)', '.2e'),
+  columns = {
+    name: column
+    for name, column in _COLUMNS.items()
+    if has_bounds or not name.startswith('theorem')
   }
-  if summary['training_sequences'] is not None:
-    names |= {
-      'theorem_3_2': ('Theorem 3.2', '.3g'),
-      'theorem_3_4': ('Theorem 3.4', '.3g'),
-      'theorem_b_7': ('Theorem B.7', '.3g'),
-    }
   lines.append(
     files.markdown_table(
-      [title for title, _ in names.values()],
+      [title for title, _ in columns.values()],
       [
-        ['–' if row[k] is None else format(row[k], f)
-         for k, (_, f) in names.items()]
+        [
+          '–' if row[name] is None else format(row[name], form)
+          for name, (_, form) in columns.items()
+        ]
         for row in summary['over_omega']
       ],
     )
-  )  # fmt: skip
-  if summary['training_sequences'] is not None:
+  )
+  if has_bounds:
     lines.append(
       f'\nBounds on R(θ̂) - R(θ*) in nats per token, for N = '
       f'{summary["training_sequences"]:,} training sequences and log |Θ| = '
@@ -330,34 +306,32 @@ def markdown(summary: Mapping[str, Any]) -> str:
   return '\n'.join(lines) + '\n' + _NOTES
 
 
-def of_seeds(summaries: Sequence[Mapping[str, Any]]) -> str:
-  """Formats what `summarize` returned for several seeds, as means of them.
+def markdown_over_seeds(summaries: Sequence[Mapping[str, Any]]) -> str:
+  """Formats the results of `summarize` for several seeds as their means.
 
-  Errors are over seeds rather than over sequences. Lines that name one seed's
-  checkpoints are the first one's.
+  Errors are over seeds rather than over sequences. Lines that name checkpoints
+  name the first seed's.
   """
 
-  def merge(values):
+  def merge(*values):
     first = values[0]
     if isinstance(first, Mapping):
-      merged = {k: merge([v[k] for v in values]) for k in first}
+      merged = {k: merge(*(v[k] for v in values)) for k in first}
       return merged | {
         f'{k}_error': standard_errors.standard_error([v[k] for v in values])
         for k in first
         if f'{k}_error' in first
       }
     if isinstance(first, list):
-      return [merge(list(x)) for x in zip(*values, strict=True)]
+      return [merge(*x) for x in zip(*values, strict=True)]
     if isinstance(first, float) and all(v is not None for v in values):
       return float(np.mean(values))
     return first
 
   if len(summaries) == 1:
-    return markdown(summaries[0]).removeprefix(_TITLE)
-  text = markdown(merge(list(summaries))).removeprefix(_TITLE)
-  return text.replace(
-    'standard errors over sequences',
-    f'standard errors over {len(summaries)} seeds, the first of which is named',
+    return markdown(summaries[0])
+  return markdown(
+    merge(*summaries), f'{len(summaries)} seeds, the first of which is named'
   )
 
 
@@ -365,50 +339,45 @@ def _plot(results: Results, summary: Mapping[str, Any]) -> bytes:
   figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout='constrained')
   length = max(results.lengths)
   found = deviations_at(results, length, results.distillation_weight)
-  shown = list(found)[:: max(1, len(found) // 5)]
+  rows = {
+    x: [row for row in summary['deviations'] if row['length'] == x]
+    for x in results.lengths
+  }
+
+  def curve(axis, rows, name, label, x='t', **style):
+    y = [row[name] for row in rows]
+    axis.plot([row[x] for row in rows], y, label=label, **style)
+
   for axis, name, title in (
     (axes[0, 0], 'xi', r'$\hat\xi_t$, nats per token'),
     (axes[0, 1], 'squared', r'$\hat V_t$ (plug-in), nats$^2$'),
   ):
-    for t in shown:
+    for t in list(found)[:: max(1, len(found) // 5)]:
       values = getattr(found[t], name)
       axis.hist(values, bins=40, histtype='step', label=f't = {t}')
     axis.set(title=f'{title}, T = {length}', ylabel='sequences')
-    axis.legend()
-  for row_length in results.lengths:
-    rows = [x for x in summary['deviations'] if x['length'] == row_length]
-    axes[0, 2].plot(
-      [x['t'] for x in rows],
-      [x['mean_absolute_xi'] for x in rows],
-      marker='o',
-      label=f'T = {row_length}',
-    )
+  for x in results.lengths:
+    curve(axes[0, 2], rows[x], 'mean_absolute_xi', f'T = {x}', marker='o')
   axes[0, 2].set(
     title=r'mean $|\hat\xi_t|$', xlabel='t', xscale='log', yscale='log'
   )
-  axes[0, 2].legend()
   for name, label in (('plug_in_v', 'plug-in'), ('v', 'corrected')):
-    axes[1, 0].plot(
-      list(found),
-      [x[name] for x in summary['deviations'] if x['length'] == length],
-      marker='o',
-      label=label,
-    )
+    curve(axes[1, 0], rows[length], name, label, marker='o')
   axes[1, 0].set(
     title=rf'mean $\hat V_t$, T = {length}', xlabel='t', xscale='log'
   )
-  axes[1, 0].legend()
-  omegas = [x['omega'] for x in summary['over_omega']]
+  for axis in (*axes[0], axes[1, 0]):
+    axis.legend()
   for axis, name, label, color in (
     (axes[1, 1], 'summed_v', r'$\Sigma_t V_t$ (variance)', 'tab:blue'),
     (axes[1, 1].twinx(), 'div', r'DIV$(\zeta, \omega)$ (bias)', 'tab:red'),
   ):
-    axis.plot(omegas, [x[name] for x in summary['over_omega']], color=color)
+    curve(axis, summary['over_omega'], name, None, 'omega', color=color)
     axis.set_ylabel(label, color=color)
     axis.set_ylim(bottom=0)
   axes[1, 1].set(title='bias and variance', xlabel=r'$\omega$')
-  positions = np.arange(1, length + 1)
-  axes[1, 2].plot(positions, np.mean(results.tokens['total_variation'], axis=0))
+  by_position = np.mean(results.tokens['total_variation'], axis=0)
+  axes[1, 2].plot(np.arange(1, length + 1), by_position)
   axes[1, 2].set(
     title=r'$D_{TV}(P_{\zeta^\rho}, D)$ by position', xlabel='t', ylim=(0, 1)
   )
@@ -432,7 +401,7 @@ def write(results: Results, output_dir: str, write: bool) -> str:
     The tables, as Markdown.
   """
   summary = summarize(results)
-  text = markdown(summary)
+  text = _TITLE + markdown(summary)
   if write:
     path = lambda name: os.path.join(output_dir, name)
     files.write_json(path('theory.json'), summary)

@@ -351,7 +351,7 @@ def test_devices_hardly_matter(notes, teacher, scores, tmp_path):
     )
   )
   assert done.returncode == 0, done.stderr[-5000:]
-  assert 'sequences of notes_sequences (train) are scored' in done.stdout
+  assert 'scored 606 sequences of notes_sequences (train)' in done.stdout
   assert_close(read(tmp_path / 'scores'), read(scores))
 
 

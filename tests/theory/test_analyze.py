@@ -146,8 +146,8 @@ def test_seeds_are_averaged(first):
   found = read(first[0])
   other = json.loads(json.dumps(found))
   other['total_variation'] += 0.2
-  assert theory_report.of_seeds([found]) in first[1]
-  text = theory_report.of_seeds([found, other])
+  assert theory_report.markdown_over_seeds([found]) in first[1]
+  text = theory_report.markdown_over_seeds([found, other])
   mean = found['total_variation'] + 0.1
   assert f'D_TV(P_ζ^ρ, D): {mean:.4f} ± 0.1000 (mean over' in text
   assert 'errors over 2 seeds' in text and '± 0.0000 |' in text
@@ -201,7 +201,7 @@ def test_completions_are_kept(first, paths, monkeypatch):
   files[2].write_bytes(content[:-4])
   assert run(folder, paths) == text and len(draws) == 1
   assert files[2].read_bytes() == content
-  # Another student is judged by the same ones.
+  # Another student reads the same completions.
   other = analyze.Model(make_model(**SIZES['teacher']), paths['teacher'])
   assert run(folder, paths, student=other) != text and len(draws) == 1
   # Another oracle draws others.
