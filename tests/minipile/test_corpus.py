@@ -330,7 +330,8 @@ def test_documentation_loses_its_html_and_repeats(tmp_path):
   prefix = f'apidocs/botocore/{folder}'
   assert texts(loaded) == {
     f'{prefix}/s3/2020-01-01/service-2.json.gz': (
-      'S3: New.\n\nPut: Puts x in the S3 bucket.\nSlow & safe.\n- One\n- Two <3\n\n'
+      'S3: New.\n\n'
+      'Put: Puts x in the S3 bucket.\nSlow & safe.\n- One\n- Two <3\n\n'
       'PutRequest: Is escaped twice.\n\nKey: arn:<region>:<id>\n\n'
       'documentation: A field.\n\nKeys: In a list.'
     ),
