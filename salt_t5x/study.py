@@ -16,9 +16,9 @@
 
 Without flags it trains a teacher, BASELINE, RKD, SALT, SALT_DS and BASELINE_EZ
 on real text and compares them, as `make salt` does. `--study=n_kd` and others
-are the paper's ablations (`gin/studies/`). What is finished is not done again;
-what was interrupted goes on from where it was. Everything ends in one page,
-`report.html`, with a folder of tables, curves and numbers for each study.
+are the paper's ablations (`gin/studies/`). Rerunning computes only the missing
+results. They are written to one page, `report.html`, and to a folder of tables,
+curves and numbers for each study.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def main(args: argparse.Namespace) -> None:
     }
   except definition.StudyError as e:
     sys.exit(str(e))
-  # Like Ctrl-C: the runs end with this process.
+  # As at Ctrl-C, the runs end with this process.
   for kind in signal.SIGTERM, signal.SIGHUP:
     signal.signal(kind, lambda *_: sys.exit('Terminated.'))
   try:
@@ -135,7 +135,7 @@ def main(args: argparse.Namespace) -> None:
     )
   print(prepare.table(info))
   if any(plan.benchmarks for plan in planned):
-    # What benchmarks need is an extra.
+    # Imported here because it needs an extra.
     from salt_t5x.minipile import benchmark_data
 
     benchmark_data.build(
@@ -155,7 +155,7 @@ def main(args: argparse.Namespace) -> None:
   configuration = results.configuration(setting, info, args.seeds, len(made))
   web_page.write(
     page,
-    title='SALT in small' if len(planned) > 1 else planned[0].study.title,
+    title='SALT in small',
     sections=[
       *((text, os.path.join(output_dir, name)) for name, text in texts.items()),
       (configuration, output_dir),

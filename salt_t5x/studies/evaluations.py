@@ -12,34 +12,35 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What evaluations of several seeds say: easy and hard text, benchmarks."""
+"""Evaluations over several seeds: easy and hard text, and benchmarks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from salt_t5x import standard_errors
+from salt_t5x import files, standard_errors
 from salt_t5x.evaluation import buckets as buckets_lib
 from salt_t5x.evaluation import results as results_lib
 
-# The measure of LAMBADA that shows what models at chance have learned.
+# The measure of LAMBADA that tells models at chance apart.
 _NATS = 'log_perplexity'
 
 
 def buckets(
   of_seeds: Sequence[buckets_lib.Task], reference: str
 ) -> dict[str, Any]:
-  """What each model has on easy, medium and hard text (Table 5).
+  """Collects the accuracy on easy, medium and hard text (Table 5).
 
   Args:
-    of_seeds: held-out text by the teacher of each seed; see `difficulty`.
-    reference: the models that others are compared with begin with this.
+    of_seeds: held-out text, split by the teacher of each seed.
+    reference: the model that others are compared with, or the beginning of
+      'reference @step'.
 
   Returns:
-    {'count': sequences in each bucket, 'accuracy': {model: {bucket: percent of
-    each seed}}, 'gain': the same, less the reference's of the same stage, where
-    there is one}.
+    {'count': sequences in each bucket, 'accuracy': {model: {bucket: percent for
+    each seed}}, 'gain': the same as differences from the reference of the same
+    step, where there is one}.
   """
 
   def collect(means_of):
@@ -61,41 +62,39 @@ def buckets(
 
 
 def buckets_markdown(found: Mapping[str, Any]) -> str:
-  """Formats what `buckets` returns."""
-  names = list(found['count'])
-  heads = [f'{x} ({found["count"][x]})' for x in names]
-  lines = [
-    f'| model | {" | ".join(heads)} |',
-    '|---|' + '---|' * len(names),
-  ]
-  for model, of_model in found['accuracy'].items():
-    gains = found['gain'].get(model)
-    cells = []
-    for x in names:
-      text = standard_errors.over(of_model[x], 2)
-      if gains:
-        text += f' ({standard_errors.over(gains[x], 2, "+")})'
-      cells.append(text)
-    lines.append(f'| {model} | {" | ".join(cells)} |')
-  lines += [
-    '',
-    'Next-token accuracy in percent on held-out sequences, in tertiles by the '
-    f"teacher's; in brackets, less {found['reference']}'s of the same step, "
-    'seed by seed.',
-  ]
-  return '\n'.join(lines) + '\n'
+  """Formats the return value of `buckets`."""
+
+  def cell(model, bucket):
+    text = standard_errors.over(found['accuracy'][model][bucket], 2)
+    if gains := found['gain'].get(model):
+      text += f' ({standard_errors.over(gains[bucket], 2, "+")})'
+    return text
+
+  table = files.markdown_table(
+    ('model', *(f'{x} ({count})' for x, count in found['count'].items())),
+    [
+      (model, *(cell(model, bucket) for bucket in found['count']))
+      for model in found['accuracy']
+    ],
+  )
+  return (
+    f'{table}\n\nNext-token accuracy in percent on held-out sequences, split '
+    "into tertiles by the teacher's accuracy (number of sequences in brackets "
+    f'at the top); in brackets, the difference from {found["reference"]} at '
+    'the same step, taken seed by seed.\n'
+  )
 
 
 def few_shot(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Scores of benchmarks over seeds (Tables 2 and 12).
+  """Collects scores of benchmarks (Tables 2 and 12).
 
   Args:
-    of_seeds: for each, the content of an evaluation's results.json.
+    of_seeds: for each seed, the content of an evaluation's results.json.
 
   Returns:
-    {'scores': {model: {benchmark, or 'Average': percent of each seed}}, 'nats':
-    the same for log-perplexities, where a benchmark has them, 'documents' and
-    'chance' (percent): {benchmark: number}, 'missing': {benchmark: why}}.
+    {'scores': {model: {benchmark or 'Average': percent for each seed}}, 'nats':
+    the same for log-perplexities of benchmarks that have them, 'documents' and
+    'chance' (percent): {benchmark: number}, 'missing': {benchmark: reason}}.
   """
   results = [x['results'] for x in of_seeds]
   first = next(iter(results[0].values()))
@@ -126,32 +125,30 @@ def few_shot(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def few_shot_markdown(found: Mapping[str, Any]) -> str:
-  """Formats what `few_shot` returns."""
-  models = list(found['scores'])
-  lines = [
-    '| benchmark | documents | chance |' + ''.join(f' {x} |' for x in models),
-    '|---|---|---|' + '---|' * len(models),
-  ]
+  """Formats the return value of `few_shot`."""
+  scores, nats, documents = found['scores'], found['nats'], found['documents']
 
-  def row(name, documents, chance, of_models, digits):
-    cells = [standard_errors.over(of_models[x], digits) for x in models]
-    lines.append(
-      f'| {name} | {documents} | {chance} |' + ''.join(f' {x} |' for x in cells)
-    )
+  def row(heads, of_models, benchmark, digits):
+    values = (x[benchmark] for x in of_models.values())
+    return *heads, *(standard_errors.over(x, digits) for x in values)
 
-  for name, count in found['documents'].items():
-    of_models = {x: found['scores'][x][name] for x in models}
-    row(name, count, f'{found["chance"][name]:.1f}', of_models, 1)
-  of_models = {x: found['scores'][x]['Average'] for x in models}
-  row('Average', '', '', of_models, 2)
-  for name in found['nats'][models[0]]:
-    of_models = {x: found['nats'][x][name] for x in models}
-    row(f'{name}, nats', found['documents'][name], '', of_models, 2)
-  lines += [
-    '',
-    'Scores in percent, mean ± standard error over seeds. That of a seed over '
-    'documents is larger: 5 percent for a score of 50 with 100 documents.',
+  rows = [
+    row((name, count, f'{found["chance"][name]:.1f}'), scores, name, 1)
+    for name, count in documents.items()
   ]
+  rows.append(row(('Average', '', ''), scores, 'Average', 2))
+  rows += [
+    row((f'{name}, nats', documents[name], ''), nats, name, 2)
+    for name in next(iter(nats.values()))
+  ]
+  table = files.markdown_table(
+    ('benchmark', 'documents', 'chance', *scores), rows
+  )
+  text = (
+    f'{table}\n\nScores in percent, mean ± standard error over seeds. The '
+    "standard error of one seed's score over the documents is larger: 5 "
+    'percent for a score of 50 with 100 documents.\n'
+  )
   if found['missing']:
-    lines += ['', f'Not run: {", ".join(found["missing"])}.']
-  return '\n'.join(lines) + '\n'
+    text += f'\nNot run: {", ".join(found["missing"])}.\n'
+  return text

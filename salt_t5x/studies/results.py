@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the runs of a study left becomes its folder and its text."""
+"""Writes the results folder of a study from the files of its runs."""
 
 from collections.abc import Mapping, Sequence
 import os
@@ -37,12 +37,12 @@ from salt_t5x.theory import report as theory_report
 
 
 def write(plan: plans.Plan, output_dir: str, students: int) -> str:
-  """Writes the folder of a study whose jobs are done.
+  """Writes the results folder of a study whose jobs are done.
 
   Args:
-    plan: the study.
+    plan: the study and its jobs.
     output_dir: gets a folder of the study's name.
-    students: among how many the teacher's training is shared, for the costs.
+    students: the number of students that share the cost of the teacher.
 
   Returns:
     The text of results.md, Markdown with a '## ' heading; its pictures are in
@@ -58,6 +58,8 @@ def write(plan: plans.Plan, output_dir: str, students: int) -> str:
   files.write_whole(os.path.join(folder, 'curves.svg'), picture)
   results = {'held_out': found}
   texts = [
+    f'{report.verdict(found)}\n',
+    f'*In the paper:* {study.about}\n',
     '### Held-out text\n',
     report.markdown(found, study),
     '![Held-out accuracy and log-perplexity over the steps](curves.svg)\n',
@@ -71,13 +73,13 @@ def write(plan: plans.Plan, output_dir: str, students: int) -> str:
     _selected(label, selection, folder)
     for label, selection in _selections(plan).items()
   ]
-  text = '\n'.join([f'## {study.title}\n', f'{study.about}\n', *texts])
+  text = '\n'.join([f'## {study.title}\n', *texts])
   files.write_whole(os.path.join(folder, 'results.md'), text.encode())
   return text
 
 
 def _collect(plan: plans.Plan) -> report.OfVariants:
-  """Reads {variant: held-out curves of each seed}."""
+  """Reads {variant: held-out curves for each seed}."""
   return {
     label: [jobs.held_out_curves(job.folder, plan.setting) for job in of_seeds]
     for label, of_seeds in plan.trained.items()
@@ -89,7 +91,7 @@ def _costs(
   passes: Mapping[str, Sequence[float | None]],
   students: int,
 ) -> dict[str, Any]:
-  """App. J, from the jobs that are timed."""
+  """Measures the costs (App. J) from the timed jobs."""
   setting = plan.setting
   total = setting.number('TRAIN_STEPS')
   kd_steps = {}
@@ -122,7 +124,7 @@ def _costs(
 
 
 def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
-  """{name: (numbers, text)} of what was measured beside training."""
+  """Returns {name: (numbers, text)} of the evaluations after training."""
   further = {}
   if plan.held_out:
     of_seeds = [
@@ -143,14 +145,14 @@ def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
     found = _read(plan.theory, 'theory.json')
     for job, of_seed in zip(plan.theory, found, strict=True):
       of_seed['models'] = {
-        role: _without_the_place(path, job)
+        role: _without_folder(path, job)
         for role, path in of_seed['models'].items()
       }
     _copy(os.path.join(plan.theory[0].folder, 'theory.png'), folder)
     tables = theory_report.markdown_over_seeds(found)
     text = (
       f"### The theory's numbers\n\n{tables}\n"
-      '![Figures](theory.png)\n\nThe figures are of the first seed.\n'
+      '![Figures](theory.png)\n\nThe figures show the first seed.\n'
     )
     further['theory'] = found, text
   return further
@@ -162,8 +164,8 @@ def _read(of_seeds: Sequence[processes.Job], name: str) -> list[dict[str, Any]]:
   ]
 
 
-def _without_the_place(text: str, job: processes.Job) -> str:
-  """Paths of a seed's runs become short: its folder may be moved."""
+def _without_folder(text: str, job: processes.Job) -> str:
+  """Shortens the paths of a seed's runs, whose folder may be moved."""
   return text.replace(os.path.dirname(job.folder), '…')
 
 
@@ -174,7 +176,7 @@ def _copy(path: str, folder: str, name: str | None = None) -> None:
 
 
 def _selections(plan: plans.Plan) -> dict[str, processes.Job]:
-  """{variant: its selection}, those of the first seed."""
+  """Returns {variant: its selection job} for the first seed."""
   return {
     label: need
     for label, of_seeds in plan.trained.items()
@@ -184,12 +186,12 @@ def _selections(plan: plans.Plan) -> dict[str, processes.Job]:
 
 
 def _selected(label: str, selection: processes.Job, folder: str) -> str:
-  """What was selected, with its picture, which is copied to `folder`."""
+  """Returns a selection's report, and copies its picture to `folder`."""
   path = lambda end: os.path.join(selection.folder, f'selection.{end}')
   name = f'{os.path.basename(selection.folder)}.png'
   with open(path('md'), encoding='utf-8') as f:
     text = f.read().removeprefix('# Selection\n')
-  text = _without_the_place(text, selection)
+  text = _without_folder(text, selection)
   _copy(path('png'), folder, name)
   return (
     f'### What {label} selected, with the first seed\n{text}\n'
@@ -203,13 +205,13 @@ def configuration(
   seeds: Sequence[str],
   count: int,
 ) -> str:
-  """What was run, in Markdown.
+  """Describes the configuration of the runs in Markdown.
 
   Args:
-    setting: what all runs were given.
-    info: of the data; see `prepare.build`.
+    setting: the configuration that all runs share.
+    info: describes the data; see `prepare.build`.
     seeds: of the runs.
-    count: of jobs.
+    count: the number of jobs.
   """
   recipes = ', '.join(
     path.removeprefix('salt_t5x/') for path in setting.files('salt')
@@ -231,17 +233,17 @@ def configuration(
     )
   )
   held_out = setting.number('EVAL_STEPS') * setting.number('BATCH_SIZE')
-  # Indented: as it is.
+  # Markdown shows indented text as it is.
   table = '\n'.join(f'    {x}' for x in prepare.table(info).splitlines())
   return (
     '## Configuration\n\n'
     f'- Recipes: {recipes}, and those of the other models; {numbers}\n'
     f'- Further gin bindings: {bindings}\n'
-    f'- Seeds: {", ".join(seeds)}; {count} jobs in all. A seed is of the '
-    "parameters and of UL2's draws; all seeds read the same sequences in the "
-    'same order.\n'
-    f'- Curves and the first tables are over {held_out} held-out sequences, '
-    'easy and hard text over more of them.\n'
+    f'- Seeds: {", ".join(seeds)}; {count} jobs in all. A seed determines the '
+    "initial parameters and UL2's draws; all seeds read the same sequences in "
+    'the same order.\n'
+    f'- Curves and the first table are over {held_out} held-out sequences; '
+    'easy and hard text is over more of them.\n'
     f'- {engine.current()} engine, jax {jax.__version__}\n\n'
     f'### Data\n\n{table}\n'
   )

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One page of Markdown texts and their pictures, which needs nothing else."""
+"""Makes one self-contained page of Markdown texts and their pictures."""
 
 import base64
 from collections.abc import Sequence
@@ -39,6 +39,8 @@ _PAGE = string.Template(
     max-width: 75rem; padding: 1rem 1.5rem 4rem; }
   h1 { font-size: 1.7rem; }
   h2 { margin-top: 3rem; border-bottom: 1px solid #ccc; }
+  h2 + p { background: #f3f6fb; border-left: 4px solid #4a72b8;
+    padding: 0.6rem 1rem; }
   nav { columns: 20rem; } nav a { display: block; }
   table { border-collapse: collapse; margin: 1rem 0; }
   .table, pre { overflow-x: auto; }
@@ -69,7 +71,7 @@ $body
 
 
 def _inline(match: re.Match, folder: str) -> str:
-  """A picture's file, as a part of the page."""
+  """Returns a picture's file as a data URL."""
   path = os.path.join(folder, html.unescape(match[2]))
   kind = mimetypes.guess_type(path)[0]
   with open(path, 'rb') as f:
@@ -83,7 +85,7 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
   Args:
     title: of the page.
     sections: (Markdown that begins with a '## ' heading, the folder of its
-      pictures). Its HTML is shown as text.
+      pictures). HTML in the Markdown is shown as text.
 
   Returns:
     HTML that refers to nothing outside itself.
@@ -95,11 +97,11 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
       name = html.escape(heading[1])
       links.append(f'<a href="#section-{i}">{name}</a>')
     converter = markdown.Markdown(extensions=['tables', 'sane_lists'])
-    # What stands in a text, such as a document's first words, is no HTML.
+    # Texts quote documents, whose HTML must not run.
     converter.preprocessors.deregister('html_block')
     for name in 'html', 'entity':
       converter.inlinePatterns.deregister(name)
-    # As `salt_t5x.select` writes them.
+    # `salt_t5x.select` escapes these characters.
     converter.ESCAPED_CHARS += ['<', '&', '$', '~', '|']
     body = converter.convert(text)
     body = re.sub(

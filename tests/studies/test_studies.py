@@ -429,7 +429,7 @@ def test_summary_is_table_1():
   text = report.markdown(results, STUDY)
   assert '| SALT | 300 | 35.00 | 3.700 | 0.300 |' in text
   assert (
-    '- SALT ends 0.300 below BASELINE and reaches its final log-perplexity '
+    '- SALT ends 0.300 below BASELINE and matches its final log-perplexity '
     'after 62% of the steps.'
   ) in text
   assert (
@@ -446,14 +446,32 @@ def test_errors_are_of_means_and_differences_of_pairs():
   # Means 3.7 and 3.8, both 0.3 below BASELINE's.
   assert '| SALT | 300 | 30.00 ± 5.00 | 3.750 ± 0.050 | 0.300 ± 0.000 |' in text
   assert 'over 2 seeds' in text
-  assert 'The least final log-perplexity has SALT, by more than two' in text
+  assert 'SALT has the lowest final log-perplexity, by more than two' in text
   near = OTHER | {'RKD': curves([0, 0, 0], [4.6, 4.5, 3.0])}
   results = report.summarize(STUDY, of(SEED, near), [300])
   text = report.markdown(results, best_of)
   assert (
-    'The least final log-perplexity has RKD; within two standard errors of it '
-    'are BASELINE, SALT.'
+    'RKD has the lowest final log-perplexity; within two standard errors of '
+    'it: BASELINE, SALT.'
   ) in text
+
+
+def test_verdicts_say_what_helped_and_how_sure():
+  one = report.verdict(report.summarize(STUDY, of(SEED), [300]))
+  assert (
+    'SALT helped: after 300 steps it ends 0.300 nats below BASELINE in '
+    'held-out log-perplexity, with +10.00 percentage points of next-token '
+    'accuracy, and matches the final log-perplexity of BASELINE after 62% of '
+    'the steps. '
+    'Higher: RKD (0.400 nats above, -5.00 points).'
+  ) in one
+  assert 'one seed' in one
+  near = OTHER | {'SALT': curves([0.2, 0.3, 0.3], [4.6, 4.5, 4.2])}
+  two = report.verdict(report.summarize(STUDY, of(SEED, near), [300]))
+  assert 'Nothing ends better than BASELINE.' in two
+  assert 'Higher: RKD (0.350 ± 0.050 nats above, -5.00 ± 0.00 points).' in two
+  assert 'No clear difference: SALT (0.100 ± 0.200 nats below' in two
+  assert 'over 2 seeds' in two
 
 
 def test_the_paper_is_beside_it():
@@ -469,14 +487,14 @@ def test_the_paper_is_beside_it():
   [rkd] = [x for x in text.splitlines() if x.startswith('- RKD')]
   assert 'In the paper, too, it ends better.' in salt
   assert 'after 70% of the steps.' in salt
-  assert 'In the paper it ends better; that does not show here.' in rkd
-  assert 'after 90% of the steps; that does not show here.' in rkd
+  assert 'In the paper it ends better; here it does not.' in rkd
+  assert 'after 90% of the steps; here it takes longer.' in rkd
   unsure = SEED | {'SALT': curves([0, 0, 0], [9.0, 9.0, 9.0])}
   results = report.summarize(claims, of(SEED, unsure), [300])
   text = report.markdown(results, claims)
-  assert 'it ends better; no difference is seen here.' in text
+  assert 'it ends better; here no difference shows.' in text
   # That one seed is early does not make up for one that never is.
-  assert 'after 70% of the steps; that does not show here.' in text
+  assert 'after 70% of the steps; here it takes longer.' in text
 
 
 def test_some_seeds_do_not_pass():

@@ -121,9 +121,9 @@ def test_a_folder_and_a_page(finished, tmp_path):
   assert set(costs['savings']) == {'SALT', 'SALT_DS', 'RKD'}
   assert '| SALT_DS | not reached |' in text
   assert '| SALT | 5 ± 0% | -55 ± 0% | -10 ± 0% |' in text
-  assert '- SALT ends 0.200 ± 0.000 below BASELINE and reaches' in text
+  assert '- SALT ends 0.200 ± 0.000 below BASELINE and matches' in text
   assert 'In the paper, too, it ends better.' in text
-  assert 'after 70% of the steps; that does not show here.' in text
+  assert 'after 70% of the steps; here it takes longer.' in text
   assert '| shorter | 560 |' in text and '| SLM | 960 |' in text
   assert '### What SALT_DS selected, with the first seed' in text
   assert 'Fiction: 7, …/selection' in text
