@@ -203,22 +203,19 @@ class CachedSource(ordered_tasks.OrderedSource):
 
   def _check_lengths(self, split: str) -> None:
     """Compares the lengths with those of the first example."""
+    first = self.records(split).take(1)
     with self.naming_damage(split):
-      examples = [
-        tf.train.Example.FromString(record)
-        for record in self.records(split).take(1).as_numpy_iterator()
-      ]
-    for example in examples:
-      features = example.features.feature
-      for name, length in self.lengths.items():
-        found = len(features[name].int64_list.value)
-        if found != length:
-          raise ValueError(
-            f'{self.cached_task.name} is registered with {length} tokens in '
-            f'{name!r}, but its cache, {self.cached_task.cache_dir}, has '
-            f'{found}: register that, or cache the task again in another '
-            'folder.'
-          )
+      for record in first.as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        sizes = {name: len(x.int64_list.value) for name, x in features.items()}
+        for name, length in self.lengths.items():
+          if sizes.get(name, 0) != length:
+            raise ValueError(
+              f'{self.cached_task.name} is registered with {length} tokens in '
+              f'{name!r}, but its cache, {self.cached_task.cache_dir}, has '
+              f'{sizes.get(name, 0)}: register that, or cache the task again '
+              'in another folder.'
+            )
 
   def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Returns the parser of a record: an example of scalars and vectors."""

@@ -32,7 +32,7 @@ BATCH = 8
 
 @pytest.fixture(scope='module', params=[1, 3, 200])
 def task(request, tmp_path_factory):
-  """A task over a cache of so many files; 200 leaves many of them empty."""
+  """A task over a cache of `files` files; 200 leave many of them empty."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
     name = f'order_{request.param}'

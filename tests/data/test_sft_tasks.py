@@ -88,7 +88,7 @@ def imported(folder):
 
   def take_out():
     """Of Python and of seqio; returns (the module, its tasks)."""
-    # Who needs the tasks imports the module anew.
+    # The next test that needs the tasks imports the module again.
     module = sys.modules.pop(MODULE, None)
     vars(tasks).pop('sft', None)
     names = [name for name in registry.names() if name.startswith('sft_')]

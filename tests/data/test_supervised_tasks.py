@@ -95,7 +95,7 @@ def test_each_epoch_has_an_order_of_its_own(register):
     assert sorted(epoch) == list(range(COUNT))
   assert len({tuple(epoch) for epoch in epochs}) == 3
   assert list(range(COUNT)) not in epochs
-  # It hangs on the seed.
+  # It depends on the seed.
   assert numbers(register({'train': examples()}), epochs=3) == found
   assert numbers(register({'train': examples()}, seed=1), epochs=3) != found
   # What is evaluated keeps its order.

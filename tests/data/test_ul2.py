@@ -207,7 +207,7 @@ def test_corruption_hangs_on_the_id_and_not_on_the_position():
   assert by_id(ul2_examples(dataset(tokens, ids), seed=1)) != here
 
 
-def test_each_epoch_is_corrupted_anew_and_again_the_same():
+def test_each_epoch_has_its_own_corruption_which_is_reproducible():
   data = dataset(sequences(30)).repeat(3)
   one, other = ul2_examples(data), ul2_examples(data)
   assert [int(e['epoch']) for e in one] == [0] * 30 + [1] * 30 + [2] * 30

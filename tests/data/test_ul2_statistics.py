@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""UL2 over 20,000 sequences of real text, and beside the `t5` package's."""
+"""UL2 over 20,000 sequences of real text, compared with the `t5` package."""
 
 import pathlib
 import sysconfig

@@ -193,7 +193,7 @@ def test_modules_import_before_there_is_data(monkeypatch, tmp_path, module):
       seqio.get_mixture_or_task(f'{name}_ul2').source.get_dataset()
   finally:
     seqio.set_global_cache_dirs(before)
-    # Its tasks are gone: who needs it imports it anew.
+    # Its tasks are gone: the next test that needs it imports it again.
     del sys.modules[module]
     vars(sys.modules['salt_t5x.tasks']).pop(name)
 
