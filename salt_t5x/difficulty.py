@@ -29,34 +29,34 @@ averaged over each (Tables 5, 24 to 26): DIR/difficulty.md, .json and .png.
 import argparse
 from collections.abc import Sequence
 import os
-import sys
 
-from absl import app
-from absl.flags import argparse_flags
-
-from salt_t5x import files
+from salt_t5x import command, files
 from salt_t5x.evaluation import buckets
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   """Parses the flags of `salt_t5x.difficulty`."""
-  parser = argparse_flags.ArgumentParser(
-    prog='python -m salt_t5x.difficulty',
-    description='Easy, medium and hard documents of an evaluation (App. M).',
+  parser = command.parser(
+    'salt_t5x.difficulty',
+    'Easy, medium and hard documents of an evaluation (App. M).',
   )
   add = parser.add_argument
   add('--results', required=True, help='the folder of salt_t5x.evaluate')
   add('--teacher', required=True, help='whose results say what is easy')
   add('--baseline', help='the checkpoint that others are held against')
-  add('--tasks', help='comma-separated; default: all that the teacher has')
+  add(
+    '--tasks',
+    type=command.words,
+    help='comma-separated; default: all that the teacher has',
+  )
   return parser.parse_args(argv[1:])
 
 
 def main(args: argparse.Namespace) -> None:
   """Writes and prints the tables of the flags' evaluation."""
-  sys.stdout.reconfigure(errors='backslashreplace')
-  names = args.tasks.split(',') if args.tasks else None
-  tasks = buckets.read(args.results, args.teacher, args.baseline, names)
+  tasks = buckets.read(
+    args.results, args.teacher, args.baseline, args.tasks or None
+  )
   text = buckets.markdown(tasks, args.teacher, args.baseline)
   numbers = buckets.to_json(tasks, args.teacher, args.baseline)
   stem = os.path.join(args.results, 'difficulty')
@@ -67,4 +67,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  command.run(main, parse_flags)

@@ -36,9 +36,7 @@ SELECTION_PATH; FILE.md and FILE.png report on the selection.
 import argparse
 from collections.abc import Sequence
 import os
-import sys
 
-from absl import app
 import tensorflow as tf
 
 from salt_t5x import command, files
@@ -61,11 +59,12 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     help='the record, FILE.json; FILE.md and FILE.png are written beside it; '
     'none may exist',
   )
-  add('--kd_steps', type=int, required=True, help='n_KD of the run to come')
-  add('--batch_size', type=int, required=True, help='B of it, in examples')
+  positive = command.at_least(1)
+  add('--kd_steps', type=positive, required=True, help='n_KD of the run')
+  add('--batch_size', type=positive, required=True, help='B, in examples')
   add(
     '--first_step',
-    type=int,
+    type=command.at_least(0),
     help='batches to leave out at the beginning of the global order; default: '
     "the scoring teacher's step, n_0; with --kind=easy --share 0",
   )
@@ -78,10 +77,6 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   args = parser.parse_args(argv[1:])
   if not args.output.endswith('.json'):
     parser.error(f'--output={args.output}: must end with .json.')
-  for name, minimum in (('kd_steps', 1), ('batch_size', 1), ('first_step', 0)):
-    value = getattr(args, name)
-    if value is not None and value < minimum:
-      parser.error(f'--{name}={value}: must be at least {minimum}.')
   if args.share is not None and not 0 < args.share <= 1:
     parser.error(f'--share={args.share}: must be above 0, and 1 at most.')
   return args
@@ -118,7 +113,6 @@ def _count_to_select(args: argparse.Namespace, pool: pool_lib.Pool) -> int:
 
 def main(args: argparse.Namespace) -> None:
   """Selects as the flags say; writes the record and its report."""
-  sys.stdout.reconfigure(errors='backslashreplace')
   folder, path = map(_absolute, (args.scores, args.output))
   stem = path.removesuffix('.json')
   for suffix in ('.json', '.md', '.png'):
@@ -152,4 +146,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  command.run(main, parse_flags)

@@ -26,7 +26,7 @@ import jax
 from jax.experimental import mesh_utils, topologies
 import numpy as np
 
-from salt_t5x import models
+from salt_t5x import files, models
 from salt_t5x import trainer as trainer_lib
 from salt_t5x.estimate import hlo_costs
 from t5x import partitioning, utils
@@ -243,7 +243,7 @@ def estimate(
 
 
 def _bytes_per_chip(tree: PyTree, axes: PyTree, mesh) -> float:
-  """Of arrays with these partition specs; None is replicated."""
+  """Returns the bytes of arrays with these specs; None is replicated."""
 
   def size(spec, x):
     spec = jax.sharding.PartitionSpec() if spec is None else spec
@@ -285,17 +285,17 @@ def _compile(
 
 
 def _number(x: float, digits: int) -> str:
-  """With so many digits after the point, or three in all if it is small."""
+  """Formats a number; small ones have three significant digits."""
   return f'{x:.{digits}f}' if x >= 0.1 else f'{x:.3g}'
 
 
 def table(estimates: Mapping[str, Estimate]) -> str:
-  """Markdown, per chip, with the ratios that matter below."""
-  lines = [
-    '| per chip | memory, GiB | of it held | matrix FLOPs | at peak, s '
-    '| estimated, s | communicated, GB |',
-    '|---|---|---|---|---|---|---|',
-  ]
+  """Formats estimates as Markdown, with the ratios of the steps below."""
+  header = (
+    'per chip', 'memory, GiB', 'of it held', 'matrix FLOPs', 'at peak, s',
+    'estimated, s', 'communicated, GB',
+  )  # fmt: skip
+  rows = []
   for name, e in estimates.items():
     held = ' + '.join(
       f'{part} {_number(size / 2**30, 2)}'
@@ -305,16 +305,21 @@ def table(estimates: Mapping[str, Estimate]) -> str:
     if e.memory_bytes is not None:
       memory = _number(e.memory_bytes / 2**30, 2)
     if not e.fits:
-      lines.append(
-        f'| {name} | does not fit: {memory} | {held} | – | – | – | – |'
-      )
+      rows.append((name, f'does not fit: {memory}', held, *'––––'))
       continue
     moved = sum(e.communicated_bytes.values()) / 1e9
-    lines.append(
-      f'| {name} | {memory} | {held} | {e.matrix_flops:.3e} '
-      f'| {_number(e.roofline_seconds, 3)} | {_number(e.estimated_seconds, 3)} '
-      f'| {_number(moved, 1)} |'
+    rows.append(
+      (
+        name,
+        memory,
+        held,
+        f'{e.matrix_flops:.3e}',
+        _number(e.roofline_seconds, 3),
+        _number(e.estimated_seconds, 3),
+        _number(moved, 1),
+      )
     )
+  lines = [files.markdown_table(header, rows)]
   if not all(e.fits for e in estimates.values()):
     lines += [
       '',
