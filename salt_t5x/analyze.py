@@ -111,8 +111,8 @@ def analyze(
   length = command_lib.check_lengths(task_feature_lengths)['targets']
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
   prefixes = sorted(t for t in prefixes if t <= length)
-  measurement.check_options(
-    length,
+  options = measurement.Options(
+    length=length,
     distillation_weight=distillation_weight,
     teacher_temperature=teacher_temperature,
     sequences=sequences,
@@ -169,18 +169,13 @@ def analyze(
       for t, losses in measured.losses(tokens, lengths).items()
     }
   results = theory_report.Results(
-    distillation_weight=distillation_weight,
-    teacher_temperature=teacher_temperature,
-    lengths=lengths,
-    prefixes=prefixes,
+    options=options,
     models={role: os.fspath(path) for role, path in found.items()},
     held_out=f'{held_out_task} ({split})',
     parts=parts,
     losses=measured.losses(x, [length])[length],
     tokens=measured.divergences(x),
     log_class=theory_report.log_class(params['student']),
-    training_sequences=training_sequences,
-    delta=delta,
   )
   return theory_report.write(results, output_dir, jax.process_index() == 0)
 

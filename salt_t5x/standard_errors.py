@@ -22,7 +22,7 @@ import numpy as np
 
 
 def standard_error(values: Sequence[float]) -> float:
-  """Of a mean; NaN for fewer than two values, which tell nothing of others."""
+  """Standard error of the mean; NaN for fewer than two values."""
   if len(values) < 2:
     return math.nan
   return float(np.std(values, ddof=1) / math.sqrt(len(values)))

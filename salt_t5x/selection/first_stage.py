@@ -13,22 +13,20 @@
 # limitations under the License.
 
 
-"""SALT_DS's training data: what was selected first, then all of it in order.
+"""SALT_DS's training data: the selected examples first, then the full order.
 
 The n_KD · B examples of the first stage are the selected ones (section 4), in
-the global order and again from the start if they are too few. From then on a
-run reads what every method reads: the full order from position n_KD · B.
+the global order, repeated if they are too few. From then on a run reads the
+same data as every method: the full order from position n_KD · B.
 
-A selection is two numbers, and the scores lie beside the data in the data's
-own order, so that tf.data reads both side by side and keeps what is selected:
-there is no list of ids to hold, and no second copy of the data.
+A selection is a threshold of two numbers, and the scores are stored in the
+order of the data. tf.data reads both in parallel and filters: no list of ids is
+held in memory, and the data are not copied.
 
-At the stages' border each host passes over the n_KD · B examples that come
-before its position, once; a run that is resumed later does not do so again.
+At the stage boundary each host skips the n_KD · B examples before its position,
+once; a run that is resumed later does not skip them again.
 """
 
-from collections.abc import Iterator
-import contextlib
 import dataclasses
 import os
 
@@ -44,10 +42,10 @@ from t5x import utils
 
 
 class SelectedSource(ordered_cache.CachedSource):
-  """A cache, in global order, but for the first stage.
+  """A cache in global order, after the selected examples.
 
-  The k-th pass over the selected examples is epoch -k, so that what is drawn
-  for an example differs from what is drawn for it in the second stage.
+  The k-th pass over the selected examples is epoch -k, so that random draws for
+  an example differ from those in the second stage.
   """
 
   def __init__(
@@ -59,9 +57,9 @@ class SelectedSource(ordered_cache.CachedSource):
     """Constructor.
 
     Args:
-      source: of all examples.
-      selected: which of them make the first stage, and how many it reads.
-      score_files: `score_shards.paths`, one record for each example.
+      source: the cache of all examples.
+      selected: the examples of the first stage and how many it reads.
+      score_files: from `score_shards.paths`, one record for each example.
     """
     super().__init__(source.cached_task, source.lengths)
     self._selected = selected
@@ -91,7 +89,7 @@ class SelectedSource(ordered_cache.CachedSource):
 def _is_selected(
   record: tf.Tensor, selected: selection_record.Selection
 ) -> tf.Tensor:
-  """`Selection.is_selected`, of one serialized `score_shards.RECORD`."""
+  """Evaluates `Selection.is_selected` for a serialized `RECORD`."""
 
   def field(name, dtype):
     width, offset = score_shards.RECORD.fields[name]
@@ -111,12 +109,12 @@ class FirstStage:
   """The first stage's data. Bound in gin as `first_stage.FirstStage`.
 
   Attributes:
-    path: of a selection's record, from `salt_t5x.select`.
+    path: a selection's record, from `salt_t5x.select`.
     kd_steps: n_KD, the steps of the first stage.
-    total_steps: of the run.
-    model_dir: of the run; it keeps a copy of the record, `selection.json`, and
-      is held to it.
-    teacher_path: the teacher of this run; None where there is none.
+    total_steps: the steps of the run.
+    model_dir: the run's directory; it keeps a copy of the record,
+      `selection.json`, and a resumed run must match it.
+    teacher_path: the teacher of this run; None if it has none.
   """
 
   path: str
@@ -126,7 +124,7 @@ class FirstStage:
   teacher_path: str | None = None
 
   def task(self, cfg: utils.DatasetConfig) -> ordered_tasks.OrderedTask:
-    """The task of `cfg`, reading the selected examples first.
+    """Returns the task of `cfg` with the selected examples first.
 
     Args:
       cfg: the training data.
@@ -135,9 +133,10 @@ class FirstStage:
       A task that is not registered.
 
     Raises:
-      ValueError: the first stage is longer than the run, or the selection is
-        of other data, of another teacher, for a first stage of another length,
-        or another one than this run began with, or its scores are gone.
+      ValueError: the first stage is longer than the run; the selection was
+        made from other data, by another teacher, for a first stage of another
+        length, or is not the one that this run began with; or its scores are
+        missing.
     """
     if (
       type(self.kd_steps) is not int
@@ -149,8 +148,15 @@ class FirstStage:
         '(TRAIN_STEPS).'
       )
     task = ordered_cache.get_task(cfg.mixture_or_task_name)
-    with _naming_path(self.path):
+    try:
       selected = selection_record.read(self.path)
+      manifest = score_shards.read_manifest(selected.scores)
+      shards = score_shards.paths(selected.scores, manifest)
+    except ValueError as e:
+      raise ValueError(
+        f'SELECTION_PATH = {self.path!r}: {e} (If the scores were only moved, '
+        "correct 'scores' in the record.)"
+      ) from e
     source = task.source
     selected.check_data(
       source.cached_task.name, cfg.split, source.fingerprint(cfg.split)
@@ -166,9 +172,6 @@ class FirstStage:
         f'(salt_t5x.select --kd_steps={self.kd_steps} '
         f'--batch_size={cfg.batch_size}).'
       )
-    with _naming_path(self.path):
-      manifest = score_shards.read_manifest(selected.scores)
-      shards = score_shards.paths(selected.scores, manifest)
     source_of_scores = {
       'data': selected.data,
       'teacher': selected.teacher,
@@ -184,7 +187,7 @@ class FirstStage:
     return task.reading(SelectedSource(source, selected, shards))
 
   def _keep(self, selected: selection_record.Selection) -> None:
-    """Keeps a copy of the record for those who resume the run."""
+    """Keeps a copy of the record, which a resumed run must match."""
     path = os.path.join(self.model_dir, 'selection.json')
     if not tf.io.gfile.exists(path):
       if jax.process_index() == 0:
@@ -192,7 +195,7 @@ class FirstStage:
         selection_record.write(path, selected)
       return
     record = dataclasses.asdict(selected)
-    # The folder of scores may have been moved, and the teacher.
+    # The scores and the teacher may have been moved.
     del record['scores'], record['teacher']
     files.claim(
       path,
@@ -201,14 +204,3 @@ class FirstStage:
       remedy='Resume with its own selection.json, or choose another MODEL_DIR.',
       write=False,
     )
-
-
-@contextlib.contextmanager
-def _naming_path(path: str) -> Iterator[None]:
-  try:
-    yield
-  except ValueError as e:
-    raise ValueError(
-      f'SELECTION_PATH = {path!r}: {e} (If the scores were only moved, correct '
-      "'scores' in the record.)"
-    ) from e

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""The record of a selection, which a run is given as SELECTION_PATH."""
+"""The record of a selection, which SELECTION_PATH names."""
 
 import dataclasses
 import math
@@ -97,7 +97,7 @@ class Selection:
   def is_selected(self, scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Returns bool [n] for scores float32 [n] and ids int64 [n].
 
-    Only for records that took part: from `first_position` on.
+    It applies to the records of the pool, from `first_position` on.
     """
     threshold = np.float32(self.threshold_score)
     is_tied = (scores == threshold) & (ids <= self.threshold_id)
@@ -113,8 +113,8 @@ class Selection:
         for name, (there, value) in found.items()
       )
       raise ValueError(
-        f'SELECTION_PATH: the selection from {self.scores} is not of the data '
-        f'of this run: {listed}. Set MIXTURE_OR_TASK_NAME to a '
+        f'SELECTION_PATH: the selection from {self.scores} was made from other '
+        f'data than this run reads: {listed}. Set MIXTURE_OR_TASK_NAME to a '
         'task that reads the cache that was scored, or score this cache with '
         'salt_t5x.score and select from it with salt_t5x.select.'
       )
@@ -132,7 +132,7 @@ class Selection:
         f'{self.teacher}, which is no checkpoint of the teacher of this run, '
         f'TEACHER_PATH = {path!r}. Set TEACHER_PATH to {scored!r}, or score '
         'with an early checkpoint of this teacher (salt_t5x.score) and select '
-        'anew (salt_t5x.select). (If that folder was only moved, correct '
+        'again (salt_t5x.select). (If that folder was only moved, correct '
         "'teacher' in the record.)"
       )
 

@@ -15,6 +15,7 @@
 """Runs student, teacher and oracle on texts and on the oracle's completions."""
 
 from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
 import os
 from typing import Any
 
@@ -29,21 +30,11 @@ from t5x import models as t5x_models
 PyTree = Any
 
 
-def check_options(
-  length: int,
-  *,
-  distillation_weight: float,
-  teacher_temperature: float,
-  sequences: int,
-  num_completions: int,
-  prefixes: Sequence[int],
-  lengths: Sequence[int],
-  training_sequences: int | None,
-  delta: float,
-) -> None:
-  """Checks the numbers of `analyze.analyze`; see there.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """The numbers of `analyze.analyze`, checked.
 
-  Args:
+  Attributes:
     length: T.
     distillation_weight: ω.
     teacher_temperature: ρ.
@@ -51,32 +42,44 @@ def check_options(
     num_completions: n_com.
     prefixes: the t's, sorted.
     lengths: the lengths T', sorted.
-    training_sequences: N.
+    training_sequences: N; None for no bounds.
     delta: δ.
 
   Raises:
     ValueError: a number is out of range.
   """
-  checks = [
-    ('distillation_weight (DISTILLATION_WEIGHT)', distillation_weight,
-     'in [0, 1]', 0 <= distillation_weight <= 1),
-    ('teacher_temperature (TEACHER_TEMPERATURE)', teacher_temperature,
-     'above 0', teacher_temperature > 0),
-    ('sequences (SEQUENCES)', sequences, 'at least 2', sequences >= 2),
-    ('num_completions (NUM_COMPLETIONS)', num_completions,
-     'at least 2', num_completions >= 2),
-    ('prefixes (PREFIXES)', prefixes, f'at least one from 1 to T = {length}',
-     len(prefixes) > 0 and prefixes[0] >= 1),
-    ('lengths', lengths, f'from 1 to T = {length}, T among them',
-     lengths[0] >= 1 and lengths[-1] == length),
-    ('training_sequences (TRAINING_SEQUENCES)', training_sequences,
-     'at least 16, or None',
-     training_sequences is None or training_sequences >= 16),
-    ('delta', delta, 'between 0 and 1', 0 < delta < 1),
-  ]  # fmt: skip
-  for name, value, allowed, is_allowed in checks:
-    if not is_allowed:
-      raise ValueError(f'analyze.analyze.{name} = {value!r}: {allowed}.')
+
+  length: int
+  distillation_weight: float
+  teacher_temperature: float
+  sequences: int
+  num_completions: int
+  prefixes: Sequence[int]
+  lengths: Sequence[int]
+  training_sequences: int | None
+  delta: float
+
+  def __post_init__(self):
+    checks = [
+      ('distillation_weight (DISTILLATION_WEIGHT)', 'in [0, 1]',
+       0 <= self.distillation_weight <= 1),
+      ('teacher_temperature (TEACHER_TEMPERATURE)', 'above 0',
+       self.teacher_temperature > 0),
+      ('sequences (SEQUENCES)', 'at least 2', self.sequences >= 2),
+      ('num_completions (NUM_COMPLETIONS)', 'at least 2',
+       self.num_completions >= 2),
+      ('prefixes (PREFIXES)', f'at least one from 1 to T = {self.length}',
+       len(self.prefixes) > 0 and self.prefixes[0] >= 1),
+      ('lengths', f'from 1 to T = {self.length}, T among them',
+       self.lengths[0] >= 1 and self.lengths[-1] == self.length),
+      ('training_sequences (TRAINING_SEQUENCES)', 'at least 16, or None',
+       self.training_sequences is None or self.training_sequences >= 16),
+      ('delta', 'between 0 and 1', 0 < self.delta < 1),
+    ]  # fmt: skip
+    for name, allowed, is_allowed in checks:
+      if not is_allowed:
+        value = getattr(self, name.split()[0])
+        raise ValueError(f'analyze.analyze.{name} = {value!r}: {allowed}.')
 
 
 class Measurement:
@@ -168,7 +171,7 @@ def complete(
     sequences: [n, T] int32, the texts x.
     prefixes: the t's.
     num_completions: n_com.
-    folder: keeps what was sampled from these arguments.
+    folder: keeps the samples, which belong to these arguments.
 
   Yields:
     (s, [n · n_com, T] int32 completions of x_1 ... x_s).
@@ -179,7 +182,7 @@ def complete(
   given = deviations.prefix_lengths(prefixes)
   if length in given:
     given.remove(length)
-    yield length, tokens  # Nothing is left to sample.
+    yield length, tokens  # The whole text needs no completion.
   with batches_lib.progress_bar(
     len(given) * batches.count(len(rows)), 'batch', 'Completions'
   ) as progress:

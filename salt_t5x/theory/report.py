@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from salt_t5x import files, standard_errors
-from salt_t5x.theory import bounds, deviations, divergences
+from salt_t5x.theory import bounds, deviations, divergences, measurement
 
 # {T': (losses of eq. (1), of eq. (3)), [n, n_com] each, nats per token}
 Parts = Mapping[int, tuple[np.ndarray, np.ndarray]]
@@ -87,7 +87,7 @@ What these numbers can show, and what they cannot:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """The measurements; see `analyze.analyze` for the options.
+  """The measurements.
 
   Attributes:
     parts: {s: losses of the completions of x_1 ... x_s}.
@@ -98,18 +98,13 @@ class Results:
     held_out: the data's name.
   """
 
-  distillation_weight: float
-  teacher_temperature: float
-  lengths: Sequence[int]
-  prefixes: Sequence[int]
+  options: measurement.Options
   models: Mapping[str, str]
   held_out: str
   parts: Mapping[int, Parts]
   losses: tuple[np.ndarray, np.ndarray]
   tokens: Mapping[str, np.ndarray]
   log_class: float
-  training_sequences: int | None
-  delta: float
 
 
 def log_class(params: Any) -> float:
@@ -122,7 +117,7 @@ def deviations_at(
 ) -> dict[int, deviations.Deviations]:
   """Returns {t: estimates} for sequences of `length` tokens and any ω."""
   mixed = {s: _mix(x[length], omega) for s, x in results.parts.items()}
-  prefixes = [t for t in results.prefixes if t <= length]
+  prefixes = [t for t in results.options.prefixes if t <= length]
   return deviations.by_prefix(mixed, prefixes)
 
 
@@ -139,7 +134,7 @@ def at_omega(results: Results, omega: float) -> dict[str, float]:
     (of ℓ^ω of sequences that the oracle writes; None if ξ_1 was not estimated),
     'last_v' (eq. 69), and with N, the bounds' totals and terms}.
   """
-  length = max(results.lengths)
+  length = results.options.length
   tokens, log_class = results.tokens, results.log_class
   total_variation = float(np.mean(tokens['total_variation']))
   last = np.mean(tokens['log_likelihood_variance'][:, -1])
@@ -160,14 +155,14 @@ def at_omega(results: Results, omega: float) -> dict[str, float]:
     # Completions of the empty prefix are sequences from the oracle.
     losses = _mix(results.parts[0][length], omega)
     row['variance'] = bounds.sample_variance(losses)
-  if results.training_sequences is None:
+  if results.options.training_sequences is None:
     return row
   setting = bounds.Setting(
-    sequences=results.training_sequences,
+    sequences=results.options.training_sequences,
     largest_loss=float(np.max(tokens['largest_loss'])),
     distillation_weight=omega,
     total_variation=total_variation,
-    delta=results.delta,
+    delta=results.options.delta,
   )
   variance = bounds.sample_variance(_mix(results.losses, omega))
   largest = {t: float(np.max(np.abs(x.xi))) for t, x in found.items()}
@@ -191,23 +186,21 @@ def at_omega(results: Results, omega: float) -> dict[str, float]:
 def summarize(results: Results) -> dict[str, Any]:
   """Returns everything that the tables show, for JSON."""
   tokens = results.tokens
-  sequences, num_completions = next(iter(results.parts.values()))[
-    max(results.lengths)
-  ][0].shape
+  options = results.options
   excess_loss = float(np.mean(tokens['excess_loss']))
   by_sequence = np.mean(tokens['total_variation'], axis=1)
   return {
     'models': dict(results.models),
     'held_out': results.held_out,
-    'distillation_weight': results.distillation_weight,
-    'teacher_temperature': results.teacher_temperature,
-    'num_completions': num_completions,
-    'sequences': sequences,
+    'distillation_weight': options.distillation_weight,
+    'teacher_temperature': options.teacher_temperature,
+    'num_completions': options.num_completions,
+    'sequences': options.sequences,
     'deviations': [
       {'length': length, 't': t} | found.summary()
-      for length in results.lengths
+      for length in options.lengths
       for t, found in deviations_at(
-        results, length, results.distillation_weight
+        results, length, options.distillation_weight
       ).items()
     ],
     'total_variation': float(np.mean(by_sequence)),
@@ -223,8 +216,8 @@ def summarize(results: Results) -> dict[str, Any]:
     'excess_error_limit': bounds.excess_error(excess_loss),
     'largest_loss': float(np.max(tokens['largest_loss'])),
     'log_class': results.log_class,
-    'training_sequences': results.training_sequences,
-    'delta': results.delta,
+    'training_sequences': options.training_sequences,
+    'delta': options.delta,
     'over_omega': [at_omega(results, i / 10) for i in range(11)],
   }
 
@@ -337,11 +330,11 @@ def markdown_over_seeds(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 def _plot(results: Results, summary: Mapping[str, Any]) -> bytes:
   figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout='constrained')
-  length = max(results.lengths)
-  found = deviations_at(results, length, results.distillation_weight)
+  length = results.options.length
+  found = deviations_at(results, length, results.options.distillation_weight)
   rows = {
     x: [row for row in summary['deviations'] if row['length'] == x]
-    for x in results.lengths
+    for x in results.options.lengths
   }
 
   def curve(axis, rows, name, label, x='t', **style):
@@ -356,7 +349,7 @@ def _plot(results: Results, summary: Mapping[str, Any]) -> bytes:
       values = getattr(found[t], name)
       axis.hist(values, bins=40, histtype='step', label=f't = {t}')
     axis.set(title=f'{title}, T = {length}', ylabel='sequences')
-  for x in results.lengths:
+  for x in results.options.lengths:
     curve(axes[0, 2], rows[x], 'mean_absolute_xi', f'T = {x}', marker='o')
   axes[0, 2].set(
     title=r'mean $|\hat\xi_t|$', xlabel='t', xscale='log', yscale='log'

@@ -31,7 +31,13 @@ import seqio
 
 from salt_t5x import models
 from salt_t5x.inference import sampling
-from salt_t5x.theory import bounds, completions, deviations, divergences
+from salt_t5x.theory import (
+  bounds,
+  completions,
+  deviations,
+  divergences,
+  measurement,
+)
 from salt_t5x.theory import report as theory_report
 from t5x import adafactor
 
@@ -462,18 +468,23 @@ def test_estimates_reach_the_bounds():
   }
   zeros = np.zeros((n, 2))
   results = theory_report.Results(
-    distillation_weight=0.0,
-    teacher_temperature=1.0,
-    lengths=[2],
-    prefixes=[1, 2],
+    options=measurement.Options(
+      length=length,
+      distillation_weight=0.0,
+      teacher_temperature=1.0,
+      sequences=n,
+      num_completions=2,
+      prefixes=[1, 2],
+      lengths=[length],
+      training_sequences=20,
+      delta=0.1,
+    ),
     models={'student': 'a', 'teacher': 'b', 'oracle': 'c'},
     held_out='d',
     parts={s: {length: (x, zeros)} for s, x in parts.items()},
     losses=(np.array([3.0, 2.0]), np.zeros(n)),
     tokens=tokens,
     log_class=1.0,
-    training_sequences=20,
-    delta=0.1,
   )
   row = theory_report.at_omega(results, 0.0)
   v = (1 + 0.25) / 2 + 0.04 / 2
