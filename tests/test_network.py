@@ -670,10 +670,8 @@ def test_t5x_adafactor_factors_every_matrix(scan_layers, num_kv_heads):
   )
 
   def train(params):
-    state = optimizer.init_state(params)
-    return optimizer.apply_gradient(
-      optimizer.hyper_params, params, state, params
-    )
+    updated = optimizer.create(params).apply_gradient(params, learning_rate=0.1)
+    return updated.target, updated.state
 
   params, state = jax.eval_shape(train, shapes['params'])
   states = serialization.to_state_dict(state)['param_states']

@@ -21,11 +21,12 @@ a zero of shape [1].
 """
 
 from collections.abc import Mapping
+import dataclasses
 import enum
 from typing import Any
 
 import flax
-from flax import struct, traverse_util
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,20 +71,6 @@ def standard_logical_factor_rules() -> Mapping[str, FactorDim]:
   return flax.core.freeze({n: dim for dim, ns in names.items() for n in ns})
 
 
-@struct.dataclass
-class _HyperParams:
-  learning_rate: Any
-  multiply_by_parameter_scale: bool
-  beta1: float | None
-  decay_rate: float
-  step_offset: int
-  clipping_threshold: float | None
-  weight_decay_rate: float | None
-  min_dim_size_to_factor: int
-  epsilon1: float
-  epsilon2: float
-
-
 def _flatten(tree: PyTree) -> dict[str, Any]:
   return traverse_util.flatten_dict(flax.core.unfreeze(tree), sep='/')
 
@@ -95,39 +82,25 @@ def _unflatten_like(flat: dict[str, Any], like: PyTree) -> PyTree:
   )
 
 
+# Compared by identity: jitted functions hold it as a static value.
 @_subset.subset_of_t5x
+@dataclasses.dataclass(eq=False)
 class Adafactor(optimizers.OptimizerDef):
   """Adafactor; see t5x's documentation for the options."""
 
-  def __init__(
-    self,
-    learning_rate: float | None = None,
-    multiply_by_parameter_scale: bool = True,
-    beta1: float | None = None,
-    decay_rate: float = 0.8,
-    step_offset: int = 0,
-    clipping_threshold: float | None = 1.0,
-    weight_decay_rate: float | None = None,
-    min_dim_size_to_factor: int = 128,
-    epsilon1: float = 1e-30,
-    epsilon2: float = 1e-3,
-    logical_factor_rules: Mapping[str, FactorDim] | None = None,
-  ):
-    super().__init__(
-      _HyperParams(
-        learning_rate=learning_rate,
-        multiply_by_parameter_scale=multiply_by_parameter_scale,
-        beta1=beta1,
-        decay_rate=decay_rate,
-        step_offset=step_offset,
-        clipping_threshold=clipping_threshold,
-        weight_decay_rate=weight_decay_rate,
-        min_dim_size_to_factor=min_dim_size_to_factor,
-        epsilon1=epsilon1,
-        epsilon2=epsilon2,
-      )
-    )
-    self._logical_factor_rules = logical_factor_rules
+  learning_rate: float | None = None
+  multiply_by_parameter_scale: bool = True
+  beta1: float | None = None
+  decay_rate: float = 0.8
+  step_offset: int = 0
+  clipping_threshold: float | None = 1.0
+  weight_decay_rate: float | None = None
+  min_dim_size_to_factor: int = 128
+  epsilon1: float = 1e-30
+  epsilon2: float = 1e-3
+  logical_factor_rules: Mapping[str, FactorDim] | None = None
+
+  def __post_init__(self):
     self._factor_rules: dict[str, tuple[FactorDim, ...]] | None = None
 
   def set_param_axes(self, param_logical_axes: PyTree):
@@ -137,16 +110,16 @@ class Adafactor(optimizers.OptimizerDef):
       ValueError: an axis has no rule, or a parameter has rows and columns but
         also dimensions that are neither.
     """
-    if self._logical_factor_rules is None:
+    if self.logical_factor_rules is None:
       return
     rules = {}
     for path, names in _flatten(param_logical_axes).items():
-      if unknown := [n for n in names if n not in self._logical_factor_rules]:
+      if unknown := [n for n in names if n not in self.logical_factor_rules]:
         raise ValueError(
           f'adafactor.Adafactor.logical_factor_rules has no rule for the '
           f'axes {unknown} of {path}.'
         )
-      dims = tuple(self._logical_factor_rules[n] for n in names)
+      dims = tuple(self.logical_factor_rules[n] for n in names)
       if {FactorDim.ROW, FactorDim.COLUMN} <= set(dims):
         if FactorDim.NONE in dims:
           raise ValueError(
@@ -174,7 +147,7 @@ class Adafactor(optimizers.OptimizerDef):
           'set adafactor.Adafactor.logical_factor_rules.'
         )
       everything = tuple(range(rank))
-      if rank < 2 or min(shape) < self.hyper_params.min_dim_size_to_factor:
+      if rank < 2 or min(shape) < self.min_dim_size_to_factor:
         return everything, None
       smaller, larger = np.argsort(shape, kind='stable')
       return everything, ((int(smaller),), (int(larger),))
@@ -192,7 +165,7 @@ class Adafactor(optimizers.OptimizerDef):
       rows, columns = factors
       state['v_row'] = jnp.zeros(np.delete(param.shape, columns), jnp.float32)
       state['v_col'] = jnp.zeros(np.delete(param.shape, rows), jnp.float32)
-    if self.hyper_params.beta1 is not None:
+    if self.beta1 is not None:
       state['m'] = jnp.zeros(param.shape, jnp.float32)
     return state
 
@@ -205,7 +178,7 @@ class Adafactor(optimizers.OptimizerDef):
       param_states=_unflatten_like(states, params),
     )
 
-  def _update(self, path, hp: _HyperParams, step, param, state, grad):
+  def _update(self, path, learning_rate, step, param, state, grad):
     """One parameter's step: (new parameter, new state)."""
     averaged, factors = self._factorization(path, param.shape)
     mean = lambda x: jnp.mean(x, axis=averaged, keepdims=True)
@@ -213,9 +186,9 @@ class Adafactor(optimizers.OptimizerDef):
     new_state = {k: jnp.zeros((1,)) for k in state}
 
     # β̂₂ of step t is 1 - t^-decay_rate, counted from 1.
-    t = jnp.asarray(step - hp.step_offset, jnp.float32) + 1.0
-    decay = 1.0 - t ** (-hp.decay_rate)
-    squared = grad * grad + hp.epsilon1
+    t = jnp.asarray(step - self.step_offset, jnp.float32) + 1.0
+    decay = 1.0 - t ** (-self.decay_rate)
+    squared = grad * grad + self.epsilon1
     if factors is None:
       v = decay * state['v'] + (1.0 - decay) * squared
       new_state['v'] = v
@@ -235,34 +208,34 @@ class Adafactor(optimizers.OptimizerDef):
         * jnp.expand_dims(row_factor, columns)
         * jnp.expand_dims(v_col**-0.5, rows)
       )
-    if hp.clipping_threshold is not None:
+    if self.clipping_threshold is not None:
       rms = jnp.sqrt(mean(update * update))
-      update = update / jnp.maximum(1.0, rms / hp.clipping_threshold)
+      update = update / jnp.maximum(1.0, rms / self.clipping_threshold)
 
-    scale = hp.learning_rate
-    if hp.multiply_by_parameter_scale:
+    scale = learning_rate
+    if self.multiply_by_parameter_scale:
       rms = jnp.sqrt(mean(param * param))
-      scale = scale * jnp.maximum(rms, hp.epsilon2)
+      scale = scale * jnp.maximum(rms, self.epsilon2)
     update = scale * update
-    if hp.beta1 is not None:
-      update = hp.beta1 * state['m'] + (1.0 - hp.beta1) * update
+    if self.beta1 is not None:
+      update = self.beta1 * state['m'] + (1.0 - self.beta1) * update
       new_state['m'] = update
-    kept = 1.0 if hp.weight_decay_rate is None else 1.0 - hp.weight_decay_rate
+    kept = (
+      1.0 if self.weight_decay_rate is None else 1.0 - self.weight_decay_rate
+    )
     return (kept * param - update).astype(param.dtype), new_state
 
-  def apply_gradient(self, hyper_params, params, state, grads):
+  def apply_gradient(self, learning_rate, params, state, grads):
     """Returns (new parameters, new `OptimizerState`)."""
-    flat_states = traverse_util.flatten_dict(
-      flax.core.unfreeze(state.param_states), sep='/'
+    is_state = lambda _, x: 'v_row' in x
+    states = traverse_util.flatten_dict(
+      flax.core.unfreeze(state.param_states), is_leaf=is_state, sep='/'
     )
     flat_grads = _flatten(grads)
     new_params, new_states = {}, {}
     for path, param in _flatten(params).items():
-      param_state = {
-        k: flat_states[f'{path}/{k}'] for k in ('v_row', 'v_col', 'v', 'm')
-      }
       new_params[path], new_states[path] = self._update(
-        path, hyper_params, state.step, param, param_state, flat_grads[path]
+        path, learning_rate, state.step, param, states[path], flat_grads[path]
       )
     return _unflatten_like(new_params, params), optimizers.OptimizerState(
       step=state.step + 1, param_states=_unflatten_like(new_states, params)
@@ -276,19 +249,19 @@ class Adafactor(optimizers.OptimizerDef):
     Full second moments and momentum are as large as the parameter and are
     sharded like it; the factored ones are small and replicated.
     """
-    axes = jax.tree.map(lambda _: None, optimizer.state_dict())
-    axes['target'] = flax.core.unfreeze(param_logical_axes)
-    states = optimizer.state_dict()['state']['param_states']
-    flat_axes = _flatten(param_logical_axes)
-    flat_states = traverse_util.flatten_dict(states, sep='/')
-    axes['state']['param_states'] = traverse_util.unflatten_dict(
+    names = _flatten(param_logical_axes)
+
+    def state_axes(path, x):
+      parameter, _, key = path.rpartition('/')
+      full = key in ('v', 'm') and x.shape != (1,)
+      return names[parameter] if full else None
+
+    states = _flatten(optimizer.state_dict()['state']['param_states'])
+    states = {path: state_axes(path, x) for path, x in states.items()}
+    param_states = traverse_util.unflatten_dict(states, sep='/')
+    return optimizer.restore_state(
       {
-        f'{path}/{k}': names
-        if k in ('v', 'm') and flat_states[f'{path}/{k}'].shape != (1,)
-        else None
-        for path, names in flat_axes.items()
-        for k in ('v_row', 'v_col', 'v', 'm')
-      },
-      sep='/',
+        'target': flax.core.unfreeze(param_logical_axes),
+        'state': {'step': None, 'param_states': param_states},
+      }
     )
-    return optimizer.restore_state(axes)

@@ -34,9 +34,6 @@ class OptimizerState:
 class OptimizerDef:
   """A definition: `init_state` and `apply_gradient` are its subclass's."""
 
-  def __init__(self, hyper_params: Any):
-    self.hyper_params = hyper_params
-
   def create(self, target: Any) -> 'Optimizer':
     return Optimizer(self, self.init_state(target), target)
 
@@ -50,10 +47,7 @@ class Optimizer(struct.PyTreeNode):
 
   def apply_gradient(self, grads: Any, learning_rate: Any) -> 'Optimizer':
     target, state = self.optimizer_def.apply_gradient(
-      self.optimizer_def.hyper_params.replace(learning_rate=learning_rate),
-      self.target,
-      self.state,
-      grads,
+      learning_rate, self.target, self.state, grads
     )
     return self.replace(target=target, state=state)
 

@@ -164,8 +164,7 @@ def train_with_lr(
   data_partition_spec: PartitionSpec = PartitionSpec('data'),
 ) -> tuple[train_state_lib.TrainState, MetricsMap]:
   """One training step: (new state, metrics)."""
-  if weight_metrics_computer is not None:
-    _subset.refuse('weight_metrics_computer')
+  del weight_metrics_computer  # The trainer refuses it.
   grads, metrics = accumulate_grads_microbatched(
     model,
     train_state,
@@ -179,7 +178,7 @@ def train_with_lr(
   return train_state.apply_gradient(grads, learning_rate), metrics
 
 
-class BaseTrainer:
+class Trainer:
   """Trains for some steps at a time and evaluates in between."""
 
   def __init__(
@@ -191,7 +190,16 @@ class BaseTrainer:
     summary_dir: str | None,
     train_state_axes: PyTree,
     rng: Array,
+    learning_rate_fn: Callable[[Array], Array],
+    num_microbatches: int | None,
+    weight_metrics_computer: None = None,
   ):
+    """Constructor; see t5x's documentation."""
+    if weight_metrics_computer is not None:
+      _subset.refuse('weight_metrics_computer')
+    self._weight_metrics_computer = None
+    self._learning_rate_fn = learning_rate_fn
+    self._num_microbatches = num_microbatches
     self._model = model
     self._train_state_axes = train_state_axes
     self._base_rng = rng
@@ -279,39 +287,6 @@ class BaseTrainer:
         metrics, self.train_state.step, num_steps
       ).result()
     return summaries
-
-
-class Trainer(BaseTrainer):
-  """Plain training with optional microbatches."""
-
-  def __init__(
-    self,
-    model: models.BaseModel,
-    train_state: train_state_lib.TrainState,
-    partitioner: partitioning.BasePartitioner,
-    eval_names: Sequence[str],
-    summary_dir: str | None,
-    train_state_axes: PyTree,
-    rng: Array,
-    learning_rate_fn: Callable[[Array], Array],
-    num_microbatches: int | None,
-    weight_metrics_computer: None = None,
-  ):
-    """Constructor; see t5x's documentation."""
-    if weight_metrics_computer is not None:
-      _subset.refuse('weight_metrics_computer')
-    self._learning_rate_fn = learning_rate_fn
-    self._num_microbatches = num_microbatches
-    self._weight_metrics_computer = None
-    super().__init__(
-      model=model,
-      train_state=train_state,
-      partitioner=partitioner,
-      eval_names=eval_names,
-      summary_dir=summary_dir,
-      train_state_axes=train_state_axes,
-      rng=rng,
-    )
 
   @functools.cached_property
   def _partitioned_train_step(self):
