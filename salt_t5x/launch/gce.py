@@ -138,19 +138,14 @@ def _parse(
     if args.project is not None:
       pattern = '([-a-z0-9.]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]'
       checks.matches('project', args.project, pattern, 'my-project')
-    vm = tpu_vm.TpuVm(args.name, args.zone, args.project)
+    names = {field.name for field in dataclasses.fields(tpu_vm.TpuVm)}
+    vm = tpu_vm.TpuVm(**{k: v for k, v in vars(args).items() if k in names})
     program = None
     if args.action != 'delete':
       checks.matches(
         'accelerator_type', args.accelerator_type, r'v\d+\w*-\d+', 'v4-16'
       )
       checks.max_restarts(args.max_restarts)
-      vm = dataclasses.replace(
-        vm,
-        accelerator_type=args.accelerator_type,
-        version=args.version,
-        spot=args.spot,
-      )
       program = _program(args, command, argv)
   except checks.FlagError as e:
     parser.error(str(e))

@@ -72,8 +72,8 @@ class Experiment:
     teacher: gin files of the teacher's recipe; () to take `teacher_path`.
     teacher_path: model directory of a teacher that is there; None to train one.
     scores: gin files of the recipe that scores, for SALT_DS; () for SALT.
-    gin_files: for all of them, after the recipes; e.g. the data.
-    bindings: of gin, for all of them.
+    gin_file: gin files for all of them, after the recipes; e.g. the data.
+    gin: bindings for all of them.
     distillation_weight: values of omega; () leaves it to the recipe.
     teacher_temperature: values of rho, alike.
     kd_steps: values of n_KD, alike.
@@ -87,8 +87,8 @@ class Experiment:
   teacher: Sequence[str] = ()
   teacher_path: str | None = None
   scores: Sequence[str] = ()
-  gin_files: Sequence[str] = ()
-  bindings: Sequence[str] = ()
+  gin_file: Sequence[str] = ()
+  gin: Sequence[str] = ()
   distillation_weight: Sequence[str] = ()
   teacher_temperature: Sequence[str] = ()
   kd_steps: Sequence[str] = ()
@@ -121,7 +121,7 @@ def make(experiment: Experiment) -> list[Job]:
     macros = {'TEACHER_PATH': teacher_path, **point, **batch_size}
     needs = 'teacher'
     if e.scores:
-      # Which sequences are the top n_KD B hangs on n_KD.
+      # The number of selected sequences, n_KD B, depends on n_KD.
       needs = f'selection_{point["KD_STEPS"]}'
       path = posixpath.join(e.output, f'{needs}.json')
       macros['SELECTION_PATH'] = path
@@ -178,42 +178,35 @@ def _gin(
   bindings = [f'{name}={value!r}' for name, value in macros.items()]
   return (
     module,
-    *(f'--gin_file={path}' for path in [*recipe, *experiment.gin_files]),
-    *(f'--gin.{binding}' for binding in [*experiment.bindings, *bindings]),
+    *(f'--gin_file={path}' for path in [*recipe, *experiment.gin_file]),
+    *(f'--gin.{binding}' for binding in [*experiment.gin, *bindings]),
   )
 
 
+# {macro: (flag, short name, type, test, meaning)} of what may be swept.
+_AXES = {
+  'DISTILLATION_WEIGHT': (
+    *('distillation_weight', 'omega', float, lambda x: 0 <= x <= 1),
+    'omega, between 0 and 1',
+  ),
+  'TEACHER_TEMPERATURE': (
+    *('teacher_temperature', 'rho', float, lambda x: 0 < x < math.inf),
+    'rho, above 0',
+  ),
+  'KD_STEPS': ('kd_steps', 'nkd', int, lambda x: x > 0, 'n_KD, at least 1'),
+}
+
+
 def _student_name(point: dict[str, float]) -> str:
-  short = {
-    'DISTILLATION_WEIGHT': 'omega',
-    'TEACHER_TEMPERATURE': 'rho',
-    'KD_STEPS': 'nkd',
-  }
-  return '_'.join(['student', *(f'{short[n]}_{v}' for n, v in point.items())])
+  return '_'.join(
+    ['student', *(f'{_AXES[n][1]}_{v}' for n, v in point.items())]
+  )
 
 
 def _points(experiment: Experiment) -> list[dict[str, float]]:
   """The points of the sweep, {macro: value} of what is swept."""
-  axes = {
-    'DISTILLATION_WEIGHT': _numbers(
-      'distillation_weight',
-      experiment.distillation_weight,
-      float,
-      lambda x: 0 <= x <= 1,
-      'omega, between 0 and 1',
-    ),
-    'TEACHER_TEMPERATURE': _numbers(
-      'teacher_temperature',
-      experiment.teacher_temperature,
-      float,
-      lambda x: 0 < x < math.inf,
-      'rho, above 0',
-    ),
-    'KD_STEPS': _numbers(
-      'kd_steps', experiment.kd_steps, int, lambda x: x > 0, 'n_KD, at least 1'
-    ),
-  }
-  axes = {name: values for name, values in axes.items() if values}
+  axes = {macro: _numbers(experiment, *_AXES[macro]) for macro in _AXES}
+  axes = {macro: values for macro, values in axes.items() if values}
   return [
     dict(zip(axes, values, strict=True))
     for values in itertools.product(*axes.values())
@@ -221,14 +214,15 @@ def _points(experiment: Experiment) -> list[dict[str, float]]:
 
 
 def _numbers(
+  experiment: Experiment,
   flag: str,
-  texts: Sequence[str],
+  _: str,
   kind: type[int] | type[float],
   is_valid: Callable[[float], bool],
   meaning: str,
 ) -> list[float]:
   """Parses a flag's values, all different."""
-  values = []
+  values, texts = [], getattr(experiment, flag)
   for text in texts:
     try:
       value = kind(text)
@@ -263,7 +257,7 @@ def _check(e: Experiment) -> None:
       '--scores: the first n_KD steps of B sequences are selected, so '
       '--kd_steps and --batch_size must be given, too.'
     )
-  for binding in e.bindings:
+  for binding in e.gin:
     match = re.match(r'\s*(\w+)\s*=', binding)
     if match and match[1] in _BOUND:
       raise checks.FlagError(

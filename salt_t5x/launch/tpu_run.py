@@ -87,34 +87,24 @@ def delete(vm: tpu_vm.TpuVm, shell: Shell) -> None:
       raise
 
 
+@dataclasses.dataclass
 class TpuRun:
   """Runs a program on a TPU VM.
 
   Attributes:
-    owns_vm: whether there may be a VM that this object made or took up, and so
-      has to delete.
+    vm: the VM.
+    program: the program.
+    max_restarts: how often the program may be started again.
+    shell: runs gcloud.
+    owns_vm: whether this object may have created or taken over the VM, and so
+      must delete it.
   """
 
-  def __init__(
-    self,
-    vm: tpu_vm.TpuVm,
-    program: Program,
-    max_restarts: int,
-    shell: Shell,
-  ):
-    """Constructor.
-
-    Args:
-      vm: to run on.
-      program: to run.
-      max_restarts: how often the program may be started again.
-      shell: runs gcloud.
-    """
-    self.owns_vm = False
-    self._vm = vm
-    self._program = program
-    self._max_restarts = max_restarts
-    self._shell = shell
+  vm: tpu_vm.TpuVm
+  program: Program
+  max_restarts: int
+  shell: Shell
+  owns_vm: bool = False
 
   def state(self, pretend: str = READY) -> str:
     """Returns the VM's state, '' if there is no VM; `pretend` in a dry run.
@@ -123,8 +113,8 @@ class TpuRun:
       CommandError: it cannot be told.
     """
     try:
-      state = self._shell.run(
-        self._vm.describe(), 'Which state is the VM in?', pretend
+      state = self.shell.run(
+        self.vm.describe(), 'Which state is the VM in?', pretend
       )
     except CommandError as e:
       if 'NOT_FOUND' in e.stderr:
@@ -139,14 +129,14 @@ class TpuRun:
       RunError: there is none.
     """
     try:
-      self._shell.run(
-        self._vm.ssh('0', ['ls', f'{tpu_vm.FOLDER}/pid']), 'Is a run there?', ''
+      self.shell.run(
+        self.vm.ssh('0', ['ls', f'{tpu_vm.FOLDER}/pid']), 'Is a run there?', ''
       )
     except CommandError as e:
       raise RunError(
-        f'No run was found on {self._vm.name}, which is left as it is: {e}\n'
+        f'No run was found on {self.vm.name}, which is left as it is: {e}\n'
         'If it is of no use, delete it with:\n'
-        f'  {shlex.join(self._vm.delete())}'
+        f'  {shlex.join(self.vm.delete())}'
       ) from e
     self.owns_vm = True
 
@@ -155,14 +145,14 @@ class TpuRun:
     owned = self.owns_vm
     self.owns_vm = True  # It may be there even if this fails.
     try:
-      self._shell.run(self._vm.create(), 'Create the VM.')
+      self.shell.run(self.vm.create(), 'Create the VM.')
     except CommandError as e:
       if not owned and 'ALREADY_EXISTS' in e.stderr:
         self.owns_vm = False  # Somebody was quicker: it is theirs.
       raise
 
   def _install(self) -> None:
-    run, vm, program = self._shell.run, self._vm, self._program
+    run, vm, program = self.shell.run, self.vm, self.program
     self._make_folder()
     run(
       vm.copy(program.files, f'{tpu_vm.FILES}/'),
@@ -177,8 +167,8 @@ class TpuRun:
     folders = [tpu_vm.FOLDER, tpu_vm.FILES]
     for attempt in range(1, _CONNECTIONS + 1):
       try:
-        self._shell.run(
-          self._vm.ssh('all', ['mkdir', '-p', '-m', '700', *folders]),
+        self.shell.run(
+          self.vm.ssh('all', ['mkdir', '-p', '-m', '700', *folders]),
           'Make a folder on every worker.',
         )
         break
@@ -186,14 +176,14 @@ class TpuRun:
         # A new VM is READY some time before it answers.
         if attempt == _CONNECTIONS or not self._may_be_ready():
           raise
-        self._pause()
+        time.sleep(_PAUSE)
 
   def _start(self) -> None:
-    program = self._program
+    program = self.program
     if program.secrets:
       with self._secrets_file() as path:
-        self._shell.run(
-          self._vm.copy([path], tpu_vm.SECRETS),
+        self.shell.run(
+          self.vm.copy([path], tpu_vm.SECRETS),
           f'Copy the secrets ({", ".join(program.secrets)}); the run deletes '
           'the file once it has read it.',
         )
@@ -201,21 +191,21 @@ class TpuRun:
     if program.environment:
       settings = [f'{k}={v}' for k, v in program.environment.items()]
       command = ['env', *settings, *command]
-    self._shell.run(
-      self._vm.remote('all', 'start', *command),
+    self.shell.run(
+      self.vm.remote('all', 'start', *command),
       'Start the run; it does not need this connection.',
     )
 
   @contextlib.contextmanager
   def _secrets_file(self) -> Iterator[str]:
-    if self._shell.dry_run:
+    if self.shell.dry_run:
       yield os.path.join(tempfile.gettempdir(), '...', 'secrets')
       return
     # On the workers it is as private as here: scp keeps the mode.
     with tempfile.TemporaryDirectory() as folder:
       path = os.path.join(folder, 'secrets')
       with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), 'w') as f:
-        f.write(checks.shell_settings(self._program.secrets))
+        f.write(checks.shell_settings(self.program.secrets))
       yield path
 
   def _follow(self) -> set[str]:
@@ -232,11 +222,11 @@ class TpuRun:
     while True:
       start = time.monotonic()
       try:
-        self._shell.run(
-          self._vm.remote('0', 'follow'), 'Show the log of the first worker.'
+        self.shell.run(
+          self.vm.remote('0', 'follow'), 'Show the log of the first worker.'
         )
-        said = self._shell.run(
-          self._vm.remote('all', 'result', str(_GRACE)),
+        said = self.shell.run(
+          self.vm.remote('all', 'result', str(_GRACE)),
           'How did the run end on every worker?',
           pretend='exit_code=0',
         )
@@ -245,8 +235,8 @@ class TpuRun:
         failed = 1 if time.monotonic() - start > _STEADY else failed + 1
         if failed == _CONNECTIONS or not self._may_be_ready():
           raise
-        self._shell.say('The connection broke, and the run may go on.')
-        self._pause()
+        self.shell.say('The connection broke, and the run may go on.')
+        time.sleep(_PAUSE)
     codes = set(re.findall(r'^exit_code=(\w+)$', said, re.M))
     if not codes:
       raise RunError(f'The workers did not say how the run ended: {said!r}.')
@@ -272,7 +262,7 @@ class TpuRun:
       # Of the first creation a failure is final: the name, the quota, ...
       self.create()
     has_vm, is_installed = True, is_running
-    for restart in range(self._max_restarts + 1):
+    for restart in range(self.max_restarts + 1):
       codes, error = set(), None
       try:
         if not has_vm:
@@ -288,7 +278,7 @@ class TpuRun:
         return
       if error or codes & (_AGAIN | _KILLED):
         # A VM that is being taken away does not say so at once.
-        self._pause()
+        time.sleep(_PAUSE)
       state = self.state()
       has_vm = is_installed = state == READY
       is_running = False
@@ -300,19 +290,16 @@ class TpuRun:
           'it again would not mend that. Its log is above.'
         )
       why = error or f'The run ended with exit code {", ".join(sorted(codes))}'
-      self._shell.say(f'{why}. The VM is {state or "gone"}.')
-      if restart < self._max_restarts:
-        self._shell.say(f'Restart {restart + 1} of {self._max_restarts}.')
+      self.shell.say(f'{why}. The VM is {state or "gone"}.')
+      if restart < self.max_restarts:
+        self.shell.say(f'Restart {restart + 1} of {self.max_restarts}.')
         if not has_vm:
-          self._pause()
+          time.sleep(_PAUSE)
         if state and not has_vm:
           # What stops it from being deleted stops the next one's creation.
           with contextlib.suppress(CommandError):
-            delete(self._vm, self._shell)
+            delete(self.vm, self.shell)
     raise RunError(
-      f'The run was stopped, and --max_restarts={self._max_restarts} is used '
+      f'The run was stopped, and --max_restarts={self.max_restarts} is used '
       'up. The same command goes on from its last checkpoint.'
     )
-
-  def _pause(self) -> None:
-    time.sleep(_PAUSE)

@@ -166,24 +166,19 @@ def exit_code(error: BaseException) -> int | None:
   return int(match[1] or match[2]) if match else None
 
 
+@dataclasses.dataclass
 class _Runner:
-  """Runs jobs in one experiment."""
+  """Runs jobs in one experiment; see `run`."""
 
-  def __init__(
-    self,
-    experiment: xm.Experiment,
-    where: Vertex | Local,
-    env_vars: Mapping[str, str],
-    max_restarts: int,
-    done: list[str],
-  ):
+  experiment: xm.Experiment
+  where: Vertex | Local
+  env_vars: Mapping[str, str]
+  max_restarts: int
+  done: list[str]
+
+  def __post_init__(self):
     self._running: dict[str, xm.ExperimentUnit] = {}
-    self._done = done
-    self._experiment = experiment
-    self._where = where
-    self._env_vars = env_vars
-    self._max_restarts = max_restarts
-    self._slots = asyncio.Semaphore(where.at_a_time or sys.maxsize)
+    self._slots = asyncio.Semaphore(self.where.at_a_time or sys.maxsize)
     self._tasks: dict[str, asyncio.Task] = {}
 
   async def run(self, jobs: Sequence[plan.Job]) -> None:
@@ -192,7 +187,7 @@ class _Runner:
     Raises:
       JobError: one failed; the others were stopped.
     """
-    [executable] = self._experiment.package([self._where.packageable()])
+    [executable] = self.experiment.package([self.where.packageable()])
     try:
       async with asyncio.TaskGroup() as group:
         for job in jobs:
@@ -208,14 +203,14 @@ class _Runner:
     for need in job.needs:
       await self._tasks[need]
     async with self._slots:
-      for restart in range(self._max_restarts + 1):
-        unit = await self._experiment.add(
+      for restart in range(self.max_restarts + 1):
+        unit = await self.experiment.add(
           xm.Job(
             executable=executable,
-            executor=self._where.executor(job),
+            executor=self.where.executor(job),
             name=job.name,
             args=list(job.args),
-            env_vars=dict(self._env_vars),
+            env_vars=dict(self.env_vars),
           )
         )
         self._running[job.name] = unit
@@ -226,7 +221,7 @@ class _Runner:
           self._raise_or_restart(job, restart, e)
         else:
           del self._running[job.name]
-          self._done.append(job.name)
+          self.done.append(job.name)
           return
 
   def _raise_or_restart(
@@ -234,30 +229,30 @@ class _Runner:
   ) -> None:
     if exit_code(error) != _AGAIN:
       raise JobError(f'The job {job.name} failed: {error}') from error
-    if restart == self._max_restarts:
+    if restart == self.max_restarts:
       raise JobError(
         f'The job {job.name} was stopped, and --max_restarts='
-        f'{self._max_restarts} is used up.'
+        f'{self.max_restarts} is used up.'
       ) from error
     logging.warning(
       '%s was stopped and goes on. Restart %d of %d.',
       job.name,
       restart + 1,
-      self._max_restarts,
+      self.max_restarts,
     )
 
   def _stop_all(self) -> None:
     for name, unit in self._running.items():
       logging.warning('Stopping %s.', name)
       try:
-        self._where.stop(unit)
+        self.where.stop(unit)
       except Exception as e:  # Whatever it is, the others are to be stopped.
         logging.error(
           'The job %s could not be stopped: %s\nIt may still run, and cost '
           'money. %s',
           name,
           e,
-          self._where.clean_up(unit.experiment_unit_name),
+          self.where.clean_up(unit.experiment_unit_name),
         )
 
 

@@ -30,6 +30,7 @@ jobs. See docs/launch.md.
 import asyncio
 from collections.abc import Iterator, Sequence
 import contextlib
+import dataclasses
 import os
 import shlex
 import shutil
@@ -48,33 +49,27 @@ _EXECUTOR = flags.DEFINE_enum(
 _OUTPUT = flags.DEFINE_string(
   'output', None, 'A folder; each job gets one in it.'
 )
-_TEACHER = flags.DEFINE_list(
+flags.DEFINE_list(
   'teacher', [], "Gin files of the teacher's recipe, to train one."
 )
-_TEACHER_PATH = flags.DEFINE_string(
+flags.DEFINE_string(
   'teacher_path', None, 'The model directory of a teacher that is there.'
 )
-_SCORES = flags.DEFINE_list(
+flags.DEFINE_list(
   'scores', [], 'Gin files of the recipe that scores, for SALT_DS.'
 )
-_STUDENT = flags.DEFINE_list(
-  'student', [], "Gin files of the student's recipe."
-)
-_GIN_FILE = flags.DEFINE_multi_string(
+flags.DEFINE_list('student', [], "Gin files of the student's recipe.")
+flags.DEFINE_multi_string(
   'gin_file', [], 'For all recipes, after them, e.g. the data.'
 )
-_GIN = flags.DEFINE_multi_string(
+flags.DEFINE_multi_string(
   'gin', [], 'Gin bindings for all recipes, e.g. --gin=TRAIN_STEPS=3000.'
 )
-_DISTILLATION_WEIGHT = flags.DEFINE_list(
-  'distillation_weight', [], 'Values of omega to sweep over.'
-)
-_TEACHER_TEMPERATURE = flags.DEFINE_list(
-  'teacher_temperature', [], 'Values of rho to sweep over.'
-)
-_KD_STEPS = flags.DEFINE_list('kd_steps', [], 'Values of n_KD to sweep over.')
-_BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'B of training.')
-_ONLY = flags.DEFINE_list(
+flags.DEFINE_list('distillation_weight', [], 'Values of omega to sweep over.')
+flags.DEFINE_list('teacher_temperature', [], 'Values of rho to sweep over.')
+flags.DEFINE_list('kd_steps', [], 'Values of n_KD to sweep over.')
+flags.DEFINE_integer('batch_size', None, 'B of training.')
+flags.DEFINE_list(
   'only',
   [],
   'Jobs, or teacher, scores, selection or student, that are to run; the '
@@ -126,22 +121,10 @@ def _jobs() -> list[plan.Job]:
       f'--output={_OUTPUT.value!r} would be in the containers, and gone with '
       'them: name a folder in a bucket (gs://...).'
     )
-  return plan.make(
-    plan.Experiment(
-      output=_OUTPUT.value,
-      student=_STUDENT.value,
-      teacher=_TEACHER.value,
-      teacher_path=_TEACHER_PATH.value,
-      scores=_SCORES.value,
-      gin_files=_GIN_FILE.value,
-      bindings=_GIN.value,
-      distillation_weight=_DISTILLATION_WEIGHT.value,
-      teacher_temperature=_TEACHER_TEMPERATURE.value,
-      kd_steps=_KD_STEPS.value,
-      batch_size=_BATCH_SIZE.value,
-      only=_ONLY.value,
-    )
-  )
+  # Each of an experiment's fields is a flag.
+  names = [field.name for field in dataclasses.fields(plan.Experiment)]
+  values = {name: flags.FLAGS[name].value for name in names}
+  return plan.make(plan.Experiment(**values))
 
 
 @contextlib.contextmanager

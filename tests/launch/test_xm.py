@@ -63,7 +63,7 @@ def experiment(**changes):
       'teacher': [f'{RECIPES}/teacher_1p5b.gin'],
       'scores': [f'{RECIPES}/scores_1p5b.gin'],
       'student': [f'{RECIPES}/2p8b_from_1p5b_salt_ds.gin'],
-      'gin_files': ['salt_t5x/gin/data/pile.gin'],
+      'gin_file': ['salt_t5x/gin/data/pile.gin'],
       'kd_steps': ['36000'],
       'batch_size': 2048,
     }
@@ -86,7 +86,7 @@ def test_exit_codes_are_those_of_training():
 
 
 def test_plan_of_salt_ds():
-  jobs = plan.make(experiment(bindings=['TRAIN_STEPS=9']))
+  jobs = plan.make(experiment(gin=['TRAIN_STEPS=9']))
   assert [(job.name, job.needs) for job in jobs] == [
     ('teacher', ()),
     ('scores', ('teacher',)),
@@ -216,8 +216,8 @@ def test_plan_of_a_part(only, needs):
     ({'distillation_weight': ['0.5', '0.50']}, 'would share a MODEL_DIR'),
     ({'teacher_temperature': ['0']}, 'rho, above 0'),
     ({'teacher_temperature': ['inf']}, 'rho, above 0'),
-    ({'bindings': ["MODEL_DIR='x'"]}, 'gives MODEL_DIR to each job itself'),
-    ({'bindings': ['KD_STEPS = 5']}, 'use --kd_steps'),
+    ({'gin': ["MODEL_DIR='x'"]}, 'gives MODEL_DIR to each job itself'),
+    ({'gin': ['KD_STEPS = 5']}, 'use --kd_steps'),
     ({'only': ['teachers']}, "--only=teachers: 'teachers' is none of"),
   ],
 )
