@@ -50,9 +50,9 @@ def score(
   """Scores the examples of a split.
 
   Args:
-    dataset_cfg: a task over a `global_order.CachedSource`, its split, its
-      'targets' length T and the batch size. What such a task draws or cuts
-      plays no part: the sequences of its cache are scored.
+    dataset_cfg: a task over an `ordered_cache.CachedSource`, its split, its
+      'targets' length T and the batch size. The sequences of the cache are
+      scored, without the task's preprocessing.
     teacher: scores them.
     partitioner: shards the teacher and the batch over all hosts' devices.
     output_dir: the folder of scores.
@@ -62,11 +62,11 @@ def score(
     batches_per_shard: batches in a shard.
 
   Returns:
-    What was scored.
+    The manifest of the scores.
 
   Raises:
     ValueError: the teacher, k or the batch do not fit; the folder holds other
-      scores; or examples are missing, or lack the 'id' that selections go by.
+      scores; or examples are missing, or lack the 'id' that selection needs.
   """
   length = command_lib.check_lengths(dataset_cfg.task_feature_lengths)[
     'targets'
@@ -103,7 +103,7 @@ def score(
     examples=examples or available,
     shard_size=batches_per_shard * dataset_cfg.batch_size,
   )
-  # All processes look, or the others would wait for the one that fails.
+  # On all processes, or the others would wait for the one that fails.
   score_shards.begin(output_dir, manifest, write=jax.process_index() == 0)
   missing = score_job.missing_shards(output_dir, manifest)
   todo = int(sum(map(manifest.examples_of, np.flatnonzero(missing))))
@@ -115,38 +115,35 @@ def score(
     )
   if not todo:
     return manifest
-  records, domains, done = [], {}, 0
-  shards = iter(np.flatnonzero(missing))
-  start = time.time()
+  done, start = 0, time.time()
+  batches = score_job.read_batches(
+    source, manifest, missing, dataset_cfg.batch_size
+  )
   with batches_lib.progress_bar(todo, 'sequence', unit_scale=True) as progress:
-    for batch in score_job.read_batches(
-      source, manifest, missing, dataset_cfg.batch_size
-    ):
-      found = score_batch(batch['targets'])
-      records.append(score_job.make_records(batch, found, domains))
-      progress.update(len(batch['id']))
-      done += len(batch['id'])
-      count = sum(map(len, records))
-      if not count % manifest.shard_size or done == todo:
-        index = int(next(shards))
-        if jax.process_index() == 0:
-          score_shards.write_shard(
-            output_dir, index, np.concatenate(records), list(domains)
+    for index in map(int, np.flatnonzero(missing)):
+      records, domains = np.zeros(0, score_shards.RECORD), {}
+      while len(records) < manifest.examples_of(index):
+        batch = next(batches, None)
+        if batch is None:
+          raise ValueError(
+            f'The cache {source.cached_task.cache_dir} says that it holds '
+            f'{available} examples, but {todo - done} of them are missing: '
+            f'restore its files, or cache {source.cached_task.name} again.'
           )
-        logging.info(
-          'Shard %d: %d of %d sequences in all, %.0f tokens per second.',
-          index,
-          done,
-          todo,
-          done * length / (time.time() - start),
-        )
-        records, domains = [], {}
-  if done != todo:
-    raise ValueError(
-      f'The cache {source.cached_task.cache_dir} says that it holds '
-      f'{available} examples, but {todo - done} of them are '
-      f'missing: restore its files, or cache {source.cached_task.name} again.'
-    )
+        found = score_batch(batch['targets'])
+        scored = score_job.make_records(batch, found, domains)
+        records = np.concatenate([records, scored])
+        progress.update(len(scored))
+        done += len(scored)
+      if jax.process_index() == 0:
+        score_shards.write_shard(output_dir, index, records, list(domains))
+      logging.info(
+        'Shard %d: %d of %d sequences in all, %.0f tokens per second.',
+        index,
+        done,
+        todo,
+        done * length / (time.time() - start),
+      )
   return manifest
 
 

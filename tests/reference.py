@@ -96,3 +96,11 @@ def score(logits, targets, tokens, top_k, kind):
   if not chosen.size:
     return 0.0
   return np.mean(chosen) if kind in ('easy', 'mean') else np.median(chosen)
+
+
+def select(scores, ids, count):
+  """Which records come first by falling score and rising id: bool [n]."""
+  order = np.lexsort((ids, -scores.astype(np.float64)))
+  result = np.zeros(len(scores), bool)
+  result[order[:count]] = True
+  return result

@@ -308,14 +308,6 @@ def test_scores_are_as_written_or_an_error(tmp_path_factory, rows, names, data):
       assert found.tobytes() == records.tobytes() and domains == names
 
 
-def test_scores_of_earlier_versions_are_read(tmp_path):
-  records = np.zeros(2, score_shards.RECORD)
-  manifest = write_scores(tmp_path, records, ['a'])
-  (tmp_path / 'scores-00000.json').write_text('["a"]')
-  [(_, domains)] = score_shards.read_shards(str(tmp_path), manifest)
-  assert domains == ['a']
-
-
 def test_more_shards_than_there_can_be(tmp_path):
   write_scores(tmp_path, np.zeros(2, score_shards.RECORD), ['a'])
   manifest = dataclasses.replace(MANIFEST, examples=2**62, shard_size=1)
@@ -326,7 +318,7 @@ def test_more_shards_than_there_can_be(tmp_path):
 def test_a_folder_whose_name_is_a_pattern(tmp_path):
   folder = tmp_path / 'a[1]'
   write_scores(folder, np.zeros(2, score_shards.RECORD), ['a'])
-  with pytest.raises(ValueError, match='holds scores of another kind'):
+  with pytest.raises(ValueError, match='another configuration'):
     score_shards.begin(str(folder), MANIFEST)
 
 

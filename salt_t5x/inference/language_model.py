@@ -20,10 +20,11 @@ continuation as its "targets", as in training: a model trained to read inputs in
 both directions does so here. Other models are causal throughout.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import copy
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -155,22 +156,21 @@ class LanguageModel:
     Raises:
       ValueError: a context is too long.
     """
-    self._check_lengths(len(x) + 1 for x in contexts)
+    self._check_lengths([len(x) + 1 for x in contexts])
     sizes = [min(len(x) + max_tokens, self.length) for x in contexts]
     prompts = [(x, len(x)) for x in contexts]
     found = self._run(self._continue, prompts, sizes, progress)
     return [
-      _until_zero(tokens[: size - len(context)])
+      [*itertools.takewhile(bool, tokens[: size - len(context)].tolist())]
       for (tokens,), size, context in zip(found, sizes, contexts, strict=True)
     ]
 
-  def _check_lengths(self, lengths: Iterable[int]) -> None:
-    for length in lengths:
-      if length > self.length:
-        raise ValueError(
-          f'A sequence of {length} tokens is longer than length = '
-          f'{self.length}.'
-        )
+  def _check_lengths(self, lengths: Sequence[int]) -> None:
+    longest = max(lengths, default=0)
+    if longest > self.length:
+      raise ValueError(
+        f'A sequence of {longest} tokens is longer than length = {self.length}.'
+      )
 
   def _run(
     self,
@@ -257,8 +257,3 @@ def _continue(
   )
   # t5x writes the end-of-sequence token and zeros after it.
   return (jnp.where(found == model.output_vocabulary.eos_id, 0, found),)
-
-
-def _until_zero(tokens: np.ndarray) -> list[int]:
-  ends = np.flatnonzero(tokens == 0)
-  return tokens[: ends[0] if len(ends) else None].tolist()

@@ -35,8 +35,12 @@ def _printable(text: str) -> str:
 
 def _by_count(domains: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
   """(name, in the pool, selected), most frequent first."""
-  rows = [(name, *map(int, counts)) for name, counts in domains.items()]
-  return sorted((r for r in rows if r[1]), key=lambda row: (-row[1], row[0]))
+  rows = [
+    (_printable(name), *map(int, counts))
+    for name, counts in domains.items()
+    if counts[0]
+  ]
+  return sorted(rows, key=lambda row: (-row[1], row[0]))
 
 
 def markdown(
@@ -51,9 +55,14 @@ def markdown(
     use = 'reads each selected one once'
   else:
     use = (
-      f'reads the first {record.needed / record.selected:.2%} of the selected '
-      'ones in the global order; none repeats'
+      f'reads the first {record.repeats:.2%} of the selected ones in the '
+      'global order; none repeats'
     )
+  special = re.compile(r'([\\`*_\[\]<>|~$&])')
+  rows = [
+    (special.sub(r'\\\1', name), *counts)
+    for name, *counts in _by_count(statistics.domains)
+  ]
   domains = files.markdown_table(
     ('domain', 'in the pool', 'share, %', 'selected', 'share, %'),
     [
@@ -64,20 +73,15 @@ def markdown(
         f'{after:,}',
         f'{100 * after / record.selected:.2f}',
       )
-      for name, before, after in [
-        *(
-          (_escape(x), *counts) for x, *counts in _by_count(statistics.domains)
-        ),
-        ('all', record.pool, record.selected),
-      ]
+      for name, before, after in [*rows, ('all', record.pool, record.selected)]
     ],
     '-rrrr',
   )
   quantiles = files.markdown_table(
     ('quantile of the scores', 'in the pool', 'selected'),
     [
-      (f'{percent}%', *map(_short, scores))
-      for percent, scores in statistics.quantiles.items()
+      (f'{percent}%', f'{before:.6g}', f'{after:.6g}')
+      for percent, (before, after) in statistics.quantiles.items()
     ],
     '-rr',
   )
@@ -87,9 +91,9 @@ def markdown(
 ({record.selected / record.pool:.2%}) are selected, those with the \
 highest score `{record.kind}`, k = {record.top_k}.
 - The pool begins at position {record.first_position:,} of the global \
-order of {_code(record.task)}, split {_code(record.split)}.
-- The scores are by {_code(record.teacher)}.
-- The threshold is the score {_short(record.threshold_score)}, which \
+order of `{_printable(record.task)}`, split `{_printable(record.split)}`.
+- The scores are by `{_printable(record.teacher)}`.
+- The threshold is the score {record.threshold_score:.6g}, which \
 {record.ties:,} examples have; of these the {record.ties_selected:,} \
 with ids up to {record.threshold_id} are selected.
 - The first stage takes {record.needed:,} examples: it {use}.
@@ -98,18 +102,6 @@ with ids up to {record.threshold_id} are selected.
 
 {quantiles}
 """
-
-
-def _short(score: float) -> str:
-  return f'{score:.6g}'
-
-
-def _escape(text: str) -> str:
-  return re.sub(r'([\\`*_\[\]<>|~$&])', r'\\\1', _printable(text))
-
-
-def _code(text: str) -> str:
-  return f'`{_printable(text)}`'
 
 
 def plot(
@@ -139,8 +131,7 @@ def plot(
     shares = 100 * np.array(counts) / total
     right.barh(y + offset, shares, 0.4, label=label, color=color)
   # Without `parse_math`, two dollar signs would enclose a formula.
-  labels = [_printable(name)[:30] for name in names]
-  right.set_yticks(y, labels, parse_math=False)
+  right.set_yticks(y, [name[:30] for name in names], parse_math=False)
   right.invert_yaxis()
   others = len(statistics.domains) - len(rows)
   right.set(

@@ -32,13 +32,8 @@ def missing_shards(
   output_dir: str, manifest: score_shards.Manifest
 ) -> np.ndarray:
   """Returns bool [shards], True for missing ones; the same on all hosts."""
-  missing = np.array(
-    [
-      not score_shards.has_shard(output_dir, index)
-      for index in range(manifest.num_shards)
-    ],
-    bool,
-  )
+  finished = score_shards.finished(output_dir)
+  missing = np.array([i not in finished for i in range(manifest.num_shards)])
   if jax.process_count() > 1:
     missing = np.asarray(multihost_utils.broadcast_one_to_all(missing))
   return missing
@@ -70,7 +65,7 @@ def _example(
 ) -> dict[str, tf.Tensor]:
   if 'id' not in example:
     raise ValueError(
-      f"The examples of {task.name} have no 'id', which selections go by: "
+      f"The examples of {task.name} have no 'id', which selection needs: "
       'make them with salt_t5x.data.sequences.cut, and cache the task again.'
     )
   example = {'domain': tf.constant(''), **example}

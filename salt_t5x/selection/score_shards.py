@@ -45,21 +45,21 @@ _SHARD = re.compile(r'scores-(\d{5}|[1-9]\d{5,17})\.bin')
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """What was scored, and how.
+  """The configuration of a scoring job.
 
   Attributes:
     task: the cached seqio task.
-    split: of it.
+    split: its split.
     data: the cache's fingerprint.
     teacher: the checkpoint's directory, `.../checkpoint_<step>`.
-    step: of the teacher, n_0.
-    dtype: the teacher's parameters are held in; None as they were saved.
+    step: the teacher's step, n_0.
+    dtype: type of the teacher's parameters; None for the saved types.
     top_k: k.
-    examples: that are scored, from the beginning of the global order.
+    examples: number of scored examples, the first of the global order.
     shard_size: examples in a shard.
 
   Raises:
-    ValueError: a value that no folder of scores has.
+    ValueError: a value is not possible.
   """
 
   task: str
@@ -85,7 +85,7 @@ class Manifest:
     return -(-self.examples // self.shard_size)
 
   def examples_of(self, index: int) -> int:
-    """The number of records in a shard."""
+    """Returns the number of records in a shard."""
     return min(self.shard_size, self.examples - index * self.shard_size)
 
 
@@ -109,7 +109,7 @@ def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
   what = f'SCORES_DIR = {directory!r}'
   path = os.path.join(directory, 'scores.json')
   record = dataclasses.asdict(manifest)
-  if _shards(directory):
+  if finished(directory):
     read_manifest(directory)
     files.claim(
       path,
@@ -139,19 +139,13 @@ def read_manifest(directory: str) -> Manifest:
     ) from e
 
 
-def _shards(directory: str) -> set[int]:
-  """The numbers of the shards in a folder."""
+def finished(directory: str) -> set[int]:
+  """Returns the indices of the shards in a folder."""
   if not tf.io.gfile.isdir(directory):
     return set()
   # Not `glob`, to which '[' in the folder's name would be a pattern.
   found = map(_SHARD.fullmatch, tf.io.gfile.listdir(directory))
   return {int(match[1]) for match in found if match}
-
-
-def has_shard(directory: str, index: int) -> bool:
-  """Tells whether a shard has been written completely."""
-  # Written last.
-  return tf.io.gfile.exists(_path(directory, index, 'bin'))
 
 
 def write_shard(
@@ -164,6 +158,7 @@ def write_shard(
     _path(directory, index, 'json'),
     json.dumps(table, ensure_ascii=False).encode(),
   )
+  # Last: `finished` looks for this file.
   files.write_whole(_path(directory, index, 'bin'), content)
 
 
@@ -172,14 +167,14 @@ def _checksum(content: bytes, domains: Sequence[str]) -> int:
 
 
 def paths(directory: str, manifest: Manifest) -> list[str]:
-  """The paths of all shards of records, in order.
+  """Returns the paths of all shards of records, in order.
 
   Raises:
-    ValueError: some are missing, or have another length than they should.
+    ValueError: some are missing or have a wrong size.
   """
   count = manifest.num_shards
-  # A damaged manifest may name more shards than there can be.
-  there = {i for i in _shards(directory) if i < count}
+  # A damaged manifest may imply an absurd number of shards.
+  there = {i for i in finished(directory) if i < count}
   if len(there) < count:
     first = next(i for i in range(count) if i not in there)
     raise ValueError(
@@ -188,7 +183,7 @@ def paths(directory: str, manifest: Manifest) -> list[str]:
       'again: it computes only the missing shards.'
     )
   paths = [_path(directory, i, 'bin') for i in range(count)]
-  # At once: a bucket answers in tens of milliseconds.
+  # In parallel: each request to a bucket takes tens of milliseconds.
   with futures.ThreadPoolExecutor(_REQUESTS) as pool:
     sizes = list(pool.map(lambda path: tf.io.gfile.stat(path).length, paths))
   for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
@@ -232,7 +227,7 @@ def read_shards(
 
 
 def _read_domains(path: str, content: bytes) -> list[str]:
-  """Reads the names of the domains that a shard of this content numbers."""
+  """Reads the names of a shard's domains; `content` is the shard's."""
   table = files.read_json_object(path)
   domains = table.get('domains')
   if not isinstance(domains, list) or any(type(x) is not str for x in domains):

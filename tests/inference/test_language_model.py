@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Log-likelihoods and continuations, held against one sequence at a time."""
+"""Log-likelihoods and continuations against one sequence at a time."""
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def some_tokens(rng, count):
 
 
 def logits(model, params, tokens, context, bidirectional):
-  """[t, V]: what the network says of one sequence, nothing around it."""
+  """[t, V]: the logits of one sequence alone."""
   # What follows a token changes nothing; one width compiles once.
   padded = np.pad(tokens, (0, LENGTH + 1 - len(tokens)))[None]
   prefix = (np.arange(LENGTH + 1) <= context)[None].astype(np.int32)
@@ -121,7 +121,7 @@ def test_continuations_with_a_cache_equal_those_without(bidirectional):
   assert len({tuple(x[:3]) for x in found}) > 2
 
 
-def test_batches_and_widths_change_nothing():
+def test_batch_size_does_not_matter():
   pairs = some_pairs()
   one = values(make(batch_size=1)[2], pairs)
   many = values(make(batch_size=4)[2], pairs)
@@ -167,7 +167,7 @@ def on_devices():
   ]
 
 
-def test_devices_change_nothing():
+def test_devices_do_not_matter():
   _, _, compiled = make()
   pairs = some_pairs()
   expected = values(compiled, pairs)
@@ -200,7 +200,7 @@ def test_features_are_the_converters():
     np.testing.assert_array_equal(found[name][0], value, err_msg=name)
 
 
-def test_what_does_not_fit_is_an_error():
+def test_rejects_lengths():
   compiled = make()[2]
   with pytest.raises(ValueError, match='65 tokens is longer than length = 64'):
     compiled.log_likelihoods([([2] * 60, [3] * 5)])

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Sequences that a teacher writes, cached and read by the tasks over them."""
+"""Sequences sampled from a teacher, cached and read by tasks over them."""
 
 import importlib
 import sys
@@ -92,7 +92,7 @@ def drawn(teacher, tmp_path_factory):
   return folder, run(folder, teacher)
 
 
-def test_a_student_reads_what_the_teacher_wrote(drawn, monkeypatch):
+def test_tasks_read_the_samples(drawn, monkeypatch):
   folder, text = drawn
   assert '20 and 6 sequences of 16 tokens' in text
   found = read(folder, monkeypatch)
@@ -102,7 +102,7 @@ def test_a_student_reads_what_the_teacher_wrote(drawn, monkeypatch):
   assert len(np.unique(everything, axis=0)) == 26
 
 
-def test_the_teacher_finds_its_own_words_likely(drawn, teacher, monkeypatch):
+def test_samples_have_the_entropy_of_the_teacher(drawn, teacher, monkeypatch):
   """Eq. (14): the mean of -log P_ζ(x̃) is the teacher's entropy."""
   folder, _ = drawn
   tokens = read(folder, monkeypatch)['train']
@@ -123,7 +123,7 @@ def test_the_teacher_finds_its_own_words_likely(drawn, teacher, monkeypatch):
   assert abs(np.mean(nats) - np.mean(entropy)) < 4.5 * error
 
 
-def test_a_job_goes_on(drawn, teacher, monkeypatch):
+def test_rerun_samples_only_missing_batches(drawn, teacher, monkeypatch):
   folder, text = drawn
   draw = sampler_lib.Sampler.sample_batch
   runs = []
@@ -134,16 +134,14 @@ def test_a_job_goes_on(drawn, teacher, monkeypatch):
   )
   before = read(folder, monkeypatch)
   next(folder.glob('drawn/train_*8.bin')).unlink()
-  # One for what is missing, one to see whether the teacher is trained.
+  # One for the missing batch, one for the check of the teacher.
   assert run(folder, teacher) == text and len(runs) == 2
   after = read(folder, monkeypatch)
   for split, rows in before.items():
     np.testing.assert_array_equal(after[split], rows)
 
 
-def test_a_teacher_that_knows_nothing_is_refused(
-  teacher, tmp_path, monkeypatch
-):
+def test_rejects_untrained_teachers(teacher, tmp_path, monkeypatch):
   load = teacher_lib.Teacher.load
 
   def zeros(*arguments):
@@ -155,7 +153,7 @@ def test_a_teacher_that_knows_nothing_is_refused(
     run(tmp_path, teacher)
 
 
-def test_prompts_are_continued(teacher, tmp_path, monkeypatch):
+def test_continues_prompts(teacher, tmp_path, monkeypatch):
   cache = tmp_path / 'cache'
   cache_writer.write(
     numbered_task.sequences_task(PROMPTS),
@@ -189,12 +187,12 @@ def test_prompts_are_continued(teacher, tmp_path, monkeypatch):
     ({'prompt_task': 'x', 'prompt_length': T}, 'with a length below T = 16'),
   ],
 )
-def test_what_does_not_fit_is_named(drawn, teacher, options, message):
+def test_rejects_options(drawn, teacher, options, message):
   with pytest.raises(ValueError, match=message):
     run(drawn[0], teacher, **options)
 
 
-def test_another_vocabulary_is_refused(tmp_path, teacher):
+def test_rejects_other_vocabularies(tmp_path, teacher):
   other = teacher_lib.Teacher(model=tiny.make_model(), path=teacher.path)
   with pytest.raises(ValueError, match='SentencePiece is needed'):
     run(tmp_path, other)

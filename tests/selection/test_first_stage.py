@@ -162,7 +162,7 @@ def test_selected_examples_come_first_and_then_the_full_order(
   assert found == expected + full[NEEDED : NEEDED + COUNT]
 
 
-def test_what_is_drawn_for_an_example_differs_in_each_pass(folder, tmp_path):
+def test_random_draws_differ_in_each_pass(folder, tmp_path):
   record, expected = select(folder, 10)
   examples = list(
     stream(make(tmp_path, record)).take(NEEDED + 40).as_numpy_iterator()
@@ -179,7 +179,7 @@ def test_what_is_drawn_for_an_example_differs_in_each_pass(folder, tmp_path):
   assert first != second
 
 
-@pytest.mark.parametrize('hosts', [2, 4, 8])
+@pytest.mark.parametrize('hosts', [2, 8])
 def test_hosts_finish_the_first_stage_together(folder, tmp_path, hosts):
   # A quarter of the places holds nearly all that is selected: hosts that read
   # a share of the places, or of the files, would have very uneven shares.
@@ -212,12 +212,12 @@ def test_resumes_in_each_stage(folder, tmp_path, position):
       np.testing.assert_array_equal(a[name], b[name])
 
 
-def test_the_order_ends_with_the_epochs_that_are_asked_for(folder, tmp_path):
+def test_ends_after_the_requested_epochs(folder, tmp_path):
   stage = make(tmp_path, select(folder, NEEDED)[0])
   assert len(ids(stream(stage, num_epochs=2), -1)) == 2 * COUNT
 
 
-def test_training_data_is_read_through_it(folder, tmp_path):
+def test_training_reads_the_selected_examples_first(folder, tmp_path):
   stage = make(tmp_path, select(folder, NEEDED)[0])
 
   def targets(selected):
@@ -251,22 +251,20 @@ def test_training_data_is_read_through_it(folder, tmp_path):
     ({'scores': '/nowhere'}, "SELECTION_PATH = .*'scores' in the record"),
   ],
 )
-def test_a_selection_of_something_else_is_refused(
-  folder, tmp_path, changes, message
-):
+def test_rejects_selections_of_other_data(folder, tmp_path, changes, message):
   record = dataclasses.replace(select(folder, NEEDED)[0], **changes)
   with pytest.raises(ValueError, match=message):
     make(tmp_path, record).task(config())
 
 
-def test_a_selection_by_another_teacher_is_refused(folder, tmp_path):
+def test_rejects_selections_by_another_teacher(folder, tmp_path):
   record = select(folder, NEEDED)[0]
   make(tmp_path, record, teacher_path='/teacher').task(config())
   with pytest.raises(ValueError, match="TEACHER_PATH = '/other'"):
     make(tmp_path, record, teacher_path='/other').task(config())
 
 
-def test_a_run_keeps_the_selection_it_began_with(folder, tmp_path):
+def test_rejects_another_selection_on_resume(folder, tmp_path):
   record = select(folder, NEEDED)[0]
   make(tmp_path, record).task(config())
   assert (
@@ -281,14 +279,7 @@ def test_a_run_keeps_the_selection_it_began_with(folder, tmp_path):
   make(tmp_path, other, model_dir=str(tmp_path / 'new')).task(config())
 
 
-@pytest.mark.parametrize('kd_steps', [0, 21])
-def test_a_first_stage_must_lie_within_the_run(folder, tmp_path, kd_steps):
-  record = select(folder, NEEDED)[0]
-  with pytest.raises(ValueError, match=f'kd_steps = {kd_steps} .*TRAIN_STEPS'):
-    make(tmp_path, record, kd_steps=kd_steps).task(config())
-
-
-def test_a_task_without_a_global_order_is_refused(folder, tmp_path):
+def test_rejects_tasks_without_a_global_order(folder, tmp_path):
   record = select(folder, NEEDED)[0]
   with pytest.raises(ValueError, match=f'MIXTURE_OR_TASK_NAME = {NAME!r}'):
     make(tmp_path, record).task(config(mixture_or_task_name=NAME))
@@ -297,5 +288,5 @@ def test_a_task_without_a_global_order_is_refused(folder, tmp_path):
 @pytest.mark.parametrize('steps', [0, 1.0, True, '5', 11])
 def test_rejects_numbers_of_steps(steps):
   stage = first_stage.FirstStage('s.json', steps, 10, '/model')
-  with pytest.raises(ValueError, match=f'kd_steps = {steps!r} .KD_STEPS'):
+  with pytest.raises(ValueError, match=f'kd_steps = {steps!r} .*TRAIN_STEPS'):
     stage.task(None)

@@ -37,7 +37,7 @@ def load(teacher_dir):
   )
 
 
-def test_what_is_not_a_number_is_an_error(teacher_dir):
+def test_rejects_scores_that_are_not_finite(teacher_dir):
   score = load(teacher_dir)
   targets = tiny.rows()[: tiny.BATCH]
   before = score(targets)
@@ -50,7 +50,7 @@ def test_what_is_not_a_number_is_an_error(teacher_dir):
     score(targets)
 
 
-def test_sequences_of_different_lengths_share_one_teacher(teacher_dir):
+def test_add_score_pads_lengths_and_loads_one_teacher(teacher_dir):
   """Lengths change nothing: shorter ones are padded to T with the others."""
   rows = tiny.rows()[:20]
   lengths = [tiny.LENGTH - i % 5 for i in range(20)]

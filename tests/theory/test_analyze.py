@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The theory's command on tiny models: what it writes, keeps and refuses."""
+"""salt_t5x.analyze on tiny models: results, kept completions, errors."""
 
 import json
 
@@ -176,7 +176,7 @@ def test_completions_have_their_prefixes(first):
       assert different == len(rows)
 
 
-def test_batches_change_nothing(first, paths, tmp_path):
+def test_batch_size_does_not_matter(first, paths, tmp_path):
   run(tmp_path, paths, batch_size=12)
   mine, theirs = completions_in(tmp_path), completions_in(first[0])
   for s, rows in theirs.items():
@@ -185,7 +185,7 @@ def test_batches_change_nothing(first, paths, tmp_path):
   assert_close(read(tmp_path), read(first[0]))
 
 
-def test_completions_are_kept(first, paths, monkeypatch):
+def test_reuses_completions(first, paths, monkeypatch):
   folder, text = first
   draws = []
   draw = sampler.Sampler.sample_batch
@@ -239,11 +239,11 @@ def test_completions_are_kept(first, paths, monkeypatch):
     ),
   ],
 )
-def test_what_does_not_fit_is_named(paths, tmp_path, options, message):
+def test_rejects_options(paths, tmp_path, options, message):
   with pytest.raises(ValueError, match=message):
     run(tmp_path, paths, **options)
 
 
-def test_another_size_is_named(paths, tmp_path):
+def test_rejects_models_of_another_size(paths, tmp_path):
   with pytest.raises(ValueError, match=r'teacher/analyze.*TEACHER_MODEL'):
     run(tmp_path, paths, teacher=analyze.Model(make_model(), paths['teacher']))

@@ -12,14 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The theory's estimators, against a language whose truth is known.
+"""The theory's estimators against exact values for Markov chains.
 
 Oracle, teacher and student are Markov chains: given a token, the next one's
 distribution is a row of a table. Everything that the estimators estimate then
 follows by sums over the table.
 """
 
-import dataclasses
 import itertools
 import math
 
@@ -36,9 +35,7 @@ from salt_t5x.theory import (
   completions,
   deviations,
   divergences,
-  measurement,
 )
-from salt_t5x.theory import report as theory_report
 from t5x import adafactor
 
 V, T, RHO, OMEGA = (
@@ -131,15 +128,15 @@ def draw(lengths, names, tokens=None, seed=0):
   )
 
 
-def names_of(n):
+def ids_of(n):
   return np.stack([np.zeros(n), np.arange(n)], axis=1).astype(np.int32)
 
 
 def sequences(n, seed=7):
-  return draw(np.zeros(n, np.int32), names_of(n), seed=seed)
+  return draw(np.zeros(n, np.int32), ids_of(n), seed=seed)
 
 
-def test_draws_follow_the_distribution():
+def test_samples_follow_the_distribution():
   n = 4000
   drawn = sequences(n)
   assert drawn.shape == (n, T) and drawn.min() > 0
@@ -152,19 +149,19 @@ def test_draws_follow_the_distribution():
       assert abs(share - p) < 4.5 * math.sqrt(p * (1 - p) / len(seen))
 
 
-def test_draws_keep_the_prefix_and_depend_on_names_alone():
+def test_samples_keep_the_prefix_and_depend_only_on_ids():
   x = sequences(8)
   lengths = np.arange(8) % (T + 1)
-  drawn = draw(lengths, names_of(8), x)
+  drawn = draw(lengths, ids_of(8), x)
   for row, s in enumerate(lengths):
     assert drawn[row, :s].tolist() == x[row, :s].tolist()
   order = np.array([5, 2, 7])
-  some = draw(lengths[order], names_of(8)[order], x[order])
+  some = draw(lengths[order], ids_of(8)[order], x[order])
   np.testing.assert_array_equal(some, drawn[order])
-  # What lies behind the prefix has no effect.
+  # Tokens after the prefix have no effect.
   hidden = np.where(np.arange(T) < lengths[:, None], x, 1)
-  np.testing.assert_array_equal(draw(lengths, names_of(8), hidden), drawn)
-  assert (draw(lengths, names_of(8), x, seed=1) != drawn).any()
+  np.testing.assert_array_equal(draw(lengths, ids_of(8), hidden), drawn)
+  assert (draw(lengths, ids_of(8), x, seed=1) != drawn).any()
 
 
 def sequence_losses(tokens, chunk=16):
@@ -216,7 +213,7 @@ def test_deviations_are_those_of_eq_8(t):
     assert abs(found.xi[i] - truth.xi(row, t)) < 4.5 * noise[i]
 
 
-def test_the_plug_in_is_too_large_and_the_correction_is_not():
+def test_correction_removes_the_bias_of_the_plug_in():
   """The bias of the plug-in estimate of V_t falls as one over n_com."""
   t, n, truth = 3, 400, Truth(OMEGA)
   x = sequences(n)
@@ -237,7 +234,7 @@ def test_the_plug_in_is_too_large_and_the_correction_is_not():
     assert bias[n_com] / bias[4 * n_com] == pytest.approx(4, rel=0.35)
 
 
-def test_the_truth_has_deviations_of_mean_zero():
+def test_deviations_have_mean_zero():
   """ξ_t of eq. (8) is a martingale's difference: of the reference itself."""
   truth = Truth(OMEGA)
   marginals = truth.marginals()
@@ -359,7 +356,7 @@ def test_the_last_deviation_has_the_variance_of_eq_69(omega):
       assert exact != pytest.approx(printed, rel=0.1)
 
 
-def test_total_variation_of_what_does_not_overlap():
+def test_total_variation_without_overlap():
   far = jnp.asarray([[0.0, -60.0], [-60.0, 0.0]])
   found = divergences.total_variation(far, far[::-1], 1.0)
   np.testing.assert_allclose(found, 1.0, rtol=1e-6)
@@ -369,55 +366,7 @@ def test_total_variation_of_what_does_not_overlap():
 # --- Bounds ------------------------------------------------------------------
 
 
-def test_bounds_by_hand():
-  """N = 101, M = 2, ω = 1/2, D_TV = 1/10, δ = 1/e, classes of size e."""
-  setting = bounds.Setting(
-    sequences=101,
-    largest_loss=2.0,
-    distillation_weight=0.5,
-    total_variation=0.1,
-    delta=math.exp(-1),
-  )
-  l2, l4 = math.log(2) + 1, math.log(4) + 1  # log(2/δ), log(4/δ)
-  found = setting.sequence_bound(variance=0.04, best_variance=0.09, log_cover=3)
-  assert found.divergence == pytest.approx(0.4)  # 4 · 2 · 1/2 · 1/10
-  assert found.variance == pytest.approx(
-    math.sqrt(18 * 0.04 * (l2 + 3) / 101) + math.sqrt(2 * 0.09 * l4 / 101)
-  )
-  assert found.tail == pytest.approx(
-    15 * 2 * (l2 + 3) / 100 + 7 * 2 * l4 / (3 * 100)
-  )
-  setting = dataclasses.replace(setting, sequences=50)
-  found = setting.token_bound(
-    largest_deviation=0.3, summed_variance=0.25, log_class=1.0
-  )
-  # √(2 · 0.25 / 50) = 0.1
-  variance = pytest.approx(0.1 * (math.sqrt(l2 + 1) + math.sqrt(l2)))
-  assert found.variance == variance
-  assert found.tail == pytest.approx(2 * 0.3 / 150 * (2 * l2 + 1))
-  assert found.total == pytest.approx(0.4 + found.variance + found.tail)
-  found = setting.subgaussian_bound(summed_proxy=0.25, log_class=1.0)
-  assert found.variance == variance
-  assert found.tail == 0
-
-
-def test_sample_variance_is_eq_24():
-  f = np.array([1.0, 2.0, 5.0, 7.0])
-  pairs = sum((a - b) ** 2 for a, b in itertools.combinations(f, 2))
-  assert bounds.sample_variance(f) == pytest.approx(pairs / (4 * 3))
-
-
-def test_calibration_and_its_inverse():
-  assert bounds.calibration(0.0) == 0
-  assert bounds.calibration(1.0) == pytest.approx(math.log(2))
-  for excess in 0.0, 0.01, 0.5, 0.693:
-    error = bounds.excess_error(excess)
-    assert bounds.calibration(error) == pytest.approx(excess, abs=1e-9)
-  assert bounds.excess_error(math.log(2)) == bounds.excess_error(5.0) == 1
-  assert bounds.excess_error(-0.1) == 0
-
-
-def test_calibration_bounds_the_errors_of_the_chain():
+def test_calibration_bounds_excess_errors():
   """Excess errors against excess cross-entropy, per token, over the chain."""
   truth = Truth(0.0)
   for student in STUDENT, TEACHER, table(9, 0.3):
@@ -428,7 +377,7 @@ def test_calibration_bounds_the_errors_of_the_chain():
       assert error <= bounds.excess_error(float(risk)) + 1e-12
 
 
-def test_the_bias_of_distillation_is_bounded_as_eq_18_says():
+def test_eq_18_bounds_the_bias_of_distillation():
   """R(θ̂) - R(θ*) <= 4 M ω D_TV + R^ω(θ̂) - R^ω(θ*), for any two students."""
   truth = Truth(0.0)
   marginals = truth.marginals().mean(0)
@@ -441,80 +390,3 @@ def test_the_bias_of_distillation_is_bounded_as_eq_18_says():
     surrogate = risk(a, mixed) - risk(b, mixed)
     bias = bounds.Setting(20, m, OMEGA, distance, delta=0.1).divergence
     assert excess <= bias + surrogate + 1e-3
-
-
-# --- What reaches the tables -------------------------------------------------
-
-
-def test_estimates_reach_the_bounds():
-  """Two sequences of two tokens, all numbers chosen."""
-  n, length = 2, 2
-  tokens = {
-    'total_variation': np.array([[0.1, 0.3], [0.2, 0.2]]),  # 0.2
-    'log_likelihood_variance': np.array([[9.0, 1.0], [9.0, 3.0]]),  # last: 2
-    'largest_loss': np.array([[1.0, 5.0], [2.0, 3.0]]),
-    'excess_loss': np.full((n, length), 0.1),
-    'excess_error': np.full((n, length), 0.05),
-  }
-  tokens |= {
-    f'{role}_loss': np.full((n, length), i)
-    for i, role in enumerate(('student', 'teacher', 'oracle'))
-  }
-  # ℓ^ω of completions for ω = 0, where the second part has no weight.
-  parts = {
-    0: np.array([[4.0, 4.0], [2.0, 2.0]]),
-    1: np.array([[3.0, 3.0], [2.5, 2.5]]),  # ξ_1 = 1, -1/2
-    2: np.array([[3.2, 3.2], [2.5, 2.5]]),  # ξ_2 = -1/5, 0
-  }
-  zeros = np.zeros((n, 2))
-  results = theory_report.Results(
-    options=measurement.Options(
-      length=length,
-      distillation_weight=0.0,
-      teacher_temperature=1.0,
-      sequences=n,
-      num_completions=2,
-      prefixes=[1, 2],
-      lengths=[length],
-      training_sequences=20,
-      delta=0.1,
-    ),
-    models={'student': 'a', 'teacher': 'b', 'oracle': 'c'},
-    held_out='d',
-    parts={s: {length: (x, zeros)} for s, x in parts.items()},
-    losses=(np.array([3.0, 2.0]), np.zeros(n)),
-    tokens=tokens,
-    log_class=1.0,
-  )
-  row = theory_report.at_omega(results, 0.0)
-  v = (1 + 0.25) / 2 + 0.04 / 2
-  assert row['summed_v'] == pytest.approx(v)
-  assert row['variance'] == pytest.approx(np.var([4, 4, 2, 2], ddof=1))
-  assert row['last_v'] == pytest.approx(2 / length**2)
-  setting = bounds.Setting(
-    sequences=20,
-    largest_loss=5.0,
-    distillation_weight=0.0,
-    total_variation=0.2,
-    delta=0.1,
-  )
-  expected = {
-    'theorem_3_2': setting.sequence_bound(
-      variance=0.5, best_variance=0.5, log_cover=math.log(10) + 1
-    ),
-    'theorem_3_4': setting.token_bound(
-      largest_deviation=1.0, summed_variance=v, log_class=1.0
-    ),
-    'theorem_b_7': setting.subgaussian_bound(
-      summed_proxy=1 + 0.04, log_class=1.0
-    ),
-  }
-  for name, bound in expected.items():
-    assert row[name] == pytest.approx(bound.total)
-  half = theory_report.at_omega(results, 0.5)
-  assert half['div'] == pytest.approx(0.5 * 2 * 0.2)
-  summary = theory_report.summarize(results)
-  assert summary['losses'] == {'student': 0, 'teacher': 1, 'oracle': 2}
-  text = theory_report.markdown(summary)
-  assert "exceeds the oracle's by 0.100" in text and 'it is by 0.050' in text
-  assert '| 2 | 0.2500 ± 0.7500 | -0.1000 ± 0.1000 |' in text
