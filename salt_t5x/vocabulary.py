@@ -61,12 +61,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     required=True,
     help='rows a model needs: pieces and extra ids; the paper has 256000',
   )
-  add(
-    '--extra_ids',
-    type=command.at_least(0),
-    default=100,
-    help='sentinels, among the rows',
-  )
+  add('--extra_ids', type=int, default=100, help='sentinels, among the rows')
   add('--split', default='train')
   add('--feature', help='holds the text; default: text or targets')
   add('--megabytes', type=float, default=100, help='text to sample, 10^6 bytes')
@@ -81,6 +76,14 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     vocabularies.check_size(args.vocab_size, args.extra_ids)
   except ValueError as error:
     parser.error(str(error))
+  if not args.output or args.output.endswith('/'):
+    parser.error(f'--output={args.output}: name a file.')
+  if not args.megabytes > 0:
+    parser.error(f'--megabytes={args.megabytes}: must be above 0.')
+  if not 0 < args.sample_share <= 1:
+    parser.error(
+      f'--sample_share={args.sample_share}: must be above 0, and 1 at most.'
+    )
   return args
 
 

@@ -17,6 +17,7 @@
 import functools
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -82,6 +83,10 @@ def trained(path):
   return seqio.SentencePieceVocabulary(path, extra_ids=EXTRA_IDS)
 
 
+def feature(path):
+  return seqio.Feature(seqio.SentencePieceVocabulary(path, extra_ids=1))
+
+
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
   """Empty registries; other tests keep their tasks."""
@@ -89,10 +94,14 @@ def registry(monkeypatch):
   monkeypatch.setattr(seqio.MixtureRegistry, '_REGISTRY', {})
 
 
-def add_task(name, examples, **options):
-  return seqio.TaskRegistry.add(
-    name, source=source(examples, **options), output_features={}
+def add_task(name, examples, preprocessors=(), features=None, **options):
+  seqio.TaskRegistry.add(
+    name,
+    source=source(examples, **options),
+    preprocessors=preprocessors,
+    output_features=features or {},
   )
+  return seqio.get_mixture_or_task(name)
 
 
 def texts(provider, **options):
@@ -135,10 +144,15 @@ def test_ids_are_those_of_t5_and_sentinels_come_last(model, trained):
 
 def test_line_breaks_and_tabs_have_pieces(model):
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-  pieces = [processor.id_to_piece(i) for i in range(processor.vocab_size())]
+  pieces = [
+    processor.id_to_piece(i)
+    for i in range(processor.vocab_size())
+    if not processor.is_byte(i)
+  ]
   assert '\n' in pieces
+  assert any(p.endswith('\n') and p.strip() for p in pieces)
   assert processor.encode('\t\t\t', out_type=str) == ['\t\t\t']
-  # No piece continues after a space: words do not depend on what is before.
+  # No piece goes on after a space: words do not depend on what is before.
   assert not [p for p in pieces if '▁' in p.lstrip('▁')]
 
 
@@ -148,7 +162,7 @@ def test_the_same_text_gives_the_same_bytes(model):
   assert vocabularies.train(documents()[:150], VOCAB_SIZE, EXTRA_IDS) != model
 
 
-@pytest.mark.parametrize('separator', ['\n', 'x'])
+@pytest.mark.parametrize('separator', [' ', '\n', 'x'])
 def test_long_documents_are_not_left_out(separator):
   whole = separator.join(documents())
   whole = whole.replace(' ', '') if separator == 'x' else whole
@@ -158,18 +172,49 @@ def test_long_documents_are_not_left_out(separator):
   assert vocabularies.measure(processor, [whole])[0] > 1.5
 
 
+@pytest.mark.parametrize('error', [OSError('damaged'), KeyboardInterrupt()])
+def test_an_error_of_the_data_is_passed_on(error):
+  def damaged():
+    yield from documents()
+    raise error
+
+  with pytest.raises(type(error)) as raised:
+    vocabularies.train(damaged(), VOCAB_SIZE, EXTRA_IDS)
+  assert raised.value is error
+
+
 @pytest.mark.parametrize(
-  'count, sizes, message',
+  'sizes, message',
   [
-    (200, (360, 100), '--vocab_size=360 leaves 260 .*at least 368'),
-    (200, (50_000, 1), r'--vocab_size=50000 .*to a value <= \d+'),
-    (200, (270, 1), r'--vocab_size=270 .*required_chars'),
-    (0, (VOCAB_SIZE, EXTRA_IDS), 'give more text'),
+    ((300, -1), '--extra_ids=-1'),
+    ((360, 100), '--vocab_size=360 leaves 260 .*at least 368'),
+    ((2**32, 0), '--vocab_size=4294967296 .*below'),
   ],
 )
-def test_rejects_sizes_that_do_not_fit_the_text(count, sizes, message):
+def test_checks_sizes_before_reading_text(sizes, message):
+  unread = iter(documents())
   with pytest.raises(ValueError, match=message):
-    vocabularies.train(documents()[:count], *sizes)
+    vocabularies.train(unread, *sizes)
+  assert len(list(unread)) == 200
+
+
+@pytest.mark.parametrize(
+  'vocab_size, remedy',
+  [(50_000, r'give (\d+) rows at most'), (270, r'to at least (\d+)')],
+)
+def test_errors_of_size_name_one_that_fits(vocab_size, remedy):
+  with pytest.raises(ValueError, match=f'--vocab_size={vocab_size}, ') as e:
+    vocabularies.train(documents(), vocab_size, 1)
+  fitting = int(re.search(remedy, str(e.value))[1])
+  model = vocabularies.train(documents(), fitting, 1)
+  processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+  assert processor.vocab_size() == fitting - 1
+
+
+@pytest.mark.parametrize('nothing', [[], ['ab' * 9]])
+def test_rejects_too_little_text(nothing):
+  with pytest.raises(ValueError, match='too little to train on'):
+    vocabularies.train(nothing, VOCAB_SIZE, EXTRA_IDS)
 
 
 # --- Sampling -----------------------------------------------------------------
@@ -190,7 +235,7 @@ def test_a_share_of_the_documents_reaches_further():
   assert 30 < len(found) < 90
   assert set(found) < set(documents())
   assert set(found) < set(texts(task, share=0.6))
-  # The choice depends on the document, not on its place.
+  # The choice hangs on the document, not on its place.
   backwards = add_task('back', [{'text': text} for text in documents()[::-1]])
   assert texts(backwards, share=0.3) == found[::-1]
   few = texts(task, share=0.3, megabytes=0.01)
@@ -198,15 +243,45 @@ def test_a_share_of_the_documents_reaches_further():
   assert documents().index(few[-1]) > 2 * len(few)
 
 
-def test_text_is_read_without_the_tokenizer(tmp_path):
-  missing = seqio.SentencePieceVocabulary(str(tmp_path / 'missing.model'))
-  task = seqio.Task(
-    'untrained',
-    source=source([{'text': 'one'}, {'text': 'two'}]),
-    preprocessors=[seqio.preprocessors.tokenize],
-    output_features={'text': seqio.Feature(missing)},
-  )
-  assert texts(task) == ['one', 'two']
+@seqio.map_over_dataset
+def shout(example):
+  return {'targets': tf.strings.upper(example['text'])}
+
+
+def test_text_is_read_after_all_steps_before_the_tokenizer(path, tmp_path):
+  examples = [{'text': 'one two'}, {'text': 'three'}]
+  steps = [
+    shout,
+    functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
+    seqio.CacheDatasetPlaceholder(),
+    seqio.preprocessors.append_eos,
+  ]
+  task = add_task('trained', examples, steps, {'targets': feature(path)})
+  assert texts(task) == ['ONE TWO', 'THREE']
+  # And so it is before there is a vocabulary.
+  missing = str(tmp_path / 'missing.model')
+  task = add_task('untrained', examples, steps, {'targets': feature(missing)})
+  assert texts(task) == ['ONE TWO', 'THREE']
+
+
+def test_steps_that_draw_at_random_draw_the_same():
+  @seqio.map_over_dataset(num_seeds=1)
+  def prefix(example, seed):
+    draw = tf.random.stateless_uniform([], seed, 0, 10**6, tf.int32)
+    return {'text': tf.strings.as_string(draw) + example['text']}
+
+  task = add_task('random', [{'text': 'a'}, {'text': 'b'}], [prefix])
+  assert texts(task) == texts(task) != ['a', 'b']
+
+
+def test_what_is_missing_otherwise_is_still_an_error(path):
+  @seqio.map_over_dataset
+  def broken(example):
+    return {'targets': example['no_such_feature']}
+
+  task = add_task('broken', [{'text': 'a'}], [broken])
+  with pytest.raises(KeyError, match='no_such_feature'):
+    texts(task)
 
 
 def test_a_mixture_mixes_by_its_rates_and_reads_all():
@@ -227,7 +302,7 @@ def test_a_mixture_mixes_by_its_rates_and_reads_all():
     ({}, ['a\ufffdb']),
     ({'feature': 'title'}, ['T']),
     ({'split': 'test'}, ['a\ufffdb']),
-    ({'feature': 'nonesuch'}, "no text in nonesuch.*'title'.*--feature"),
+    ({'feature': 'nonesuch'}, 'no text in nonesuch'),
     ({'split': 'val'}, '--split=val: there are train, test'),
   ],
 )
@@ -239,6 +314,14 @@ def test_chooses_features_and_splits(options, expected):
   else:
     with pytest.raises(ValueError, match=expected):
       texts(task, **options)
+
+
+def test_a_task_without_text_lists_its_strings():
+  task = add_task('tokens', [{'targets': 5, 'title': 'T', 'domain': 'D'}])
+  with pytest.raises(
+    ValueError, match=r'--task=tokens: .*domain, title\. .*--f'
+  ):
+    texts(task)
 
 
 def test_measure(model):
@@ -295,19 +378,35 @@ def test_the_command_trains_and_says_how_to_use_it(tmp_path):
   assert output.read_bytes() == vocabularies.train(rest, VOCAB_SIZE, EXTRA_IDS)
   lines = result.stdout.splitlines()
   assert lines[0] == f'{output}: 400 pieces and 20 extra ids'
-  assert lines[1].startswith('4 documents held back: ')
+  assert re.fullmatch(
+    r'4 documents held back: \d\.\d\d bytes per token, \d+\.\d\d% of the '
+    'tokens are single bytes',
+    lines[1],
+  )
   assert lines[-4:] == [
     'VOCABULARY = @seqio.SentencePieceVocabulary()',
     f"seqio.SentencePieceVocabulary.sentencepiece_model_file = '{output}'",
     'seqio.SentencePieceVocabulary.extra_ids = 20',
     'VOCAB_SIZE = 420',
   ]
+  assert 'sampling my_documents' in result.stderr
 
 
 @pytest.mark.parametrize(
-  'flag', ['--vocab_size=many', '--vocab_size=-1', '--extra_ids=-1']
+  'flag',
+  [
+    '--vocab_size=many',
+    '--vocab_size=-1',
+    '--extra_ids=-1',
+    '--megabytes=nan',
+    '--megabytes=0',
+    '--sample_share=nan',
+    '--sample_share=1.5',
+    '--output=',
+    '--output=folder/',
+  ],
 )
-def test_rejects_flags_out_of_range(capsys, flag):
+def test_rejects_flags_that_make_no_sense(capsys, flag):
   with pytest.raises(SystemExit):
     vocabulary.parse_flags([*flags('my.model'), flag])
   name, value = flag.split('=')

@@ -16,7 +16,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 import io
-import operator
 import re
 
 import sentencepiece
@@ -42,13 +41,24 @@ _NUM_THREADS = 16
 
 
 def check_size(vocab_size: int, extra_ids: int) -> None:
-  """Raises a ValueError unless `train` can make a vocabulary of these sizes."""
+  """Checks that a vocabulary can have these sizes; see `train`.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  if extra_ids < 0:
+    raise ValueError(f'--extra_ids={extra_ids}: must be at least 0.')
   pieces = vocab_size - extra_ids
   if pieces < _MIN_PIECES:
     raise ValueError(
       f'--vocab_size={vocab_size} leaves {pieces} pieces with '
-      f'--extra_ids={extra_ids}: set at least {_MIN_PIECES + extra_ids}, '
+      f'--extra_ids={extra_ids}: must be at least {_MIN_PIECES + extra_ids}, '
       'for special ids, 256 bytes, tabs, a piece and the extra ids.'
+    )
+  if pieces >= 2**31:
+    raise ValueError(
+      f'--vocab_size={vocab_size} is more than SentencePiece can count: must '
+      f'be below {2**31 + extra_ids}.'
     )
 
 
@@ -58,7 +68,7 @@ def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
   Text is not normalised, and characters without a piece are spelt in bytes.
 
   Args:
-    texts: read once, and held in memory.
+    texts: read once. SentencePiece keeps a copy.
     vocab_size: rows of a model's embedding: pad (0), EOS (1), unk (2), the 256
       bytes, all other pieces, and the extra ids.
     extra_ids: number of ids that seqio will append; the model file has none.
@@ -72,14 +82,26 @@ def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
       that many pieces.
   """
   check_size(vocab_size, extra_ids)
-  # Line breaks stay inside the sentences. Pieces such as ':\n' and '\n\n' save
-  # code 8% of its tokens and prose 4%, at 16K pieces, against lines as
-  # sentences and a byte for each line break.
-  sentences = [part for text in texts for part in _SENTENCE.findall(text)]
   model = io.BytesIO()
+  size = 0
+  interruption = None
+
+  def sentences():
+    # Line breaks stay inside the sentences. Pieces such as ':\n' and '\n\n'
+    # save code 8% of its tokens and prose 4%, at 16K pieces, against lines as
+    # sentences and a byte for each line break.
+    nonlocal size, interruption
+    try:
+      for text in texts:
+        size += len(text.encode())
+        yield from _SENTENCE.findall(text)
+    except BaseException as error:
+      interruption = error
+      raise
+
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(sentences),
+      sentence_iterator=sentences(),
       # Not model_prefix: the model would record the path.
       model_writer=model,
       model_type='unigram',
@@ -98,12 +120,36 @@ def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
       minloglevel=1,
     )
   except RuntimeError as error:
-    raise ValueError(
-      f'--vocab_size={vocab_size} does not fit this text: SentencePiece, which '
-      f'counts pieces without the {extra_ids} extra ids, says: {error} Set '
-      '--vocab_size accordingly, or give more text (--megabytes).'
-    ) from error
+    if interruption:  # SentencePiece replaces an error raised by `texts`.
+      raise interruption from None
+    raise ValueError(_explain(error, vocab_size, extra_ids, size)) from error
   return model.getvalue()
+
+
+def _explain(
+  error: RuntimeError, vocab_size: int, extra_ids: int, size: int
+) -> str:
+  """Explains an error of SentencePiece's, for `size` bytes of text."""
+  if too_high := re.search(r'to a value <= (\d+)', str(error)):
+    most = int(too_high[1]) + extra_ids
+    reason = (
+      f'they give {most} rows at most, with the {extra_ids} extra ids. Lower '
+      '--vocab_size to that, or give more text (--megabytes, if the task has '
+      'it).'
+    )
+  elif too_low := re.search(r'required_chars\. \d+ vs (\d+)', str(error)):
+    reason = (
+      'each of its common characters needs a row. Raise --vocab_size to at '
+      f'least {int(too_low[1]) + extra_ids}.'
+    )
+  else:
+    reason = (
+      'too little to train on. Give more text (--megabytes, --sample_share, if '
+      f'the task has it). SentencePiece says: {error}'
+    )
+  return (
+    f'--vocab_size={vocab_size}, trained on {size:,} bytes of text: {reason}'
+  )
 
 
 def sample(
@@ -113,7 +159,7 @@ def sample(
   share: float = 1.0,
   feature: str | None = None,
 ) -> Iterator[str]:
-  """Samples the documents of a task's source, in the order of the split.
+  """Samples untokenised documents, in the order of the split.
 
   It holds one document at a time. The same task, data and arguments give the
   same sample.
@@ -131,7 +177,8 @@ def sample(
     Documents; bytes that are not UTF-8 become U+FFFD.
 
   Raises:
-    ValueError: the task has no such split, or its source no such string.
+    ValueError: the task has no such split, or no such string before
+      tokenisation.
   """
   if split not in provider.splits:
     raise ValueError(
@@ -163,20 +210,37 @@ def sample(
 def _text_of(
   task: seqio.Task, split: str, feature: str | None
 ) -> tf.data.Dataset:
-  """The documents of a task's source, string [], before all preprocessors."""
-  dataset = task.source.get_dataset(split=split, shuffle=False)
-  strings = sorted(
-    name
-    for name, spec in dataset.element_spec.items()
-    if spec.dtype == tf.string and spec.shape.is_compatible_with([])
-  )
-  for name in (feature,) if feature else _TEXT_FEATURES:
-    if name in strings:
-      return dataset.map(operator.itemgetter(name))
+  """A task's documents, string [], after as many preprocessors as keep them.
+
+  The task's tokenizer need not have its vocabulary yet.
+  """
+  names = (feature,) if feature else _TEXT_FEATURES
+  steps = [
+    step
+    for step in task.preprocessors
+    if not isinstance(step, seqio.CacheDatasetPlaceholder)
+  ]
+  strings = set()
+  for count in range(len(steps), -1, -1):
+    dataset = task.source.get_dataset(split=split, shuffle=False)
+    try:
+      with seqio.map_seed_manager(0):
+        dataset = task._preprocess_dataset(dataset, steps[:count])
+    except tf.errors.NotFoundError:
+      continue  # A tokenizer's vocabulary file.
+    found = [
+      name
+      for name, spec in dataset.element_spec.items()
+      if spec.dtype == tf.string and spec.shape.is_compatible_with([])
+    ]
+    for name in names:
+      if name in found:
+        return dataset.map(lambda example, name=name: example[name])
+    strings.update(found)
   raise ValueError(
-    f'--task={task.name}: no text in {feature or ", ".join(_TEXT_FEATURES)}. '
-    f'The strings of its source are {strings}: name one in --feature, or give '
-    'the task that the tokens were made from.'
+    f'--task={task.name}: no text in {", ".join(names)}. Its features that are '
+    f'strings: {", ".join(sorted(strings)) or "none"}. Name one in --feature, '
+    'or give the task that the tokens were made from.'
   )
 
 
