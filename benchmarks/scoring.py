@@ -12,15 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Scoring with a 256,000-token vocabulary beside the bare forward pass.
+"""Scoring with a 256,000-token vocabulary against the bare forward pass.
 
 Prints a table and writes one JSON: tokens per second, the ratio of the rates in
-one round, and XLA's temporary memory against one float32 [B, T, V] array.
+one round, and XLA's temporary memory relative to a float32 [B, T, V] array.
 
-The bare forward pass is what a teacher's logits cost at the least: the same
-model in the same chunks (unchunked, the logits alone are that array), every
-logit written to memory, and one of them read a position. It takes no maximum
-and no sum: on a CPU, XLA fuses them into the product, which is then slower.
+The bare forward pass is the least cost of a teacher's logits: the same model in
+the same chunks (without chunks, the logits alone are that array) writes every
+logit to memory and reads one a position. It takes no maximum and no sum: on a
+CPU, XLA fuses them into the product, which is then slower.
 
     python benchmarks/scoring.py --output=scoring.json
 """
@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import measure
 import seqio
 
-from salt_t5x import losses, models, network
+from salt_t5x import files, losses, models, network
 from salt_t5x.kernels import token_statistics
 from salt_t5x.selection import scoring
 
@@ -143,17 +143,26 @@ def _measure(model) -> dict[str, float]:
 def main(argv):
   del argv
   rows = {name: _measure(_model(size)) for name, size in _TEACHERS.items()}
-  print(
-    '| teacher | bare, tokens/s | scoring, tokens/s | ratio | temporary memory '
-    '| of [B, T, V] |\n|---|---|---|---|---|---|'
+  header = (
+    'teacher',
+    'bare, tokens/s',
+    'scoring, tokens/s',
+    'ratio',
+    'temporary memory',
+    'of [B, T, V]',
   )
-  for name, row in rows.items():
-    share = row['score_temporary_bytes'] / row['all_logits_bytes']
-    print(
-      f'| {name} | {row["bare_tokens_per_second"]:.0f} '
-      f'| {row["score_tokens_per_second"]:.0f} | {row["rate_ratio"]:.1%} '
-      f'| {row["score_temporary_bytes"] / 1e6:.0f} MB | {share:.0%} |'
+  table = [
+    (
+      name,
+      f'{row["bare_tokens_per_second"]:.0f}',
+      f'{row["score_tokens_per_second"]:.0f}',
+      f'{row["rate_ratio"]:.1%}',
+      f'{row["score_temporary_bytes"] / 1e6:.0f} MB',
+      f'{row["score_temporary_bytes"] / row["all_logits_bytes"]:.0%}',
     )
+    for name, row in rows.items()
+  ]
+  print(files.markdown_table(header, table))
   measure.write(
     _OUTPUT.value,
     {

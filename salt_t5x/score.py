@@ -57,8 +57,8 @@ def score(
     partitioner: shards the teacher and the batch over all hosts' devices.
     output_dir: the folder of scores.
     top_k: k of eq. (10).
-    examples: how many, from the beginning of the global order; None for all. A
-      selection can only choose from what is scored.
+    examples: number of examples, the first of the global order; None for all.
+      Only scored examples can be selected.
     batches_per_shard: batches in a shard.
 
   Returns:

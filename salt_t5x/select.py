@@ -56,8 +56,8 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   add(
     '--output',
     required=True,
-    help='the record, FILE.json; FILE.md and FILE.png are written beside it; '
-    'none may exist',
+    help='the record, FILE.json; FILE.md and FILE.png are written next to '
+    'it; none may exist',
   )
   positive = command.at_least(1)
   add('--kd_steps', type=positive, required=True, help='n_KD of the run')

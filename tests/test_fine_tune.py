@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""Fine-tuning: where it begins, what it learns from, and how it goes on."""
+"""Fine-tuning: initial parameters, loss, schedule and resuming."""
 
 import contextlib
 import os
@@ -136,9 +136,7 @@ def assert_equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_it_begins_with_the_parameters_and_nothing_else(
-  tuned, tuned_dir, pretrained
-):
+def test_starts_from_the_parameters_only(tuned, tuned_dir, pretrained):
   del tuned
   begun, before, scratch = (
     saved(tuned_dir, 0),
@@ -203,7 +201,7 @@ def held_out_loss(model):
   return -sum(x.value for x in found) / sum(x.tokens for x in found)
 
 
-def test_it_learns(tuned, tuned_dir, pretrained, compiled):
+def test_learns_and_is_evaluated(tuned, tuned_dir, pretrained, compiled):
   del tuned
   rouge_scorer = pytest.importorskip('rouge_score.rouge_scorer')
   before, after = compiled(pretrained, 20), compiled(tuned_dir, STEPS)
@@ -232,7 +230,7 @@ def test_it_learns(tuned, tuned_dir, pretrained, compiled):
     assert value == pytest.approx(100 * np.mean(scores))
 
 
-def test_the_schedule_is_the_papers(tuned, pretrained):
+def test_schedule_of_the_paper(tuned, pretrained):
   rates = tuned.scalars['learning_rate']
   # 2 warm-up steps to the peak, a cosine to 0. Step s is written as s + 1.
   assert rates[1] == 0
@@ -261,8 +259,8 @@ def test_the_schedule_is_the_papers(tuned, pretrained):
 
 
 @pytest.mark.parametrize('step', [0, 20])
-def test_a_stopped_run_goes_on(step, tuned, tuned_dir, tmp_path):
-  """And does not look at the pre-training run again."""
+def test_resumes_without_initial_checkpoint(step, tuned, tuned_dir, tmp_path):
+  """The path is set, but nothing is there any more."""
   model_dir = tmp_path / 'model'
   model_dir.mkdir()
   shutil.copy(tuned_dir / 'salt_t5x.json', model_dir)
@@ -277,7 +275,7 @@ def test_a_stopped_run_goes_on(step, tuned, tuned_dir, tmp_path):
   tiny.assert_equal(resumed.state, tuned.state)
 
 
-def test_only_targets_bear_loss(tuned):
+def test_loss_counts_targets_only(tuned):
   """Each token of a target counts once, and no token of the inputs."""
   rows = np.array(tuned.rows[0], np.int32)
   lengths = {
@@ -334,14 +332,14 @@ def make_trainer(initial, summary_dir=None):
 
 
 @pytest.mark.parametrize('name, step', [('', 20), ('checkpoint_10', 10)])
-def test_a_model_directory_or_one_of_its_checkpoints(name, step, pretrained):
+def test_accepts_model_directories_and_checkpoints(name, step, pretrained):
   with make_trainer(pretrained / name) as trainer:
     found = tiny.host_copy(trainer.train_state)
   assert_equal(found['target'], saved(pretrained, step)['target'])
   assert found['state']['step'] == 0
 
 
-def test_a_checkpoint_in_bfloat16_is_trained_in_float32(
+def test_trains_bfloat16_checkpoints_in_float32(
   pretrained, tmp_path, monkeypatch
 ):
   restore = restore_lib.parameters
@@ -392,9 +390,7 @@ def other_architecture(pretrained, tmp_path):
     (other_vocabulary, 'INITIAL_CHECKPOINT.*with another vocabulary'),
   ],
 )
-def test_checkpoints_that_cannot_be_begun_with(
-  initial, message, pretrained, tmp_path
-):
+def test_rejects_initial_checkpoints(initial, message, pretrained, tmp_path):
   summary_dir = tmp_path / 'model'
   summary_dir.mkdir()
   with pytest.raises(ValueError, match=message):
@@ -403,18 +399,18 @@ def test_checkpoints_that_cannot_be_begun_with(
   assert not list(summary_dir.iterdir())
 
 
-def test_a_resumed_run_needs_its_initial_checkpoint(pretrained):
+def test_resumed_run_rejects_an_empty_initial_checkpoint(pretrained):
   with pytest.raises(ValueError, match="INITIAL_CHECKPOINT.* = '': set it to"):
     make_trainer('', pretrained)
 
 
 @pytest.mark.parametrize('name', ['', 'checkpoint_20'])
-def test_a_pretraining_run_is_not_gone_on_with(name, pretrained):
+def test_rejects_the_model_dir_of_the_pretraining_run(name, pretrained):
   with pytest.raises(ValueError, match='choose another MODEL_DIR'):
     make_trainer(pretrained / name, pretrained)
 
 
-def test_another_way_to_begin_is_an_error(pretrained, tmp_path):
+def test_rejects_restore_checkpoint_config(pretrained, tmp_path):
   with pytest.raises(
     ValueError, match='RestoreCheckpointConfig.path .*step 20'
   ):

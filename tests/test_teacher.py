@@ -66,7 +66,7 @@ def test_dtype_of_the_parameters():
     teacher_lib.Teacher(None, None, dtype='bf16')
 
 
-def test_checkpoint_being_written_is_not_seen(teacher_dir, tmp_path):
+def test_ignores_unfinished_checkpoints(teacher_dir, tmp_path):
   copy = shutil.copytree(teacher_dir, tmp_path / 'teacher')
   os.rename(
     copy / 'checkpoint_60', copy / 'checkpoint_60.orbax-checkpoint-tmp-1'
@@ -85,14 +85,14 @@ def test_checkpoint_being_written_is_not_seen(teacher_dir, tmp_path):
     ('{dir}/train', None, 'no finished checkpoint'),
   ],
 )
-def test_no_such_checkpoint(teacher_dir, path, step, message):
+def test_rejects_missing_checkpoints(teacher_dir, path, step, message):
   os.makedirs(f'{teacher_dir}/train', exist_ok=True)
   path = path and path.format(dir=teacher_dir)
   with pytest.raises(ValueError, match=message):
     steps_of(path, step)
 
 
-def test_legacy_checkpoint_is_named(tmp_path):
+def test_rejects_legacy_checkpoints(tmp_path):
   os.makedirs(tmp_path / 'checkpoint_5')
   with pytest.raises(ValueError, match='not an Orbax checkpoint'):
     steps_of(str(tmp_path))
@@ -125,7 +125,7 @@ def test_restores_what_was_saved(teacher_dir, tmp_path):
   assert set(axes) == set(params)
 
 
-def test_held_in_bfloat16_on_request(teacher_dir):
+def test_restores_in_bfloat16(teacher_dir):
   exact, _ = load(teacher_dir)
   params, _ = load(teacher_dir, dtype='bfloat16')
   for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(params), strict=True):
@@ -164,16 +164,16 @@ def test_features_the_teacher_cannot_take(teacher_dir):
 
 
 @pytest.mark.parametrize('value', [math.log(32) - 0.49, 9.0, math.nan])
-def test_weak_teacher_is_refused(value):
+def test_rejects_weak_teachers(value):
   with pytest.raises(ValueError, match=r'log V = 3\.466'):
     teacher_lib.check_cross_entropy(value, 32, 0.5)
 
 
-def test_strong_teacher_passes():
+def test_accepts_strong_teachers():
   teacher_lib.check_cross_entropy(math.log(32) - 0.51, 32, 0.5)
 
 
-def test_damaged_record_is_named(tmp_path):
+def test_rejects_damaged_records(tmp_path):
   record = run_record.RunRecord('a', 3, 36_000, '/a/checkpoint_5')
   run_record.write(str(tmp_path), record)
   assert run_record.read(str(tmp_path)) == record
@@ -191,7 +191,7 @@ def test_fingerprint_knows_the_vocabulary_not_its_file():
 
 
 @pytest.mark.parametrize('content', [None, b'', b'no model'])
-def test_a_vocabulary_file_that_is_none_is_named(tmp_path, content):
+def test_rejects_vocabulary_files(tmp_path, content):
   path = tmp_path / 'vocabulary.model'
   if content is not None:
     path.write_bytes(content)
@@ -202,7 +202,7 @@ def test_a_vocabulary_file_that_is_none_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize('file', ['_METADATA', 'manifest.ocdbt'])
-def test_a_damaged_teacher_is_named(teacher_dir, tmp_path, file):
+def test_rejects_damaged_teachers(teacher_dir, tmp_path, file):
   shutil.copytree(teacher_dir, tmp_path / 'teacher')
   path = tmp_path / 'teacher/checkpoint_60/state' / file
   os.truncate(path, path.stat().st_size // 2)

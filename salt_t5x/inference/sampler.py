@@ -65,7 +65,7 @@ class Sampler:
     prefix: str,
     progress: tqdm.tqdm,
   ) -> np.ndarray:
-    """Samples what is not on disk yet; call it on all hosts.
+    """Samples the batches that are not on disk; call it on all hosts.
 
     Args:
       tokens: [n, T] int, sequences that begin with the given tokens.

@@ -172,13 +172,13 @@ class FirstStage:
         f'(salt_t5x.select --kd_steps={self.kd_steps} '
         f'--batch_size={cfg.batch_size}).'
       )
-    source_of_scores = {
+    expected = {
       'data': selected.data,
       'teacher': selected.teacher,
       'top_k': selected.top_k,
       'examples': selected.first_position + selected.pool,
     }
-    if files.differences(dataclasses.asdict(manifest), source_of_scores):
+    if files.differences(dataclasses.asdict(manifest), expected):
       raise ValueError(
         f'SELECTION_PATH = {self.path!r}: {selected.scores} no longer holds '
         'the scores that were selected from. Select again (salt_t5x.select).'

@@ -97,8 +97,8 @@ def excess_error(student_logits: Array, oracle_logits: Array) -> Array:
   """
   d = jax.nn.softmax(oracle_logits, axis=-1)
   guess = jnp.argmax(student_logits, axis=-1, keepdims=True)
-  of_guess = jnp.take_along_axis(d, guess, axis=-1)[..., 0]
-  return jnp.max(d, axis=-1) - of_guess
+  guess_p = jnp.take_along_axis(d, guess, axis=-1)[..., 0]
+  return jnp.max(d, axis=-1) - guess_p
 
 
 def last_variance(

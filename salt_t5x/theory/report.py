@@ -60,28 +60,26 @@ _COLUMNS = {
 _NOTES = """
 What these numbers can show, and what they cannot:
 
-- D is the oracle's distribution, not the data's, while the contexts, and the
-  x of ξ_t, are real text. ξ_t has mean 0 if x is what the oracle expects; by
-  how much its mean is not 0 shows how wrong the oracle is, and the square of
-  that is in V_t, corrected or not.
-- Finitely many completions have noise. It is in mean |ξ̂_t|, which is not
-  below what noise alone would give, and in V̂_t as plugged in. The corrected
-  V̂_t is without it on average; its single values may be negative.
-- C and the proxies of Theorem B.7 are maxima of noisy estimates and too large
-  by that noise, many times where ξ_t is small. M is a sample's maximum.
-- Σ_t V_t is linear between the t that were estimated, constant behind the
-  last, and takes a negative mean for 0. If x came from the oracle it would be
-  the variance of a sequence's loss, which is beside it, measured on the
-  completions of nothing.
-- The table over ω is of one student, as it is: it compares the two terms of
-  the trade-off. It says nothing of how well a student learns: that is what
-  training runs are for.
-- Assumptions 3.1 and 3.3 want the largest values over all contexts and all
-  models of a class. Put in here are those of one model, for θ̂ as for θ*, and
-  U_N of held-out text rather than of the training set, so the bounds are
-  illustrations and guarantee nothing. With means put in, Theorem 3.4 cannot
-  show what it gains over Theorem 3.2 (Remark 3.5). log |Θ| counts every
-  setting of 32 bits a parameter.
+- D is the oracle's distribution, not the data's, whereas the contexts and the
+  x of ξ_t are real text. The mean of ξ_t is 0 if x follows the oracle; another
+  mean shows the oracle's error, and its square is in V_t, corrected or not.
+- Finitely many completions add noise to mean |ξ̂_t|, which is at least the
+  value of noise alone, and to the plug-in V̂_t. The corrected V̂_t is unbiased;
+  its single values may be negative.
+- C and the proxies of Theorem B.7 are maxima of noisy estimates and too large,
+  many times so where ξ_t is small. M is the maximum of a sample.
+- Σ_t V_t interpolates linearly between the estimated t, is constant after the
+  last, and counts a negative mean as 0. For x from the oracle it would be the
+  variance of a sequence's loss, Var[ℓ^ω], which is measured on completions of
+  the empty prefix.
+- The table over ω compares the two terms of the trade-off for one fixed
+  student. How well a student learns is a question for training runs.
+- Assumptions 3.1 and 3.3 take suprema over all contexts and all models of a
+  class. Here they are those of one model, for both θ̂ and θ*, and U_N is that
+  of held-out text rather than the training set: the bounds are illustrations
+  and guarantee nothing. With means in place of suprema, Theorem 3.4 cannot show
+  its gain over Theorem 3.2 (Remark 3.5). log |Θ| counts every setting of 32
+  bits a parameter.
 """
 
 
@@ -386,9 +384,9 @@ def write(results: Results, output_dir: str, write: bool) -> str:
   """Writes theory.json, theory.md and theory.png.
 
   Args:
-    results: what was measured.
-    output_dir: where to.
-    write: on one process only.
+    results: the measurements.
+    output_dir: the folder of the files.
+    write: False on all processes but one.
 
   Returns:
     The tables, as Markdown.

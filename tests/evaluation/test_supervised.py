@@ -113,7 +113,7 @@ def confidence_of(made, text, tokens):
   return made[2].log_likelihoods([(context, tokens)])[0].value
 
 
-def test_predictions_are_the_models(made, register, monkeypatch):
+def test_predictions_equal_greedy_decoding(made, register, monkeypatch):
   logged = []
   monkeypatch.setattr(logging, 'warning', lambda *args: logged.append(args))
   expected = [greedy(made, x['prompt']) for x in EXAMPLES]
@@ -149,7 +149,7 @@ def test_predictions_are_the_models(made, register, monkeypatch):
   assert logged == [(logged[0][0], 'stories', 1, 3, T - TARGETS)]
 
 
-def test_a_right_answer_counts(made, register, monkeypatch):
+def test_scores_a_right_answer(made, register, monkeypatch):
   answers = [greedy(made, x['prompt']) for x in EXAMPLES]
   right = [
     {'prompt': x['prompt'], 'answer': answer}
@@ -216,13 +216,13 @@ def test_a_task_of_seqios_own(made):
     {'inputs': T + 1, 'targets': 12},
   ],
 )
-def test_lengths_without_room(lengths, made, register):
+def test_rejects_lengths_without_room(lengths, made, register):
   with pytest.raises(
     ValueError, match='TASK_FEATURE_LENGTHS = .*(leave room|made for 48)'
   ):
     supervised_lib.evaluate(made[2], register(), 'test', lengths)
 
 
-def test_tasks_that_cannot_be_evaluated(made, register):
+def test_rejects_tasks(made, register):
   with pytest.raises(ValueError, match='stories has no metric of predictions'):
     supervised_lib.evaluate(made[2], register(metric_fns=[]), 'test', LENGTHS)

@@ -93,7 +93,7 @@ def sequences(split='train'):
   return list(source.get_dataset(split).as_numpy_iterator())
 
 
-def test_the_job_scores_all_sequences_in_order(scores):
+def test_job_scores_all_sequences_in_order(scores):
   manifest = score_shards.read_manifest(scores)
   examples = sequences()
   assert manifest.examples == len(examples) > 300
@@ -240,7 +240,7 @@ def test_beam_workers_score_like_the_job(scored, notes, teacher, scores):
   assert by_id(cached.as_numpy_iterator()) == job
 
 
-def test_a_stopped_job_makes_what_is_missing(
+def test_rerun_computes_only_missing_shards(
   teacher, scores, tmp_path, monkeypatch
 ):
   write = score_shards.write_shard
@@ -381,9 +381,7 @@ def batches_of(examples):
   return [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
 
 
-def test_salt_ds_trains_on_what_is_selected_and_resumes(
-  teacher, scores, tmp_path
-):
+def test_salt_ds_trains_on_the_selection_and_resumes(teacher, scores, tmp_path):
   path = select(scores, tmp_path / 'selection.json')
   bindings = [f'TEACHER_PATH = {teacher!r}', f'SELECTION_PATH = {path!r}']
   unbroken = tiny_runs.train(
@@ -445,18 +443,18 @@ def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
     ('teacher.Teacher.minimum_gain = 5', 'minimum_gain'),
   ],
 )
-def test_what_cannot_be_scored_is_refused(teacher, tmp_path, binding, message):
+def test_rejects_score_options(teacher, tmp_path, binding, message):
   with pytest.raises(ValueError, match=message):
     score(teacher, tmp_path / 'scores', binding)
   assert not list(tmp_path.glob('scores/*.bin'))
 
 
-def test_scores_of_another_kind_are_not_continued(teacher, scores):
+def test_rejects_another_configuration(teacher, scores):
   with pytest.raises(ValueError, match='top_k was 10 and is now 5'):
     score(teacher, scores, 'TOP_K = 5')
 
 
-def test_a_selection_of_other_data_does_not_train(teacher, scores, tmp_path):
+def test_training_rejects_another_first_stage(teacher, scores, tmp_path):
   path = select(scores, tmp_path / 'selection.json')
   with pytest.raises(ValueError, match='KD_STEPS = 2 of BATCH_SIZE = 8'):
     tiny_runs.train(

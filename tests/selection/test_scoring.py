@@ -346,7 +346,7 @@ def test_inequalities(log_perplexity, learnable, weights):
 @pytest.mark.parametrize(
   'options', [dict(top_k=0), dict(chunk=0), dict(vocab_size=V + 1)]
 )
-def test_bad_options_are_refused(options):
+def test_rejects_options(options):
   (name, value), *_ = options.items()
   with pytest.raises(ValueError, match=f'{name} = {value}'):
     score(**make_inputs(), **options)
