@@ -211,12 +211,8 @@ def read_shards(
     table = _path(directory, index, 'json')
     try:
       domains = _read_domains(table, content)
-      if (
-        not 0
-        <= records['domain'].min()
-        <= records['domain'].max()
-        < len(domains)
-      ):
+      indices = records['domain']
+      if indices.min() < 0 or indices.max() >= len(domains):
         raise ValueError('it does not name all domains')
     except ValueError as e:
       raise ValueError(
