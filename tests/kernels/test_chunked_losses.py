@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from salt_t5x import losses
-from salt_t5x.kernels import chunked_losses
+from salt_t5x.kernels import chunked_losses, loss_passes
 
 # Few values make many equal logits, so that ties are met.
 VALUES = st.sampled_from(['normal', 'ties'])
@@ -107,7 +107,7 @@ def test_distillation_equals_dense(
   )
   expected = with_gradients(losses.distillation_loss, x, **options)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(chunked_losses, '_TILE', tile)
+    patch.setattr(loss_passes, '_TILE', tile)
     found = with_gradients(
       chunked_losses.distillation_loss, x, **options, chunk=chunk
     )
@@ -164,7 +164,7 @@ DISTILLATION = dict(distillation_weight=0.667, teacher_temperature=0.25)
 @pytest.mark.parametrize('top_k, tile', [(None, 16), (5, 16), (None, 16_384)])
 def test_bfloat16_rounds_as_dense_does(top_k, tile, monkeypatch):
   """Products of bfloat16 with float32 sums; the embedding stays float32."""
-  monkeypatch.setattr(chunked_losses, '_TILE', tile)
+  monkeypatch.setattr(loss_passes, '_TILE', tile)
   x = fixed(True, jnp.bfloat16)
   options = DISTILLATION | {'top_k': top_k}
   expected = with_gradients(losses.distillation_loss, x, **options)
