@@ -33,7 +33,7 @@ import jax
 from salt_t5x import command as command_lib
 from salt_t5x import files
 from salt_t5x.checkpoints import find
-from salt_t5x.evaluation import held_out
+from salt_t5x.data import ordered_cache
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.inference import pretrained
 from salt_t5x.inference import sampler as sampler_lib
@@ -130,7 +130,9 @@ def analyze(
   for model in roles.values():
     model.check_vocabulary(student.model.output_vocabulary)
   parameter = f'analyze.analyze.sequences (SEQUENCES) = {sequences}'
-  x = held_out.read_whole(held_out_task, split, length, sequences, parameter)
+  x = ordered_cache.read_prefixes(
+    held_out_task, split, length, sequences, parameter
+  )
   x = x[:sequences]
   batches = batches_lib.GlobalBatches(partitioner, batch_size)
   shapes = batches_lib.feature_shapes(batch_size, length)

@@ -118,10 +118,12 @@ def evaluate(
   if held_out_cfg is not None:
     train_data.check_vocabulary(held_out_cfg, model)
     measurements.append(
-      measurements_lib.of_held_out(held_out_cfg, held_out_examples, length)
+      measurements_lib.held_out_measurement(
+        held_out_cfg, held_out_examples, length
+      )
     )
   if suite:
-    few_shot, missing = measurements_lib.of_few_shot(
+    few_shot, missing = measurements_lib.few_shot_measurements(
       suite, data_dir, use_hub, examples, run_programs, length, model
     )
     measurements += few_shot
@@ -129,7 +131,7 @@ def evaluate(
     supervised_tasks = (supervised_tasks,)
   for name in supervised_tasks:
     measurements.append(
-      measurements_lib.of_supervised(
+      measurements_lib.supervised_measurement(
         name, supervised_split, task_feature_lengths, examples, model
       )
     )

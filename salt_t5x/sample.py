@@ -37,7 +37,7 @@ from salt_t5x import command as command_lib
 from salt_t5x import files
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find
-from salt_t5x.evaluation import held_out
+from salt_t5x.data import ordered_cache
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.inference import language_model, sample_cache
 from salt_t5x.inference import sampler as sampler_lib
@@ -146,7 +146,7 @@ def sample(
     for number, (split, count) in enumerate(counts.items()):
       tokens = np.zeros((count, length), np.int32)
       if prompt_task:
-        prompts = held_out.read_whole(
+        prompts = ordered_cache.read_prefixes(
           prompt_task,
           split,
           prompt_length,

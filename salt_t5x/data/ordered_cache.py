@@ -37,6 +37,7 @@ from typing import Any
 
 from absl import logging
 from google.protobuf import message
+import numpy as np
 import seqio
 import tensorflow as tf
 
@@ -348,3 +349,81 @@ def get_task(
       'ordered_cache.CachedSource, such as those of text_tasks.register.'
     )
   return task
+
+
+def read_sequences(
+  name: str,
+  split: str,
+  examples: int | None = None,
+  parameter: str = 'HELD_OUT_TASK',
+) -> list[tuple[str, np.ndarray]]:
+  """Reads the whole sequences of a cache, in its global order.
+
+  Args:
+    name: a task over a `CachedSource`; its denoising and trimming do not apply.
+    split: a split of the cache, e.g. 'validation'.
+    examples: the number of sequences from the first; None for all.
+    parameter: the gin parameter that names the task, for messages.
+
+  Returns:
+    (domain, tokens, int32 [t]) of each sequence that has tokens; the domain is
+    '' if the cache has none.
+
+  Raises:
+    ValueError: the task reads its data in another way, its split has no tokens,
+      or its cache is damaged.
+  """
+  source = get_task(name, parameter).source
+  available = source.num_input_examples(split)
+  count = available if examples is None else min(examples, available)
+  records = source.records(split).map(source.parser(split))
+  if examples is not None:
+    records = records.take(count)
+  with source.naming_damage(split):
+    found = [
+      (
+        example.get('domain', b'').decode(errors='backslashreplace'),
+        example['targets'][example['targets'] > 0],
+      )
+      for example in records.as_numpy_iterator()
+    ]
+  if len(found) != count:
+    raise ValueError(
+      f'The cache {source.cached_task.cache_dir} is described as {available} '
+      f'examples of the {split} split, but has {len(found)}: restore its '
+      f'files, or cache {source.cached_task.name} again.'
+    )
+  found = [(domain, tokens) for domain, tokens in found if len(tokens)]
+  if not found:
+    raise ValueError(
+      f'{parameter} = {name!r}: the split {split!r} of its cache has no tokens.'
+    )
+  return found
+
+
+def read_prefixes(
+  name: str, split: str, length: int, at_least: int, parameter: str
+) -> np.ndarray:
+  """Reads the first T tokens of every sequence that has as many.
+
+  Args:
+    name: see `read_sequences`.
+    split: see `read_sequences`.
+    length: T.
+    at_least: the required number of sequences.
+    parameter: the gin parameter, and its value, that requires them.
+
+  Returns:
+    [n, T] int32.
+
+  Raises:
+    ValueError: see `read_sequences`; or there are too few sequences.
+  """
+  sequences = [tokens for _, tokens in read_sequences(name, split)]
+  prefixes = [x[:length] for x in sequences if len(x) >= length]
+  if len(prefixes) < at_least:
+    raise ValueError(
+      f'{parameter}: the {split} split of {name} has {len(prefixes)} sequences '
+      f'of at least {length} tokens, but {at_least} are needed.'
+    )
+  return np.stack(prefixes).astype(np.int32)

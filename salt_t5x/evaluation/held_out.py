@@ -22,90 +22,9 @@ from typing import Any
 import numpy as np
 
 from salt_t5x import standard_errors
-from salt_t5x.data import ordered_cache
 from salt_t5x.inference import language_model
 
 ALL = 'all'
-
-
-def read(
-  name: str, split: str, examples: int | None
-) -> list[tuple[str, np.ndarray]]:
-  """Reads the sequences of a cache, in its global order.
-
-  Args:
-    name: a task over a `global_order.CachedSource`. What it draws or cuts plays
-      no part: whole sequences are judged, as a causal LM's.
-    split: of the cache, e.g. 'validation'.
-    examples: how many; None for all.
-
-  Returns:
-    (domain, tokens, int32 [t]) of each that has tokens; the domain is '' where
-    the cache has none.
-
-  Raises:
-    ValueError: the task reads its data in another way, or has none; or its
-      cache is damaged.
-  """
-  source = ordered_cache.get_task(name, 'HELD_OUT_TASK').source
-  available = source.num_input_examples(split)
-  if examples is not None and not (type(examples) is int and examples >= 1):
-    raise ValueError(
-      f'evaluate.evaluate.held_out_examples (HELD_OUT_EXAMPLES) = {examples!r}:'
-      f' set None for all {available} of {name}, or a number of at least 1.'
-    )
-  count = available if examples is None else min(examples, available)
-  records = source.records(split).map(source.parser(split))
-  if examples is not None:
-    records = records.take(count)
-  with source.naming_damage(split):
-    found = [
-      (
-        example.get('domain', b'').decode(errors='backslashreplace'),
-        example['targets'][example['targets'] > 0],
-      )
-      for example in records.as_numpy_iterator()
-    ]
-  if len(found) != count:
-    raise ValueError(
-      f'The cache {source.cached_task.cache_dir} says that it holds '
-      f'{available} examples of the {split} split, but has {len(found)}: '
-      f'restore its files, or cache {source.cached_task.name} anew.'
-    )
-  found = [(domain, tokens) for domain, tokens in found if len(tokens)]
-  if not found:
-    raise ValueError(
-      f'HELD_OUT_TASK = {name!r}: the split {split!r} of its cache has '
-      'no tokens.'
-    )
-  return found
-
-
-def read_whole(
-  name: str, split: str, length: int, at_least: int, parameter: str
-) -> np.ndarray:
-  """Reads the beginnings of all sequences of a minimum length.
-
-  Args:
-    name: see `read`.
-    split: see `read`.
-    length: T, tokens of a beginning.
-    at_least: the number of sequences that are needed.
-    parameter: the gin parameter and its value that need them.
-
-  Returns:
-    [n, T] int32.
-
-  Raises:
-    ValueError: see `read`; or there are too few sequences.
-  """
-  whole = [x[:length] for _, x in read(name, split, None) if len(x) >= length]
-  if len(whole) < at_least:
-    raise ValueError(
-      f'{parameter}: the {split} split of {name} has {len(whole)} sequences of '
-      f'at least {length} tokens, and {at_least} are needed.'
-    )
-  return np.stack(whole).astype(np.int32)
 
 
 def measure(

@@ -57,7 +57,7 @@ class Measurement:
   ]
 
 
-def of_held_out(
+def held_out_measurement(
   cfg: utils.DatasetConfig, examples: int | None, length: int
 ) -> Measurement:
   """Held-out text; see `held_out`. Args as in `evaluate.evaluate`.
@@ -67,7 +67,12 @@ def of_held_out(
   """
   name = cfg.mixture_or_task_name
   source = ordered_cache.get_task(name, 'HELD_OUT_TASK').source
-  sequences = held_out.read(name, cfg.split, examples)
+  if examples is not None and not (type(examples) is int and examples >= 1):
+    raise ValueError(
+      f'evaluate.evaluate.held_out_examples (HELD_OUT_EXAMPLES) = {examples!r}:'
+      f' set None for all sequences of {name}, or a number of at least 1.'
+    )
+  sequences = ordered_cache.read_sequences(name, cfg.split, examples)
   longest = max(len(tokens) for _, tokens in sequences)
   if longest > length:
     raise ValueError(
@@ -87,7 +92,7 @@ def of_held_out(
   )
 
 
-def of_few_shot(
+def few_shot_measurements(
   suite: str | Sequence[str],
   data_dir: str | None,
   use_hub: bool,
@@ -164,14 +169,14 @@ def _warn_of_newlines(vocabulary: seqio.Vocabulary) -> None:
     )
 
 
-def of_supervised(
+def supervised_measurement(
   name: str,
   split: str | Mapping[str, str],
   lengths: Mapping[str, int],
   examples: int | None,
   model: t5x_models.DecoderOnlyModel,
 ) -> Measurement:
-  """A supervised task; see `generation`. Args as in `evaluate.evaluate`.
+  """A supervised task; see `supervised`. Args as in `evaluate.evaluate`.
 
   Raises:
     ValueError: it has no such split, another vocabulary, or cannot be

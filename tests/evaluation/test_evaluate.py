@@ -29,7 +29,7 @@ import seqio
 import few_shot_data
 from salt_t5x import evaluate
 from salt_t5x import teacher as teacher_lib
-from salt_t5x.data import cache_writer, supervised_tasks
+from salt_t5x.data import cache_writer, ordered_cache, supervised_tasks
 from salt_t5x.evaluation import held_out, text_metrics
 from salt_t5x.inference import language_model
 from t5x import partitioning, utils
@@ -363,4 +363,4 @@ def test_rejects_a_folder_that_cannot_be_made(tmp_path):
 @pytest.mark.parametrize('name', ['no_such_task', 5, None])
 def test_tasks_that_are_none(name):
   with pytest.raises(ValueError, match=f'HELD_OUT_TASK = {name!r}: '):
-    held_out.read(name, 'validation', None)
+    ordered_cache.read_sequences(name, 'validation')
