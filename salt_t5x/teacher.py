@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The small model that teaches: its checkpoint, and whether it is trained.
+"""The teacher: its checkpoint, and a check that it is trained.
 
 A teacher's parameters live outside the TrainState: they are a separate,
 partitioned argument of the distillation step, are never saved with the
@@ -31,7 +31,7 @@ from salt_t5x.inference import pretrained
 
 @dataclasses.dataclass(frozen=True)
 class Teacher(pretrained.Pretrained):
-  """A pretrained model that teaches. Bound in gin as `teacher.Teacher`.
+  """The pretrained teacher. Bound in gin as `teacher.Teacher`.
 
   Attributes:
     minimum_gain: nats by which the teacher's cross-entropy on the first real

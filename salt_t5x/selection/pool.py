@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The scored records that may be selected, and the selection from them."""
+"""The pool of scored records, and selection from it."""
 
 import collections
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class Statistics:
     quantiles: {percent: (score in the pool, score among the selected)}.
     domains: {name: int64 [2], records in the pool and selected}.
     histogram: [bins] int64, the pool's records by score.
-    edges: [bins + 1] float64, of the histogram.
+    edges: [bins + 1] float64, the edges of the bins.
   """
 
   quantiles: Mapping[int, tuple[float, float]]
@@ -48,13 +48,13 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-  """The scored records from a position of the global order on.
+  """The scored records after a position of the global order.
 
   Attributes:
-    directory: of the scores.
-    manifest: of the scores.
-    kind: of score.
-    first_position: of the pool in the global order.
+    directory: the folder of scores.
+    manifest: the manifest of the scores.
+    kind: the kind of score, one of `scoring.KINDS`.
+    first_position: position in the global order where the pool begins.
   """
 
   directory: str
@@ -82,7 +82,7 @@ class Pool:
       start = index * self.manifest.shard_size
       first = min(max(self.first_position - start, 0), len(records))
       records = records[first:]
-      # A NaN among a sequence's losses shows in the mean, if not in medians.
+      # A NaN loss always makes the mean NaN, but not the medians.
       wrong = ~np.isfinite(records[self.kind]) | ~np.isfinite(records['mean'])
       wrong |= records['id'] < 0
       if wrong.any():
