@@ -19,13 +19,12 @@ from collections.abc import Sequence
 import math
 
 import numpy as np
+from scipy import stats
 
 
 def standard_error(values: Sequence[float]) -> float:
   """Standard error of the mean; NaN for fewer than two values."""
-  if len(values) < 2:
-    return math.nan
-  return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+  return float(stats.sem(values)) if len(values) > 1 else math.nan
 
 
 def with_error(
@@ -35,9 +34,9 @@ def with_error(
   scale: float = 1,
   sign: str = '',
 ) -> str:
-  """'1.23 ± 0.04', or '1.23' where the error is None or NaN; '+1.23' with sign.
+  """Formats '1.23 ± 0.04', or '1.23' if the error is None or NaN.
 
-  A value of None, which files have in its place, is 'nan', too.
+  A value of None, as JSON files store NaN, is shown as 'nan'.
   """
   value = math.nan if value is None else value
   text = f'{scale * value:{sign}.{digits}f}'
@@ -46,7 +45,7 @@ def with_error(
   return f'{text} ± {scale * error:.{digits}f}'
 
 
-def over(values: Sequence[float], digits: int, sign: str = '') -> str:
-  """The mean of some values ± its standard error, e.g. over seeds."""
+def per_seed(values: Sequence[float], digits: int, sign: str = '') -> str:
+  """Formats the mean over seeds and its standard error."""
   mean = float(np.mean(values))
   return with_error(mean, standard_error(values), digits, sign=sign)

@@ -65,9 +65,9 @@ def buckets_markdown(found: Mapping[str, Any]) -> str:
   """Formats the return value of `buckets`."""
 
   def cell(model, bucket):
-    text = standard_errors.over(found['accuracy'][model][bucket], 2)
+    text = standard_errors.per_seed(found['accuracy'][model][bucket], 2)
     if gains := found['gain'].get(model):
-      text += f' ({standard_errors.over(gains[bucket], 2, "+")})'
+      text += f' ({standard_errors.per_seed(gains[bucket], 2, "+")})'
     return text
 
   table = files.markdown_table(
@@ -130,7 +130,7 @@ def few_shot_markdown(found: Mapping[str, Any]) -> str:
 
   def row(heads, of_models, benchmark, digits):
     values = (x[benchmark] for x in of_models.values())
-    return *heads, *(standard_errors.over(x, digits) for x in values)
+    return *heads, *(standard_errors.per_seed(x, digits) for x in values)
 
   rows = [
     row((name, count, f'{found["chance"][name]:.1f}'), scores, name, 1)

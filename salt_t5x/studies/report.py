@@ -152,14 +152,15 @@ def verdict(results: Mapping[str, Any]) -> str:
     shares = [100 * x for x in results['passes'][best] if x is not None]
     early = (
       f', and matches the final log-perplexity of {reference} after '
-      f'{standard_errors.over(shares, 0)}% of the steps'
+      f'{standard_errors.per_seed(shares, 0)}% of the steps'
       f'{_of(shares, results["passes"][best])}'
     )
     texts.append(
       f'{best} helped{" most" if others else ""}: after {last:,} steps it ends '
-      f'{standard_errors.over(gains, 3)} nats below {reference} in held-out '
-      f'log-perplexity, with {standard_errors.over(points, 2, "+")} percentage '
-      f'points of next-token accuracy{early if shares else ""}.'
+      f'{standard_errors.per_seed(gains, 3)} nats below {reference} in '
+      'held-out log-perplexity, with '
+      f'{standard_errors.per_seed(points, 2, "+")} percentage points of '
+      f'next-token accuracy{early if shares else ""}.'
     )
   else:
     others = []
@@ -204,7 +205,7 @@ class _Change:
 
   def __str__(self) -> str:
     """Returns e.g. '0.070 nats below, +0.60 points'."""
-    points = standard_errors.over(self.points, 2, '+')
+    points = standard_errors.per_seed(self.points, 2, '+')
     return f'{_distance(self.nats, " nats")}, {points} points'
 
 
@@ -232,9 +233,9 @@ def markdown(results: Mapping[str, Any], study: definition.Study) -> str:
       (
         row['variant'],
         row['step'],
-        standard_errors.over(row['accuracy'], 2),
-        standard_errors.over(row['log_perplexity'], 3),
-        standard_errors.over(_gains(row, theirs), 3) if is_compared else '',
+        standard_errors.per_seed(row['accuracy'], 2),
+        standard_errors.per_seed(row['log_perplexity'], 3),
+        standard_errors.per_seed(_gains(row, theirs), 3) if is_compared else '',
       )
     )
   models = [
@@ -307,7 +308,8 @@ def _ends(results: Mapping[str, Any], study: definition.Study) -> list[str]:
     if found:
       text += (
         f' and matches its final log-perplexity after '
-        f'{standard_errors.over(found, 0)}% of the steps{_of(found, shares)}.'
+        f'{standard_errors.per_seed(found, 0)}% of the steps'
+        f'{_of(found, shares)}.'
       )
     else:
       text += ' and does not reach its final log-perplexity.'
@@ -348,13 +350,13 @@ def _in_the_paper(
 
 def _costs(results: Mapping[str, Any]) -> list[str]:
   costs, reference = results['costs'], results['reference']
-  ratio = standard_errors.over(costs['ratio'], 2)
-  teacher_step = standard_errors.over(costs['teacher_step'], 2)
+  ratio = standard_errors.per_seed(costs['ratio'], 2)
+  teacher_step = standard_errors.per_seed(costs['teacher_step'], 2)
   rows = [
     (
       label,
       *(
-        f'{standard_errors.over([100 * x for x in savings[k]], 0)}%'
+        f'{standard_errors.per_seed([100 * x for x in savings[k]], 0)}%'
         f'{_of(savings[k], costs["ratio"])}'
         if savings[k]
         else 'not reached'
