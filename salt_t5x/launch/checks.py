@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What launchers check before they start anything.
+"""Checks of the launchers' flags.
 
 Every error names the flag, its value and the remedy.
 """
@@ -24,13 +24,13 @@ import shlex
 
 
 class FlagError(ValueError):
-  """A flag's value cannot be."""
+  """A flag's value is invalid."""
 
 
 class Secret(str):
-  """A value that shows as its length only where it is printed with `repr`.
+  """A string whose `repr` hides its value.
 
-  Libraries print the objects that hold an environment, in tracebacks too.
+  Libraries print objects that hold environment variables, e.g. in tracebacks.
   """
 
   def __repr__(self) -> str:
@@ -48,7 +48,7 @@ def name(flag: str, value: str) -> str:
 
 
 def matches(flag: str, value: str, pattern: str, example: str) -> str:
-  """Checks a value by its form."""
+  """Checks a value against a regular expression."""
   if not re.fullmatch(pattern, value):
     raise FlagError(f'--{flag}={value!r} must look like {example!r}.')
   return value
@@ -58,17 +58,17 @@ def wheel(value: str) -> str:
   """Checks that a file is this package's wheel."""
   if not re.fullmatch(r'salt_t5x-[^/]+\.whl', os.path.basename(value)):
     raise FlagError(
-      f'--wheel={value!r} is no wheel of salt_t5x: make one with `python -m '
-      'pip wheel --no-deps --wheel-dir=dist .`, and name it.'
+      f'--wheel={value!r} is no wheel of salt_t5x: build one with `python '
+      '-m pip wheel --no-deps --wheel-dir=dist .`.'
     )
   return files('wheel', [value])[0]
 
 
 def files(flag: str, paths: Iterable[str]) -> list[str]:
-  """Checks that files or folders are there, and have different names.
+  """Checks that files or folders exist and have different names.
 
   Returns:
-    The paths, without slashes at their ends.
+    The paths without trailing slashes.
   """
   paths = [path.rstrip('/') for path in paths]
   names = {}
@@ -80,17 +80,10 @@ def files(flag: str, paths: Iterable[str]) -> list[str]:
       raise FlagError(f'--{flag}={path!r} has no name: name the folder itself.')
     if names.setdefault(base, path) != path:
       raise FlagError(
-        f'{names[base]!r} and {path!r} have the same name, and would be copied '
-        'to the same place: rename one of them.'
+        f'{names[base]!r} and {path!r} have the same name and would overwrite '
+        'each other: rename one of them.'
       )
   return paths
-
-
-def max_restarts(value: int) -> int:
-  """Returns the value of --max_restarts if it is valid."""
-  if value < 0:
-    raise FlagError(f'--max_restarts={value} must be at least 0.')
-  return value
 
 
 def environment(values: Iterable[str]) -> dict[str, str]:
@@ -109,38 +102,37 @@ def environment(values: Iterable[str]) -> dict[str, str]:
 def secrets(
   variables: Iterable[str], env: Mapping[str, str], words: Sequence[str]
 ) -> dict[str, Secret]:
-  """Reads the secrets that environment variables of this process hold.
+  """Reads secrets from this process's environment variables.
 
   Args:
-    variables: their names.
-    env: what is set openly.
-    words: of all command lines.
+    variables: names of the variables.
+    env: the jobs' other variables, which are printed.
+    words: words of all command lines, which are printed.
 
   Raises:
-    FlagError: one is not set, or its value stands in `words` or `env`, which
-      are printed.
+    FlagError: a variable is not set, or `words` or `env` contains its value.
   """
   found = {}
   for variable in variables:
     if not re.fullmatch('[A-Za-z_][A-Za-z0-9_]*', variable):
-      # Not shown: it may be the value itself.
+      # Not printed: it may be the secret itself.
       raise FlagError(
         "--secret_env takes an environment variable's name, not its value."
       )
     value = os.environ.get(variable)
     if not value:
       raise FlagError(
-        f'--secret_env={variable}: the environment variable is not set here. '
-        'Set it where you launch, e.g. from a password manager.'
+        f'--secret_env={variable}: the environment variable is not set. '
+        'Set it for this launcher, e.g. from a password manager.'
       )
     if variable in env:
       raise FlagError(
-        f'--secret_env={variable}: --env sets it, too. Remove one of them.'
+        f'--secret_env={variable}: --env also sets it. Remove one of them.'
       )
     if any(value in word for word in [*words, *env.values()]):
       raise FlagError(
-        f'--secret_env={variable}: its value stands in the command line, where '
-        'everybody on the machines can read it. Let the program read '
+        f'--secret_env={variable}: its value is in the command line, which '
+        'everybody on the machines can read. Let the program read '
         f'${variable} instead.'
       )
     found[variable] = Secret(value)
@@ -148,5 +140,5 @@ def secrets(
 
 
 def shell_settings(values: Mapping[str, str]) -> str:
-  """Formats environment variables as a file that a shell reads."""
+  """Formats environment variables as a shell script."""
   return ''.join(f'{k}={shlex.quote(v)}\n' for k, v in values.items())

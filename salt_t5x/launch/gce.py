@@ -19,11 +19,11 @@
       -- python -m salt_t5x.train --gin_file=...
 
 creates the VM, installs this package, starts the command on every worker,
-shows its log and deletes the VM. The command runs on when the connection
-breaks. It is started again when it ends with exit code 75, and on a new VM when
-its VM is gone. Any other exit code is the end, and so is a step that fails.
+shows its log and deletes the VM. The command survives a lost connection. It is
+restarted after exit code 75, and on a new VM if its VM is preempted. Any other
+exit code, and any failed step, ends the run.
 
-    ... attach ... (the same flags)    takes up a run that `run` was stopped at
+    ... attach ... (the same flags)    follows a run after `run` was interrupted
     ... delete --name=NAME --zone=ZONE
 
 With --dry_run, commands are printed and not run. gcloud must be logged in.
@@ -43,6 +43,53 @@ from salt_t5x.launch.shell import CommandError, Shell
 _ZONE = 'us-central2-b'
 _INTERRUPTED = 128 + signal.SIGINT
 
+# {flag: (help, options of argparse)}
+_VM_FLAGS = {
+  'name': ("The VM's name.", {'required': True}),
+  'zone': (f'Its zone, e.g. {_ZONE}.', {'required': True}),
+  'project': ("Default: gcloud's own.", {}),
+  'dry_run': ('Print the commands; run nothing.', {'action': 'store_true'}),
+}
+_REPEATED = {'action': 'append', 'default': []}
+_RUN_FLAGS = {
+  'accelerator_type': ('E.g. v5litepod-16.', {'required': True}),
+  'version': (
+    "The VM's software version, e.g. v2-alpha-tpuv5-lite.",
+    {'required': True},
+  ),
+  'spot': ('Create a VM that may be preempted.', {'action': 'store_true'}),
+  'wheel': (
+    "This package's wheel, as built by pip wheel --no-deps --wheel-dir=dist .",
+    {'required': True},
+  ),
+  'setup_script': (
+    "A bash script that runs on every worker, in the command's working "
+    'directory, before the installation; e.g. it installs Python 3.11 and t5x, '
+    'and writes environment.sh.',
+    {},
+  ),
+  'requirements': ('A requirements file that pip installs everywhere.', {}),
+  'python': ("The workers' Python, 3.11 or newer.", {'default': 'python3'}),
+  'copy': (
+    "A file or folder for the command's working directory.",
+    {'metavar': 'PATH', **_REPEATED},
+  ),
+  'env': (
+    'An environment variable of the command.',
+    {'metavar': 'NAME=VALUE', **_REPEATED},
+  ),
+  'secret_env': (
+    'An environment variable of this process that is passed to the command. No '
+    'command line and no log shows its value.',
+    {'metavar': 'NAME', **_REPEATED},
+  ),
+  'max_restarts': (
+    'How often the command restarts, on this VM or a new one.',
+    {'type': int, 'default': 10},
+  ),
+  'keep': ('Never delete the VM.', {'action': 'store_true'}),
+}
+
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
@@ -51,70 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  where = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  where.add_argument('--name', required=True, help="The VM's name.")
-  where.add_argument('--zone', required=True, help=f'Its zone, e.g. {_ZONE}.')
-  where.add_argument('--project', help="Default: gcloud's own.")
-  where.add_argument(
-    '--dry_run', action='store_true', help='Print commands, and run none.'
-  )
-  how = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  how.add_argument(
-    '--accelerator_type', required=True, help='E.g. v5litepod-16.'
-  )
-  how.add_argument(
-    '--version', required=True, help='Of the VM, e.g. v2-alpha-tpuv5-lite.'
-  )
-  how.add_argument(
-    '--spot', action='store_true', help='A VM that may be preempted.'
-  )
-  how.add_argument(
-    '--wheel',
-    required=True,
-    help='Of this package; pip wheel --no-deps --wheel-dir=dist . makes it.',
-  )
-  how.add_argument(
-    '--setup_script',
-    help='Run by bash on every worker before the installation, in the working '
-    'directory of the command; e.g. brings Python 3.11 and t5x, and writes '
-    'environment.sh.',
-  )
-  how.add_argument('--requirements', help='Of pip, installed on every worker.')
-  how.add_argument(
-    '--python', default='python3', help='Python there, 3.11 or newer.'
-  )
-  how.add_argument(
-    '--copy',
-    action='append',
-    default=[],
-    metavar='PATH',
-    help="A file or folder for the command's working directory.",
-  )
-  how.add_argument(
-    '--env',
-    action='append',
-    default=[],
-    metavar='NAME=VALUE',
-    help='An environment variable of the command.',
-  )
-  how.add_argument(
-    '--secret_env',
-    action='append',
-    default=[],
-    metavar='NAME',
-    help='An environment variable that is set here, for the command, too. No '
-    'command line and no log shows its value.',
-  )
-  how.add_argument(
-    '--max_restarts', type=int, default=10, help='After exit code 75 and so on.'
-  )
-  how.add_argument(
-    '--keep', action='store_true', help='Delete no VM, whatever happens.'
-  )
   actions = parser.add_subparsers(dest='action', required=True)
-  for action in ('run', 'attach'):
-    actions.add_parser(action, parents=[where, how], allow_abbrev=False)
-  actions.add_parser('delete', parents=[where], allow_abbrev=False)
+  for action in ('run', 'attach', 'delete'):
+    flags = _VM_FLAGS if action == 'delete' else _VM_FLAGS | _RUN_FLAGS
+    subparser = actions.add_parser(action, allow_abbrev=False)
+    for flag, (text, options) in flags.items():
+      subparser.add_argument(f'--{flag}', help=text, **options)
   return parser
 
 
@@ -124,7 +113,7 @@ def _parse(
   """Parses and checks flags.
 
   Returns:
-    (flags, the VM, what to run on it if anything is)
+    (flags, the VM, the program or None)
   """
   parser = _parser()
   argv, command = list(argv), []
@@ -145,7 +134,10 @@ def _parse(
       checks.matches(
         'accelerator_type', args.accelerator_type, r'v\d+\w*-\d+', 'v4-16'
       )
-      checks.max_restarts(args.max_restarts)
+      if args.max_restarts < 0:
+        raise checks.FlagError(
+          f'--max_restarts={args.max_restarts} must be at least 0.'
+        )
       program = _program(args, command, argv)
   except checks.FlagError as e:
     parser.error(str(e))
@@ -155,21 +147,20 @@ def _parse(
 def _program(
   args: argparse.Namespace, command: Sequence[str], argv: Sequence[str]
 ) -> tpu_run.Program:
-  """Checks what is to run."""
+  """Checks the program's flags."""
   if not command:
     raise checks.FlagError(
-      'There is nothing to run: put the command behind the flags, as in `-- '
-      'python -m salt_t5x.train --gin_file=...`.'
+      'The command is missing: put it after the flags, e.g. `-- python -m '
+      'salt_t5x.train --gin_file=...`.'
     )
   for word in command:
-    # What a VM's disk holds is deleted with the VM.
     match = re.fullmatch(
       r'--(?:gin\.|gin_bindings=)(MODEL_DIR|SCORES_DIR)\s*=\s*(.*)', word
     )
     if match and '://' not in match[2] and not args.keep:
       raise checks.FlagError(
-        f'{word}: this folder is on the VM, and is deleted with it. Name one '
-        'in a bucket (gs://...), or give --keep.'
+        f'{word}: this folder is on the VM and is deleted with it. Name a '
+        'folder in a bucket (gs://...), or give --keep.'
       )
   environment = checks.environment(args.env)
   paths = [tpu_run.REMOTE, checks.wheel(args.wheel)]
@@ -189,7 +180,10 @@ def _program(
 
 
 def main(argv: Sequence[str]) -> int:
-  """Does what flags say.
+  """Runs the command on a VM, follows it, or deletes the VM.
+
+  Args:
+    argv: the command line without the program's name.
 
   Returns:
     The exit code: 0 if the run finished, 130 if this launcher was interrupted.
@@ -200,72 +194,64 @@ def main(argv: Sequence[str]) -> int:
   if args.action == 'delete':
     return _delete(vm, shell)
   run = tpu_run.TpuRun(vm, program, args.max_restarts, shell)
+  delete = shlex.join(vm.delete())
+  code = 0
   try:
-    code = _run(args, run, vm, shell)
-    if run.owns_vm:
-      if args.keep:
-        shell.say(f'The VM stays (--keep). To delete it:\n{_shown(vm)}')
-      else:
-        code = _delete(vm, shell) or code
+    try:
+      _run(args, run)
+    except (CommandError, tpu_run.RunError, OSError) as e:
+      print(f'Error: {e}', file=sys.stderr)
+      code = 1
+    if run.owns_vm and args.keep:
+      shell.say(f'The VM is kept (--keep). To delete it:\n{delete}')
+    elif run.owns_vm:
+      code = _delete(vm, shell) or code
   except KeyboardInterrupt:
     attach = ['python', '-m', 'salt_t5x.launch.gce', 'attach', *argv[1:]]
     print(
       f'\nInterrupted. The TPU VM {vm.name} in {vm.zone}, if it was created, '
-      'is still there and costs money, and a run that was started on it goes '
-      'on.\n'
+      'still exists and costs money, and a run that was started on it '
+      'continues.\n'
       f'To follow it again:\n  {shlex.join(attach)}\n'
-      f'To end it and delete the VM:\n  {_shown(vm)}',
+      f'To end it and delete the VM:\n  {delete}',
       file=sys.stderr,
     )
     return _INTERRUPTED
   if args.dry_run:
     shell.say(
-      'If the run ends with exit code 75, it is started again; if the VM is '
-      f'gone, on a new VM; at most {args.max_restarts} times.\n'
-      f'If a step fails, the VM {"stays" if args.keep else "is deleted"}.'
+      'After exit code 75 the run restarts; if the VM is gone, on a new VM; at '
+      f'most {args.max_restarts} times.\n'
+      f'If a step fails, the VM is {"kept" if args.keep else "deleted"}.'
     )
   return code
 
 
-def _run(
-  args: argparse.Namespace,
-  run: tpu_run.TpuRun,
-  vm: tpu_vm.TpuVm,
-  shell: Shell,
-) -> int:
-  """Runs to the end, and tells of errors."""
-  try:
-    if args.action == 'run':
-      state = run.state(pretend='')
-      if state:
-        raise tpu_run.RunError(
-          f'--name={args.name}: there is a VM of this name already ({state}). '
-          'It is left alone: choose another name, take up the run on it with '
-          '`attach`, or delete it with `delete`.'
-        )
-      run.run()
-      return 0
-    state = run.state()
-    if not state:
+def _run(args: argparse.Namespace, run: tpu_run.TpuRun) -> None:
+  """Starts a run or follows one, to its end."""
+  if args.action == 'run':
+    if state := run.state(pretend=''):
       raise tpu_run.RunError(
-        f'--name={args.name}: there is no such VM in {args.zone}. To start the '
-        'run again, from its last checkpoint, say `run` instead of `attach`.'
+        f'--name={args.name}: a VM of this name exists already ({state}). It '
+        'was not changed: choose another name, follow its run with `attach`, '
+        'or delete it with `delete`.'
       )
-    if state == tpu_run.READY:
-      run.take_up()
-      run.run(is_running=True)
-    elif state in tpu_run.GONE:
-      tpu_run.delete(vm, shell)
-      run.run()
-    else:
-      raise tpu_run.RunError(
-        f'--name={args.name}: the VM is {state}. Say `attach` again when it is '
-        f'{tpu_run.READY}.'
-      )
-  except (CommandError, tpu_run.RunError, OSError) as e:
-    print(f'Error: {e}', file=sys.stderr)
-    return 1
-  return 0
+    return run.run()
+  state = run.state()
+  if not state:
+    raise tpu_run.RunError(
+      f'--name={args.name}: {args.zone} has no such VM. To restart the run '
+      'from its last checkpoint, use `run` instead of `attach`.'
+    )
+  if state == tpu_run.READY:
+    run.take_over()
+    return run.run(is_running=True)
+  if state in tpu_run.GONE:
+    tpu_run.delete(run.vm, run.shell)
+    return run.run()
+  raise tpu_run.RunError(
+    f'--name={args.name}: the VM is {state}. Repeat `attach` when it is '
+    f'{tpu_run.READY}.'
+  )
 
 
 def _delete(vm: tpu_vm.TpuVm, shell: Shell) -> int:
@@ -273,16 +259,12 @@ def _delete(vm: tpu_vm.TpuVm, shell: Shell) -> int:
     tpu_run.delete(vm, shell)
   except CommandError as e:
     print(
-      f'Error: {e}\nThe VM may still be there, and cost money. To delete it:\n'
-      f'  {_shown(vm)}',
+      f'Error: {e}\nThe VM may still exist and cost money. To delete it:\n'
+      f'  {shlex.join(vm.delete())}',
       file=sys.stderr,
     )
     return 1
   return 0
-
-
-def _shown(vm: tpu_vm.TpuVm) -> str:
-  return shlex.join(vm.delete())
 
 
 if __name__ == '__main__':

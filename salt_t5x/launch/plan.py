@@ -14,8 +14,8 @@
 
 """The jobs of an experiment: a teacher, its scores, a selection, students.
 
-The jobs are data: what runs, and after what. One student for each point of a
-sweep over omega, rho and n_KD, each with a MODEL_DIR of its own.
+A job is a command and the jobs that must finish before it. Each point of a
+sweep over omega, rho and n_KD has a student with its own MODEL_DIR.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ import re
 
 from salt_t5x.launch import checks
 
-# What the experiment itself binds: {macro: the flag to use}.
+# Macros that the experiment binds: {macro: the flag that sets it}.
 _BOUND = {
   'MODEL_DIR': 'output',
   'SCORES_DIR': 'output',
@@ -42,13 +42,13 @@ _BOUND = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A part of the experiment.
+  """A command of the experiment.
 
   Attributes:
-    name: of it, unique.
+    name: a unique name.
     stage: 'teacher', 'scores', 'selection' or 'student'.
-    args: of `python -m`.
-    needs: names of the jobs that must have finished before.
+    args: arguments of `python -m`.
+    needs: names of the jobs that must finish first.
   """
 
   name: str
@@ -58,28 +58,28 @@ class Job:
 
   @property
   def needs_accelerator(self) -> bool:
-    """Whether the job computes with a model; selections do not."""
+    """Whether the job runs a model; selections do not."""
     return self.stage != 'selection'
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """What is to be trained.
+  """Recipes and hyperparameters of an experiment.
 
   Attributes:
-    output: the folder that gets a folder for each job.
+    output: the folder of the jobs' output folders.
     student: gin files of the student's recipe.
     teacher: gin files of the teacher's recipe; () to take `teacher_path`.
-    teacher_path: model directory of a teacher that is there; None to train one.
-    scores: gin files of the recipe that scores, for SALT_DS; () for SALT.
-    gin_file: gin files for all of them, after the recipes; e.g. the data.
-    gin: bindings for all of them.
-    distillation_weight: values of omega; () leaves it to the recipe.
-    teacher_temperature: values of rho, alike.
-    kd_steps: values of n_KD, alike.
-    batch_size: B of training; None leaves it to the recipes.
-    only: stages or names of jobs that are to run, those of other jobs being
-      there; () for all.
+    teacher_path: model directory of a trained teacher; None to train one.
+    scores: gin files of the scoring recipe, for SALT_DS; () for SALT.
+    gin_file: gin files read after every recipe; e.g. the data.
+    gin: bindings for all recipes.
+    distillation_weight: values of omega; () keeps the recipe's.
+    teacher_temperature: values of rho; () keeps the recipe's.
+    kd_steps: values of n_KD; () keeps the recipe's.
+    batch_size: B, the training batch size; None keeps the recipes'.
+    only: stages or names of the jobs to run, if the results of all others
+      exist; () runs all jobs.
   """
 
   output: str
@@ -97,11 +97,11 @@ class Experiment:
 
 
 def make(experiment: Experiment) -> list[Job]:
-  """Makes an experiment's jobs, in an order in which they can run.
+  """Returns an experiment's jobs, in an order in which they can run.
 
   Raises:
-    checks.FlagError: a value cannot be, two students would share a MODEL_DIR,
-      or something is missing.
+    checks.FlagError: a value is invalid or missing, or two students would
+      share a MODEL_DIR.
   """
   _check(experiment)
   e = experiment
@@ -142,19 +142,17 @@ def make(experiment: Experiment) -> list[Job]:
   for name in e.only:
     if name not in known:
       raise checks.FlagError(
-        f"--only={','.join(e.only)}: {name!r} is none of this experiment's "
-        f'jobs: {", ".join(job.name for job in jobs)}.'
+        f'--only={",".join(e.only)}: {name!r} is not one of this '
+        f"experiment's jobs: {', '.join(job.name for job in jobs)}."
       )
   chosen = [
     job for job in jobs if not e.only or {job.name, job.stage} & set(e.only)
   ]
-  return _without_what_is_there(chosen, jobs)
+  return _with_chosen_needs(chosen, jobs)
 
 
-def _without_what_is_there(
-  chosen: Sequence[Job], jobs: Sequence[Job]
-) -> list[Job]:
-  """Has each chosen job need only chosen ones, through the others, too."""
+def _with_chosen_needs(chosen: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
+  """Replaces needs that are not chosen by the chosen jobs they depend on."""
   named = {job.name: job for job in jobs}
   names = {job.name for job in chosen}
 
@@ -174,7 +172,7 @@ def _gin(
   recipe: Sequence[str],
   macros: Mapping[str, str | float],
 ) -> tuple[str, ...]:
-  """The arguments of a job that reads gin files."""
+  """Returns the arguments of a job that reads gin files."""
   bindings = [f'{name}={value!r}' for name, value in macros.items()]
   return (
     module,
@@ -183,7 +181,7 @@ def _gin(
   )
 
 
-# {macro: (flag, short name, type, test, meaning)} of what may be swept.
+# The axes of a sweep: {macro: (flag, short name, type, is valid, meaning)}.
 _AXES = {
   'DISTILLATION_WEIGHT': (
     *('distillation_weight', 'omega', float, lambda x: 0 <= x <= 1),
@@ -204,7 +202,7 @@ def _student_name(point: dict[str, float]) -> str:
 
 
 def _points(experiment: Experiment) -> list[dict[str, float]]:
-  """The points of the sweep, {macro: value} of what is swept."""
+  """Returns the points of the sweep, each as {macro: value}."""
   axes = {macro: _numbers(experiment, *_AXES[macro]) for macro in _AXES}
   axes = {macro: values for macro, values in axes.items() if values}
   return [
@@ -221,7 +219,7 @@ def _numbers(
   is_valid: Callable[[float], bool],
   meaning: str,
 ) -> list[float]:
-  """Parses a flag's values, all different."""
+  """Parses a flag's values, which must differ."""
   values, texts = [], getattr(experiment, flag)
   for text in texts:
     try:
@@ -247,20 +245,18 @@ def _check(e: Experiment) -> None:
     )
   if bool(e.teacher) == bool(e.teacher_path):
     raise checks.FlagError(
-      'Give --teacher, a recipe to train one with, or --teacher_path, the '
-      'model directory of one, and not both.'
+      'Give either --teacher, the recipe of a teacher, or --teacher_path, the '
+      'model directory of a trained one.'
     )
-  if e.batch_size is not None and e.batch_size < 1:
-    raise checks.FlagError(f'--batch_size={e.batch_size} must be at least 1.')
   if e.scores and not (e.kd_steps and e.batch_size):
     raise checks.FlagError(
-      '--scores: the first n_KD steps of B sequences are selected, so '
-      '--kd_steps and --batch_size must be given, too.'
+      '--scores needs --kd_steps and --batch_size: n_KD B sequences are '
+      'selected.'
     )
   for binding in e.gin:
     match = re.match(r'\s*(\w+)\s*=', binding)
     if match and match[1] in _BOUND:
       raise checks.FlagError(
-        f'--gin={binding!r}: the experiment gives {match[1]} to each job '
-        f'itself; use --{_BOUND[match[1]]}.'
+        f'--gin={binding!r}: the experiment binds {match[1]} for each job; '
+        f'use --{_BOUND[match[1]]}.'
       )

@@ -18,12 +18,12 @@ wait_for_end() { timeout "$1" "${follow_file[@]}" --pid="$(cat pid)" /dev/null; 
 install() {
   local python=$1 wheel=$2 setup=$3 requirements=$4
   if [[ -n $setup ]]; then
-    # It may install Python, and write environment.sh for the run.
+    # It may install Python and write the run's environment.sh.
     (cd files && bash "./$setup")
   fi
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "$python on $(hostname) is not Python 3.11 or newer: name another with" \
-      "--python, or install one in --setup_script." >&2
+    echo "$python on $(hostname) is not Python 3.11 or newer: name another one" \
+      "with --python, or install one in --setup_script." >&2
     exit 1
   fi
   "$python" -m venv venv
@@ -35,11 +35,11 @@ install() {
 
 start() {
   if run_exists; then
-    echo "A run is going on on $(hostname) already." >&2
+    echo "A run is still active on $(hostname): wait for it or end it." >&2
     exit 1
   fi
   rm -f exit_code
-  # The log of the run before stays.
+  # Keep the log of the previous run.
   if [[ -e log ]]; then mv log "log.$(date +%s)"; fi
   set -a
   if [[ -e secrets ]]; then
@@ -54,7 +54,7 @@ start() {
 }
 
 supervise() {
-  # The command gets its own SIGTERM; this shell stays to write its exit code.
+  # The command receives SIGTERM, too; this shell writes its exit code.
   trap : TERM
   local code=0
   (cd files && exec "$@") || code=$?

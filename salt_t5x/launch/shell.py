@@ -14,7 +14,9 @@
 
 """Runs commands and shows them, or only shows them."""
 
+import collections
 from collections.abc import Sequence
+import dataclasses
 import shlex
 import subprocess
 import sys
@@ -24,23 +26,24 @@ class CommandError(RuntimeError):
   """A command failed.
 
   Attributes:
-    stderr: what it wrote there.
+    stderr: the end of its standard error.
   """
 
   def __init__(self, argv: Sequence[str], code: int, stderr: str, shown: bool):
     """Constructor.
 
     Args:
-      argv: of the command.
+      argv: the command's arguments.
       code: its exit code.
-      stderr: what it wrote there.
-      shown: whether that was seen; if not, the message has it.
+      stderr: the end of its standard error.
+      shown: whether `stderr` was shown; if not, the message includes it.
     """
     unseen = '' if shown else f'\n{stderr.rstrip()}'
     super().__init__(f'Exit code {code} of: {shlex.join(argv)}{unseen}')
     self.stderr = stderr
 
 
+@dataclasses.dataclass
 class Shell:
   """Runs commands one after the other.
 
@@ -48,8 +51,7 @@ class Shell:
     dry_run: whether commands are only shown. What is shown is the same.
   """
 
-  def __init__(self, dry_run: bool):
-    self.dry_run = dry_run
+  dry_run: bool
 
   def say(self, text: str) -> None:
     """Shows a comment."""
@@ -57,35 +59,33 @@ class Shell:
       print(f'# {line}', flush=True)
 
   def run(
-    self,
-    argv: Sequence[str],
-    purpose: str,
-    pretend: str | None = None,
+    self, argv: Sequence[str], purpose: str, pretend: str | None = None
   ) -> str:
     """Runs a command.
 
     Args:
-      argv: of it; no shell reads them.
-      purpose: a comment.
-      pretend: in a dry run, what the command would write. If given, its
-        output is returned, not shown.
+      argv: the command's arguments, without shell syntax.
+      purpose: a comment that is shown before the command.
+      pretend: the output of the command in a dry run. If given, the output is
+        returned, not shown.
 
     Returns:
-      What it wrote to stdout if `pretend` is given.
+      The command's standard output if `pretend` is given, else ''.
 
     Raises:
-      CommandError: it failed.
+      CommandError: the command failed.
     """
     self.say(purpose)
     print(shlex.join(argv), flush=True)
     if self.dry_run:
       return pretend or ''
+    shown = pretend is None
     try:
       process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if pretend is not None else None,
-        # Both shown and kept: an error's kind is told by its text alone.
+        stdout=None if shown else subprocess.PIPE,
+        # Shown and kept: only its text says what kind of error it is.
         stderr=subprocess.PIPE,
         text=True,
         errors='replace',
@@ -93,23 +93,18 @@ class Shell:
     except FileNotFoundError as e:
       stderr = f'{argv[0]} is not on the PATH: install it.'
       raise CommandError(argv, 127, stderr, shown=False) from e
+    lines = collections.deque(maxlen=100)
     try:
-      if pretend is not None:
-        stdout, stderr = process.communicate()
-      else:
-        stdout, lines = '', []
+      if shown:
         for line in process.stderr:
-          sys.stderr.write(line)
-          sys.stderr.flush()
-          lines = [*lines[-99:], line]
-        stderr = ''.join(lines)
-        process.wait()
+          print(line, end='', file=sys.stderr, flush=True)
+          lines.append(line)
+      stdout, rest = process.communicate()
     except BaseException:
       process.terminate()
       process.wait()
       raise
     if process.returncode:
-      raise CommandError(
-        argv, process.returncode, stderr, shown=pretend is None
-      )
-    return stdout
+      stderr = ''.join(lines) + rest
+      raise CommandError(argv, process.returncode, stderr, shown)
+    return stdout or ''

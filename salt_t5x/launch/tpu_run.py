@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A command on a TPU VM, from the VM's creation to the command's end."""
+"""Runs a program on a TPU VM, from the VM's creation to the program's end."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
@@ -28,40 +28,40 @@ from salt_t5x.launch import checks, tpu_vm
 from salt_t5x.launch.shell import CommandError, Shell
 
 READY = 'READY'
-# States of a VM that does not come back by itself.
+# States that a VM does not leave by itself.
 GONE = ('PREEMPTED', 'STOPPED', 'TERMINATED')
 
-# What workers run.
+# The script that workers run.
 REMOTE = os.path.join(os.path.dirname(__file__), 'remote.sh')
-# Exit codes after which the same command runs again:
-# `runs.preemption.EXIT_CODE`; a worker that was restarted leaves none.
+# Exit codes after which the program restarts: `runs.preemption.EXIT_CODE`, or
+# 'lost' for a worker that was rebooted and left none.
 _AGAIN = {str(os.EX_TEMPFAIL), 'lost'}
 _KILLED = {str(128 + signal.SIGTERM), str(128 + signal.SIGKILL)}
 
-_PAUSE = 30  # seconds, before the cloud is asked again
-_GRACE = 600  # seconds that other workers have to end after the first one
-_STEADY = 300  # seconds after which a connection counts as a good one
-_CONNECTIONS = 10  # that may fail one after the other
+_PAUSE = 30  # seconds between requests
+_GRACE = 600  # seconds within which all workers end after the first one
+_STEADY = 300  # seconds after which a connection counts as stable
+_CONNECTIONS = 10  # consecutive failures that end the run
 
 
 class RunError(RuntimeError):
-  """The run is over, and has not finished."""
+  """The run ended without finishing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """What is to run on every worker, and what it needs.
+  """A command for every worker, and the files and variables it needs.
 
   Attributes:
-    command: its arguments.
-    environment: variables for it.
-    secrets: variables whose values no command line and no log may show.
+    command: the command's arguments.
+    environment: environment variables of the command.
+    secrets: environment variables whose values are never shown.
     files: paths on this machine, copied into the command's working directory;
       `REMOTE` and the next three are among them.
-    wheel: of this package.
-    setup_script: run by bash before the installation, or None.
-    requirements: of pip, or None.
-    python: Python there, which makes the virtual environment.
+    wheel: this package's wheel.
+    setup_script: a bash script that runs before the installation, or None.
+    requirements: pip's requirements file, or None.
+    python: the workers' Python, which creates the virtual environment.
   """
 
   command: Sequence[str]
@@ -75,10 +75,10 @@ class Program:
 
 
 def delete(vm: tpu_vm.TpuVm, shell: Shell) -> None:
-  """Deletes a VM, if it is there.
+  """Deletes a VM if it exists.
 
   Raises:
-    CommandError: it may still be there.
+    CommandError: the VM may still exist.
   """
   try:
     shell.run(vm.delete(), 'Delete the VM.')
@@ -94,10 +94,10 @@ class TpuRun:
   Attributes:
     vm: the VM.
     program: the program.
-    max_restarts: how often the program may be started again.
+    max_restarts: how often the program may be restarted.
     shell: runs gcloud.
-    owns_vm: whether this object may have created or taken over the VM, and so
-      must delete it.
+    owns_vm: whether this object created or took over the VM, and therefore
+      deletes it.
   """
 
   vm: tpu_vm.TpuVm
@@ -110,11 +110,11 @@ class TpuRun:
     """Returns the VM's state, '' if there is no VM; `pretend` in a dry run.
 
     Raises:
-      CommandError: it cannot be told.
+      CommandError: the state is unknown.
     """
     try:
       state = self.shell.run(
-        self.vm.describe(), 'Which state is the VM in?', pretend
+        self.vm.describe(), 'Read the state of the VM.', pretend
       )
     except CommandError as e:
       if 'NOT_FOUND' in e.stderr:
@@ -122,20 +122,22 @@ class TpuRun:
       raise
     return state.strip()
 
-  def take_up(self) -> None:
-    """Finds the run that is on the VM, which is this object's from here on.
+  def take_over(self) -> None:
+    """Finds the run on the VM, and owns the VM from then on.
 
     Raises:
-      RunError: there is none.
+      RunError: the VM has no run.
     """
     try:
       self.shell.run(
-        self.vm.ssh('0', ['ls', f'{tpu_vm.FOLDER}/pid']), 'Is a run there?', ''
+        self.vm.ssh('0', ['ls', f'{tpu_vm.FOLDER}/pid']),
+        'Does the VM have a run?',
+        '',
       )
     except CommandError as e:
       raise RunError(
-        f'No run was found on {self.vm.name}, which is left as it is: {e}\n'
-        'If it is of no use, delete it with:\n'
+        f'{self.vm.name} has no run, and was not changed: {e}\n'
+        'To delete the VM:\n'
         f'  {shlex.join(self.vm.delete())}'
       ) from e
     self.owns_vm = True
@@ -143,12 +145,12 @@ class TpuRun:
   def create(self) -> None:
     """Creates the VM."""
     owned = self.owns_vm
-    self.owns_vm = True  # It may be there even if this fails.
+    self.owns_vm = True  # It may exist even if this fails.
     try:
       self.shell.run(self.vm.create(), 'Create the VM.')
     except CommandError as e:
       if not owned and 'ALREADY_EXISTS' in e.stderr:
-        self.owns_vm = False  # Somebody was quicker: it is theirs.
+        self.owns_vm = False  # Somebody else created it.
       raise
 
   def _install(self) -> None:
@@ -156,12 +158,12 @@ class TpuRun:
     self._make_folder()
     run(
       vm.copy(program.files, f'{tpu_vm.FILES}/'),
-      'Copy what the run needs.',
+      "Copy the run's files.",
     )
     words = [program.python]
     for path in (program.wheel, program.setup_script, program.requirements):
       words.append(os.path.basename(path or ''))
-    run(vm.remote('all', 'install', *words), 'Install it.')
+    run(vm.remote('all', 'install', *words), 'Install this package.')
 
   def _make_folder(self) -> None:
     folders = [tpu_vm.FOLDER, tpu_vm.FILES]
@@ -173,7 +175,7 @@ class TpuRun:
         )
         break
       except CommandError:
-        # A new VM is READY some time before it answers.
+        # A new VM is READY some time before it accepts connections.
         if attempt == _CONNECTIONS or not self._may_be_ready():
           raise
         time.sleep(_PAUSE)
@@ -184,8 +186,8 @@ class TpuRun:
       with self._secrets_file() as path:
         self.shell.run(
           self.vm.copy([path], tpu_vm.SECRETS),
-          f'Copy the secrets ({", ".join(program.secrets)}); the run deletes '
-          'the file once it has read it.',
+          f'Copy the secrets ({", ".join(program.secrets)}); the run reads '
+          'and deletes the file.',
         )
     command = list(program.command)
     if program.environment:
@@ -193,7 +195,7 @@ class TpuRun:
       command = ['env', *settings, *command]
     self.shell.run(
       self.vm.remote('all', 'start', *command),
-      'Start the run; it does not need this connection.',
+      'Start the run, detached from this connection.',
     )
 
   @contextlib.contextmanager
@@ -201,7 +203,7 @@ class TpuRun:
     if self.shell.dry_run:
       yield os.path.join(tempfile.gettempdir(), '...', 'secrets')
       return
-    # On the workers it is as private as here: scp keeps the mode.
+    # scp keeps the mode: the file is private on the workers, too.
     with tempfile.TemporaryDirectory() as folder:
       path = os.path.join(folder, 'secrets')
       with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), 'w') as f:
@@ -209,14 +211,14 @@ class TpuRun:
       yield path
 
   def _follow(self) -> set[str]:
-    """Shows the log to the run's end.
+    """Shows the log until the run ends.
 
     Returns:
-      The workers' exit codes; 'lost' of a worker that left none.
+      The workers' exit codes; 'lost' for a worker that left none.
 
     Raises:
       CommandError: the workers cannot be reached.
-      RunError: they did not say how the run ended.
+      RunError: the workers reported no exit codes.
     """
     failed = 0
     while True:
@@ -227,7 +229,7 @@ class TpuRun:
         )
         said = self.shell.run(
           self.vm.remote('all', 'result', str(_GRACE)),
-          'How did the run end on every worker?',
+          'Read the exit code of every worker.',
           pretend='exit_code=0',
         )
         break
@@ -235,11 +237,11 @@ class TpuRun:
         failed = 1 if time.monotonic() - start > _STEADY else failed + 1
         if failed == _CONNECTIONS or not self._may_be_ready():
           raise
-        self.shell.say('The connection broke, and the run may go on.')
+        self.shell.say('The connection was lost; the run may continue.')
         time.sleep(_PAUSE)
     codes = set(re.findall(r'^exit_code=(\w+)$', said, re.M))
     if not codes:
-      raise RunError(f'The workers did not say how the run ended: {said!r}.')
+      raise RunError(f'The workers reported no exit codes: {said!r}.')
     return codes
 
   def _may_be_ready(self) -> bool:
@@ -249,17 +251,17 @@ class TpuRun:
       return True  # This machine may have lost its network.
 
   def run(self, is_running: bool = False) -> None:
-    """Runs the program to its end, on a new VM.
+    """Runs the program to its end, on new VMs if need be.
 
     Args:
-      is_running: whether it already runs on the VM, see `take_up`.
+      is_running: whether the program already runs on the VM.
 
     Raises:
-      CommandError: a step failed, and the VM is not gone.
-      RunError: the program failed, or was stopped too often.
+      CommandError: a step failed on a VM that still exists.
+      RunError: the program failed, or was interrupted too often.
     """
     if not is_running:
-      # Of the first creation a failure is final: the name, the quota, ...
+      # If the first creation fails, e.g. for lack of quota, so does the run.
       self.create()
     has_vm, is_installed = True, is_running
     for restart in range(self.max_restarts + 1):
@@ -277,7 +279,7 @@ class TpuRun:
       if codes == {'0'}:
         return
       if error or codes & (_AGAIN | _KILLED):
-        # A VM that is being taken away does not say so at once.
+        # A preemption changes the VM's state only after a while.
         time.sleep(_PAUSE)
       state = self.state()
       has_vm = is_installed = state == READY
@@ -286,8 +288,8 @@ class TpuRun:
         raise error
       if has_vm and codes - _AGAIN - {'0'}:
         raise RunError(
-          f'The run ended with exit code {", ".join(sorted(codes))}; to start '
-          'it again would not mend that. Its log is above.'
+          f'The run ended with exit code {", ".join(sorted(codes))}, which a '
+          'restart does not mend. Its log is above.'
         )
       why = error or f'The run ended with exit code {", ".join(sorted(codes))}'
       self.shell.say(f'{why}. The VM is {state or "gone"}.')
@@ -296,10 +298,10 @@ class TpuRun:
         if not has_vm:
           time.sleep(_PAUSE)
         if state and not has_vm:
-          # What stops it from being deleted stops the next one's creation.
+          # If this fails, the creation of the next VM reports it.
           with contextlib.suppress(CommandError):
             delete(self.vm, self.shell)
     raise RunError(
-      f'The run was stopped, and --max_restarts={self.max_restarts} is used '
-      'up. The same command goes on from its last checkpoint.'
+      f'The run was interrupted more than --max_restarts={self.max_restarts} '
+      'times. The same command resumes from its last checkpoint.'
     )

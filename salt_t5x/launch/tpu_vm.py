@@ -20,7 +20,7 @@ import shlex
 
 _GCLOUD = ('gcloud', 'compute', 'tpus', 'tpu-vm')
 
-# In the home directory of each worker.
+# Paths in the home directory of each worker.
 FOLDER = 'salt_t5x_run'
 FILES = f'{FOLDER}/files'
 SECRETS = f'{FOLDER}/secrets'
@@ -31,11 +31,11 @@ class TpuVm:
   """A TPU VM: a slice with one worker or several.
 
   Attributes:
-    name: of it.
-    zone: of it.
-    project: of it; None for gcloud's own default.
+    name: the VM's name.
+    zone: the VM's zone.
+    project: the VM's project; None for gcloud's default.
     accelerator_type: e.g. 'v5litepod-16'.
-    version: of its software.
+    version: the software version.
     spot: whether it may be preempted.
   """
 
@@ -50,7 +50,7 @@ class TpuVm:
     where = [f'--zone={self.zone}']
     if self.project:
       where.append(f'--project={self.project}')
-    # Nobody may be there to answer a question.
+    # --quiet: gcloud must not ask questions.
     return [*_GCLOUD, *words, *where, '--quiet']
 
   def describe(self) -> list[str]:
@@ -78,11 +78,11 @@ class TpuVm:
     )
 
   def ssh(self, worker: str, command: Sequence[str]) -> list[str]:
-    """Runs a command, given as its arguments, on a worker, or on 'all'."""
-    # There a shell reads it.
+    """Runs a command, given as its arguments, on one worker or on 'all'."""
+    # A shell on the worker parses it.
     command = f'--command={shlex.join(command)}'
     return self._command('ssh', self.name, f'--worker={worker}', command)
 
   def remote(self, worker: str, *words: str) -> list[str]:
-    """Runs a part of `remote.sh`, which `copy` brought."""
+    """Runs a function of `remote.sh` on workers, after `copy`."""
     return self.ssh(worker, ['bash', f'{FILES}/remote.sh', *words])

@@ -17,7 +17,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 import contextlib
-import dataclasses
 import os
 import re
 import signal
@@ -28,11 +27,11 @@ from xmanager import xm, xm_local
 
 from salt_t5x.launch import checks, plan
 
-# What asks for the same command again: `salt_t5x.runs.preemption.EXIT_CODE`.
+# The exit code of an interrupted job, `salt_t5x.runs.preemption.EXIT_CODE`.
 _AGAIN = os.EX_TEMPFAIL
-# How XManager's local executor and Vertex AI tell of an exit code.
+# Exit codes in the errors of XManager's local executor and of Vertex AI.
 _EXIT_CODE = r'returned non-zero code: (-?\d+)|non-zero status of (\d+)'
-# What `xm_local.Vertex` of XManager 0.8.5 can ask for.
+# The TPUs that `xm_local.Vertex` of XManager 0.8.5 supports.
 _VERTEX_TPUS = (xm.ResourceType.TPU_V2, xm.ResourceType.TPU_V3)
 
 
@@ -40,57 +39,41 @@ class JobError(RuntimeError):
   """A job failed, and the experiment with it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Image:
-  """A container image for Vertex AI.
-
-  Attributes:
-    base: the image that it begins with: Python 3.11 or newer, and t5x if it is
-      to run on that.
-    tag: where it is pushed to, HOST/PATH:TAG.
-    context: the folder that it is built from, which holds the next two.
-    wheel: of this package.
-    requirements: of pip, or None.
-  """
-
-  base: str
-  tag: str
-  context: str
-  wheel: str
-  requirements: str | None
-
-  def instructions(self) -> list[str]:
-    """Docker instructions; the working directory has what the context has."""
-    folder = os.path.basename(self.context)
-    wheel = os.path.basename(self.wheel)
-    install = [f"RUN python -m pip install './{wheel}[t5x,tpu]'"]
-    if self.requirements:
-      name = os.path.basename(self.requirements)
-      install.append(f'RUN python -m pip install --requirement {name}')
-    return [
-      f'COPY --chown=1000:root {folder}/ /{folder}',
-      f'WORKDIR /{folder}',
-      *install,
-    ]
-
-
 class Vertex:
-  """Jobs on Vertex AI: all that can run at the same time do."""
+  """Vertex AI: jobs run as soon as the jobs they need have finished."""
 
   title = 'Vertex AI'
   at_a_time = None
 
-  def __init__(self, image: Image, accelerator: str):
+  def __init__(
+    self,
+    accelerator: str,
+    base_image: str,
+    image: str,
+    context: str,
+    wheel: str,
+    requirements: str | None = None,
+  ):
     """Constructor.
 
     Args:
-      image: that all jobs run.
-      accelerator: as in 'tpu_v3=8', the cores of a TPU slice.
+      accelerator: the TPU slice of a job and its number of cores, e.g.
+        'tpu_v3=8'.
+      base_image: a container image with Python 3.11 or newer, and with t5x if
+        jobs use the real one.
+      image: HOST/PATH:TAG that the jobs' image is pushed to.
+      context: the folder that the image is built from.
+      wheel: this package's wheel, in the folder `context`.
+      requirements: pip's requirements file in the folder `context`, or None.
 
     Raises:
-      checks.FlagError: Vertex AI has no such accelerator.
+      checks.FlagError: Vertex AI does not offer the accelerator.
     """
+    self.base_image = base_image
     self.image = image
+    self.context = context
+    self._wheel = os.path.basename(wheel)
+    self._requirements_file = os.path.basename(requirements or '')
     kind, _, amount = accelerator.partition('=')
     try:
       requirements = xm.JobRequirements({kind: amount})
@@ -105,14 +88,26 @@ class Vertex:
       )
     self._requirements = requirements
 
+  def docker_instructions(self) -> list[str]:
+    """Returns instructions that install the package where jobs run."""
+    folder = os.path.basename(self.context)
+    install = [f"RUN python -m pip install './{self._wheel}[t5x,tpu]'"]
+    if name := self._requirements_file:
+      install.append(f'RUN python -m pip install --requirement {name}')
+    return [
+      f'COPY --chown=1000:root {folder}/ /{folder}',
+      f'WORKDIR /{folder}',
+      *install,
+    ]
+
   def packageable(self) -> xm.Packageable:
     return xm.python_container(
-      executor_spec=xm_local.Vertex.Spec(push_image_tag=self.image.tag),
-      # As the container's first process, Python itself gets the SIGTERM.
+      executor_spec=xm_local.Vertex.Spec(push_image_tag=self.image),
+      # Without `exec`, the shell and not Python would get the SIGTERM.
       entrypoint=xm.CommandList(['exec python -m "$@"']),
-      path=os.path.abspath(self.image.context),
-      base_image=self.image.base,
-      docker_instructions=self.image.instructions(),
+      path=os.path.abspath(self.context),
+      base_image=self.base_image,
+      docker_instructions=self.docker_instructions(),
     )
 
   def executor(self, job: plan.Job) -> xm_local.Vertex:
@@ -124,17 +119,17 @@ class Vertex:
   def stop(self, unit: xm.ExperimentUnit) -> None:
     unit.stop()
 
-  def clean_up(self, name: str) -> str:
-    """How to end what may still run, as a text."""
+  def cleanup_hint(self, name: str) -> str:
+    """Returns the commands that end a job which could not be stopped."""
     return (
-      'See what runs with\n  gcloud ai custom-jobs list --region=us-central1 '
-      f"--filter='displayName~_{name}$'\nand end it with\n"
-      '  gcloud ai custom-jobs cancel JOB --region=us-central1'
+      'List the running jobs with\n  gcloud ai custom-jobs list '
+      f"--region=us-central1 --filter='displayName~_{name}$'\nand cancel the "
+      'job with\n  gcloud ai custom-jobs cancel JOB --region=us-central1'
     )
 
 
 class Local:
-  """Jobs on this machine, with this Python, one after the other."""
+  """This machine and this Python: jobs run one after the other."""
 
   title = 'this machine'
   at_a_time = 1
@@ -149,15 +144,15 @@ class Local:
     return xm_local.Local()
 
   def stop(self, unit: xm.ExperimentUnit) -> None:
-    # XManager's own `stop` knows only of jobs elsewhere, and its `terminate`
-    # only of the shell that it has run the job; both are in one session.
+    # XManager's `stop` handles remote jobs only, and its `terminate` reaches
+    # only the job's shell; the shell and the job share one session.
     for handle in unit._local_execution_handles:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(handle.process.pid, signal.SIGTERM)
 
-  def clean_up(self, name: str) -> str:
-    """How to end what may still run, as a text."""
-    return f'See what runs with\n  ps -ef | grep salt_t5x  (unit {name})'
+  def cleanup_hint(self, name: str) -> str:
+    """Returns the command that lists a job which could not be stopped."""
+    return f'List its processes with\n  ps -ef | grep salt_t5x  (unit {name})'
 
 
 def exit_code(error: BaseException) -> int | None:
@@ -166,93 +161,81 @@ def exit_code(error: BaseException) -> int | None:
   return int(match[1] or match[2]) if match else None
 
 
-@dataclasses.dataclass
-class _Runner:
-  """Runs jobs in one experiment; see `run`."""
+async def _run_all(
+  experiment: xm.Experiment,
+  jobs: Sequence[plan.Job],
+  where: Vertex | Local,
+  env_vars: Mapping[str, str],
+  max_restarts: int,
+  done: list[str],
+) -> None:
+  """Runs the jobs of one XManager experiment; see `run`."""
+  [executable] = experiment.package([where.packageable()])
+  slots = asyncio.Semaphore(where.at_a_time or sys.maxsize)
+  running: dict[str, xm.ExperimentUnit] = {}
+  tasks: dict[str, asyncio.Task] = {}
 
-  experiment: xm.Experiment
-  where: Vertex | Local
-  env_vars: Mapping[str, str]
-  max_restarts: int
-  done: list[str]
-
-  def __post_init__(self):
-    self._running: dict[str, xm.ExperimentUnit] = {}
-    self._slots = asyncio.Semaphore(self.where.at_a_time or sys.maxsize)
-    self._tasks: dict[str, asyncio.Task] = {}
-
-  async def run(self, jobs: Sequence[plan.Job]) -> None:
-    """Runs the jobs, each after those it needs.
-
-    Raises:
-      JobError: one failed; the others were stopped.
-    """
-    [executable] = self.experiment.package([self.where.packageable()])
-    try:
-      async with asyncio.TaskGroup() as group:
-        for job in jobs:
-          self._tasks[job.name] = group.create_task(
-            self._run_job(job, executable)
-          )
-    except* JobError as group_error:
-      raise group_error.exceptions[0] from None
-    finally:
-      self._stop_all()
-
-  async def _run_job(self, job: plan.Job, executable: xm.Executable) -> None:
-    for need in job.needs:
-      await self._tasks[need]
-    async with self._slots:
-      for restart in range(self.max_restarts + 1):
-        unit = await self.experiment.add(
-          xm.Job(
-            executable=executable,
-            executor=self.where.executor(job),
-            name=job.name,
-            args=list(job.args),
-            env_vars=dict(self.env_vars),
-          )
-        )
-        self._running[job.name] = unit
-        try:
-          await unit.wait_until_complete()
-        except xm.ExperimentUnitError as e:
-          del self._running[job.name]
-          self._raise_or_restart(job, restart, e)
-        else:
-          del self._running[job.name]
-          self.done.append(job.name)
-          return
-
-  def _raise_or_restart(
-    self, job: plan.Job, restart: int, error: xm.ExperimentUnitError
-  ) -> None:
-    if exit_code(error) != _AGAIN:
-      raise JobError(f'The job {job.name} failed: {error}') from error
-    if restart == self.max_restarts:
-      raise JobError(
-        f'The job {job.name} was stopped, and --max_restarts='
-        f'{self.max_restarts} is used up.'
-      ) from error
-    logging.warning(
-      '%s was stopped and goes on. Restart %d of %d.',
-      job.name,
-      restart + 1,
-      self.max_restarts,
+  async def run_once(job: plan.Job) -> xm.ExperimentUnitError | None:
+    unit = await experiment.add(
+      xm.Job(
+        executable=executable,
+        executor=where.executor(job),
+        name=job.name,
+        args=list(job.args),
+        env_vars=dict(env_vars),
+      )
     )
+    running[job.name] = unit
+    error = None
+    try:
+      await unit.wait_until_complete()
+    except xm.ExperimentUnitError as e:
+      error = e
+    del running[
+      job.name
+    ]  # After a cancellation the job is still to be stopped.
+    return error
 
-  def _stop_all(self) -> None:
-    for name, unit in self._running.items():
+  async def run_job(job: plan.Job) -> None:
+    for need in job.needs:
+      await tasks[need]
+    async with slots:
+      restarts = 0
+      while error := await run_once(job):
+        if exit_code(error) != _AGAIN:
+          raise JobError(f'The job {job.name} failed: {error}') from error
+        if restarts == max_restarts:
+          raise JobError(
+            f'The job {job.name} was interrupted more than --max_restarts='
+            f'{max_restarts} times.'
+          ) from error
+        restarts += 1
+        logging.warning(
+          '%s was interrupted. Restart %d of %d.',
+          job.name,
+          restarts,
+          max_restarts,
+        )
+    done.append(job.name)
+
+  try:
+    async with asyncio.TaskGroup() as group:
+      for job in jobs:
+        tasks[job.name] = group.create_task(run_job(job))
+  except* JobError as group_error:
+    raise group_error.exceptions[0] from None
+  finally:
+    for name, unit in running.items():
       logging.warning('Stopping %s.', name)
       try:
-        self.where.stop(unit)
-      except Exception as e:  # Whatever it is, the others are to be stopped.
+        where.stop(unit)
+      except Exception as e:  # The other jobs must be stopped, too.
         logging.error(
-          'The job %s could not be stopped: %s\nIt may still run, and cost '
+          'The job %s could not be stopped: %s\nIt may still run and cost '
           'money. %s',
           name,
           e,
-          self.where.clean_up(unit.experiment_unit_name),
+          where.cleanup_hint(unit.experiment_unit_name),
         )
 
 
@@ -264,25 +247,26 @@ async def run(
   max_restarts: int,
   done: list[str],
 ) -> None:
-  """Runs an experiment's jobs, each after those it needs, to their end.
+  """Runs an experiment's jobs, each after the jobs it needs.
 
   Args:
-    title: of the experiment.
+    title: the experiment's name.
     jobs: in an order in which they can run.
-    where: to run them.
-    env_vars: for all jobs; secrets as `checks.Secret`, which libraries do not
-      print.
-    max_restarts: how often a job may be started again.
-    done: gets the names of the jobs that have finished.
+    where: the executor.
+    env_vars: environment variables of all jobs; secrets as `checks.Secret`,
+      which libraries do not print.
+    max_restarts: how often each job may be restarted.
+    done: receives the names of the jobs that have finished.
 
   Raises:
-    JobError: a job failed. No other runs any more, unless the log says so.
+    JobError: a job failed. All others were stopped, unless the log reports
+      an error.
   """
   try:
     async with xm_local.create_experiment(title) as experiment:
-      await _Runner(experiment, where, env_vars, max_restarts, done).run(jobs)
+      await _run_all(experiment, jobs, where, env_vars, max_restarts, done)
   except RuntimeError:
-    # When it is left, an experiment raises the errors of local jobs once more,
-    # of those that were started again, too.
+    # On exit, an experiment raises the errors of its local jobs again, even of
+    # those that were restarted and then finished.
     if len(done) < len(jobs):
       raise

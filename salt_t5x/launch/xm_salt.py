@@ -21,10 +21,10 @@
       --student=salt_t5x/gin/recipes/2p8b_from_1p5b_salt_ds.gin \
       --gin_file=salt_t5x/gin/data/pile.gin --kd_steps=36000 --batch_size=2048
 
-The teacher is trained; its checkpoint scores the data; the first stage's data
-are selected; one student for each point of the sweep is trained. Each waits for
-what it needs, so this script runs as long as they do. --dry_run prints the
-jobs. See docs/launch.md.
+The experiment trains the teacher, scores the data with its checkpoint, selects
+the data of the first stage, and trains one student for each point of the sweep.
+The script runs until all jobs have finished. --dry_run prints the jobs. See
+docs/launch.md.
 """
 
 import asyncio
@@ -53,14 +53,12 @@ flags.DEFINE_list(
   'teacher', [], "Gin files of the teacher's recipe, to train one."
 )
 flags.DEFINE_string(
-  'teacher_path', None, 'The model directory of a teacher that is there.'
+  'teacher_path', None, 'The model directory of a trained teacher.'
 )
-flags.DEFINE_list(
-  'scores', [], 'Gin files of the recipe that scores, for SALT_DS.'
-)
+flags.DEFINE_list('scores', [], 'Gin files of the scoring recipe, for SALT_DS.')
 flags.DEFINE_list('student', [], "Gin files of the student's recipe.")
 flags.DEFINE_multi_string(
-  'gin_file', [], 'For all recipes, after them, e.g. the data.'
+  'gin_file', [], 'Gin files read after every recipe, e.g. the data.'
 )
 flags.DEFINE_multi_string(
   'gin', [], 'Gin bindings for all recipes, e.g. --gin=TRAIN_STEPS=3000.'
@@ -68,12 +66,14 @@ flags.DEFINE_multi_string(
 flags.DEFINE_list('distillation_weight', [], 'Values of omega to sweep over.')
 flags.DEFINE_list('teacher_temperature', [], 'Values of rho to sweep over.')
 flags.DEFINE_list('kd_steps', [], 'Values of n_KD to sweep over.')
-flags.DEFINE_integer('batch_size', None, 'B of training.')
+flags.DEFINE_integer(
+  'batch_size', None, 'B, the training batch size.', lower_bound=1
+)
 flags.DEFINE_list(
   'only',
   [],
-  'Jobs, or teacher, scores, selection or student, that are to run; the '
-  'results of the others are there.',
+  'Names of the jobs to run, or teacher, scores, selection or student; the '
+  'results of all other jobs must exist.',
 )
 _ENV = flags.DEFINE_multi_string(
   'env', [], 'Environment variables of the jobs, NAME=VALUE.'
@@ -81,20 +81,25 @@ _ENV = flags.DEFINE_multi_string(
 _SECRET_ENV = flags.DEFINE_multi_string(
   'secret_env',
   [],
-  'Names of environment variables that are set here, for the jobs, too. No '
-  'command line and no log shows their values.',
+  'Names of environment variables of this process that are passed to the jobs. '
+  'No command line and no log shows their values.',
 )
 _MAX_RESTARTS = flags.DEFINE_integer(
-  'max_restarts', 10, 'Of each job, after exit code 75.'
+  'max_restarts',
+  10,
+  'How often each job restarts after exit code 75.',
+  lower_bound=0,
 )
-_DRY_RUN = flags.DEFINE_boolean('dry_run', False, 'Print jobs, and run none.')
+_DRY_RUN = flags.DEFINE_boolean(
+  'dry_run', False, 'Print the jobs; run nothing.'
+)
 
-# Of Vertex AI only.
+# For Vertex AI only.
 _ACCELERATOR = flags.DEFINE_string(
-  'accelerator', None, 'A TPU slice and its cores, e.g. tpu_v3=8.'
+  'accelerator', None, 'TPU type and number of cores, e.g. tpu_v3=8.'
 )
 _BASE_IMAGE = flags.DEFINE_string(
-  'base_image', None, 'A container image with Python 3.11, and with t5x.'
+  'base_image', None, 'A container image with Python 3.11 and t5x.'
 )
 _IMAGE = flags.DEFINE_string(
   'image', None, 'HOST/PATH:TAG that the image is pushed to.'
@@ -102,10 +107,10 @@ _IMAGE = flags.DEFINE_string(
 _WHEEL = flags.DEFINE_string(
   'wheel',
   None,
-  'Of this package; python -m pip wheel --no-deps --wheel-dir=dist . makes it.',
+  "This package's wheel, as built by pip wheel --no-deps --wheel-dir=dist .",
 )
 _REQUIREMENTS = flags.DEFINE_string(
-  'requirements', None, 'Of pip, installed in the image.'
+  'requirements', None, 'A requirements file that pip installs in the image.'
 )
 _COPY = flags.DEFINE_multi_string(
   'copy', [], "Files and folders for the jobs' working directory."
@@ -118,8 +123,8 @@ def _jobs() -> list[plan.Job]:
     raise checks.FlagError('--output is missing: name a folder for results.')
   if _EXECUTOR.value == 'vertex' and '://' not in _OUTPUT.value:
     raise checks.FlagError(
-      f'--output={_OUTPUT.value!r} would be in the containers, and gone with '
-      'them: name a folder in a bucket (gs://...).'
+      f'--output={_OUTPUT.value!r} is lost with the containers: name a folder '
+      'in a bucket (gs://...).'
     )
   # Each of an experiment's fields is a flag.
   names = [field.name for field in dataclasses.fields(plan.Experiment)]
@@ -129,15 +134,15 @@ def _jobs() -> list[plan.Job]:
 
 @contextlib.contextmanager
 def _where() -> Iterator[xm_jobs.Vertex | xm_jobs.Local]:
-  """Where to run; of Vertex AI, with the folder that its image is made from."""
+  """Yields the executor; for Vertex AI, fills the image's build folder."""
   if _EXECUTOR.value is None:
-    raise checks.FlagError('--executor is missing: say vertex or local.')
+    raise checks.FlagError('--executor is missing: choose vertex or local.')
   if _EXECUTOR.value == 'local':
     for flag in (*_VERTEX_NEEDS, _REQUIREMENTS, _COPY):
       if flag.value:
         raise checks.FlagError(
-          f'--{flag.name} is for --executor=vertex: here the jobs run in this '
-          'environment and this directory. Remove it.'
+          f'--{flag.name} is for --executor=vertex: local jobs run in this '
+          'environment and this directory. Remove the flag.'
         )
     yield xm_jobs.Local()
     return
@@ -152,19 +157,13 @@ def _where() -> Iterator[xm_jobs.Vertex | xm_jobs.Local]:
     context = os.path.join(temporary, 'salt_t5x_image')
     os.mkdir(context)
     for path in paths:
-      target = os.path.join(context, os.path.basename(path))
-      if os.path.isdir(path):
-        shutil.copytree(path, target)
-      else:
-        shutil.copy(path, target)
-    image = xm_jobs.Image(
-      base=_BASE_IMAGE.value,
-      tag=_IMAGE.value,
+      copy = shutil.copytree if os.path.isdir(path) else shutil.copy
+      copy(path, os.path.join(context, os.path.basename(path)))
+    yield xm_jobs.Vertex(
       context=context,
-      wheel=_WHEEL.value,
       requirements=_REQUIREMENTS.value,
+      **{flag.name: flag.value for flag in _VERTEX_NEEDS},
     )
-    yield xm_jobs.Vertex(image, _ACCELERATOR.value)
 
 
 def _show(
@@ -173,10 +172,10 @@ def _show(
   """Prints what would happen."""
   print(f'# Experiment {_TITLE.value!r}: {len(jobs)} jobs on {where.title}.')
   if isinstance(where, xm_jobs.Vertex):
-    files = ', '.join(sorted(os.listdir(where.image.context)))
-    print(f'# The image {where.image.tag}, with {files}:')
-    print(f'FROM {where.image.base}')
-    print('\n'.join(where.image.instructions()))
+    files = ', '.join(sorted(os.listdir(where.context)))
+    print(f'# The image {where.image}, with {files}:')
+    print(f'FROM {where.base_image}')
+    print('\n'.join(where.docker_instructions()))
   if _ENV.value:
     print(f'# The environment of all jobs: {shlex.join(_ENV.value)}')
   if _SECRET_ENV.value:
@@ -195,15 +194,14 @@ def _show(
 def main(argv: Sequence[str]) -> None:
   """Launches the experiment that the flags describe, or prints it."""
   if len(argv) > 1:
-    raise app.UsageError(f'Not understood: {argv[1:]}')
-  # As Ctrl-C does, it stops the jobs, too.
-  # Where it runs in the background, SIGINT is ignored, and asyncio with it.
+    raise app.UsageError(f'Unknown arguments {argv[1:]}: remove them.')
+  # SIGTERM stops the jobs as Ctrl-C does. In the background SIGINT may be
+  # ignored, and asyncio would then leave it so.
   signal.signal(signal.SIGINT, signal.default_int_handler)
   signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
   done = []
   try:
     checks.name('title', _TITLE.value)
-    checks.max_restarts(_MAX_RESTARTS.value)
     jobs = _jobs()
     environment = checks.environment(_ENV.value)
     words = [*sys.argv, *(word for job in jobs for word in job.args)]
@@ -227,8 +225,8 @@ def main(argv: Sequence[str]) -> None:
     what = f'Error: {e}' if isinstance(e, xm_jobs.JobError) else 'Interrupted.'
     left = ','.join(job.name for job in jobs if job.name not in done)
     sys.exit(
-      f'\n{what}\nAll jobs were stopped, unless the log says otherwise. To go '
-      f'on from their checkpoints, start the same command with\n  --only={left}'
+      f'\n{what}\nAll jobs were stopped, unless the log reports an error. To '
+      f'resume from their checkpoints, add to the same command\n  --only={left}'
     )
   print(f'All jobs have finished; their results are in {_OUTPUT.value}.')
 

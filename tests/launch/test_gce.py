@@ -233,7 +233,7 @@ def test_what_the_workers_got(cloud, capfd):
     assert not (run / 'secrets').exists()
 
 
-def test_secrets_are_nowhere(cloud, capfd, tmp_path):
+def test_secrets_are_not_shown_or_kept(cloud, capfd, tmp_path):
   assert gce.main(flags('run', '--keep')) == 0
   text = SECRET.splitlines()[0]
   assert text in (cloud.vm / '0' / 'environment').read_text()
@@ -256,7 +256,7 @@ def test_secrets_are_nowhere(cloud, capfd, tmp_path):
 
 
 @pytest.mark.parametrize('step', [CREATE, COPY, INSTALL, SECRETS, START])
-def test_a_failed_step_leaves_nothing(cloud, capfd, step):
+def test_failed_step_deletes_the_vm(cloud, capfd, step):
   cloud.plan(**{f'call_{step}': 'fails'})
   assert gce.main(flags()) == 1
   assert not cloud.vm.exists()
@@ -268,7 +268,7 @@ def test_a_failed_step_leaves_nothing(cloud, capfd, step):
   assert 'INTERNAL: this call was to fail' in error
 
 
-def test_a_vm_that_does_not_answer_yet(cloud):
+def test_waits_for_a_new_vm(cloud):
   cloud.plan(**{f'call_{MKDIR}': 'drops'})
   assert gce.main(flags('run', '--max_restarts=0')) == 0
   assert cloud.actions() == [
@@ -278,7 +278,7 @@ def test_a_vm_that_does_not_answer_yet(cloud):
   ]
 
 
-def test_a_vm_that_never_answers(cloud, monkeypatch):
+def test_gives_up_on_an_unreachable_vm(cloud, monkeypatch):
   monkeypatch.setattr(tpu_run, '_CONNECTIONS', 2)
   cloud.plan(every_ssh='drops')
   assert gce.main(flags()) == 1
@@ -287,7 +287,7 @@ def test_a_vm_that_never_answers(cloud, monkeypatch):
 
 
 @pytest.mark.parametrize('step', [CREATE, INSTALL])
-def test_what_cannot_be_deleted_is_named(cloud, capfd, step):
+def test_reports_vms_that_cannot_be_deleted(cloud, capfd, step):
   cloud.plan(**{f'call_{step}': 'fails', 'every_delete': 'fails'})
   assert gce.main(flags()) == 1
   _, error = capfd.readouterr()
@@ -305,23 +305,23 @@ def test_keep(cloud, capfd):
   assert 'To delete it:\n# gcloud compute tpus tpu-vm delete' in shown
 
 
-def test_what_is_not_ours_is_left_alone(cloud, capfd):
+def test_keeps_an_existing_vm(cloud, capfd):
   assert gce.main(flags('run', '--keep')) == 0
   before = len(cloud.calls())
   assert gce.main(flags()) == 1
   assert cloud.actions()[before:] == ['describe']
-  assert 'there is a VM of this name already (READY)' in capfd.readouterr().err
+  assert 'a VM of this name exists already (READY)' in capfd.readouterr().err
   assert cloud.vm.exists()
 
 
-def test_somebody_was_quicker(cloud, capfd):
+def test_keeps_a_vm_created_by_others(cloud, capfd):
   cloud.plan(call_1='exists')
   assert gce.main(flags()) == 1
   assert 'delete' not in cloud.actions()
   assert 'ALREADY_EXISTS' in capfd.readouterr().err
 
 
-def test_exit_code_75_starts_it_again(cloud, capfd):
+def test_restarts_after_exit_code_75(cloud, capfd):
   cloud.exit_codes(75)
   assert gce.main(flags()) == 0
   assert cloud.told('start') == 2
@@ -342,17 +342,17 @@ def test_restarts_are_bounded(cloud, capfd):
   assert gce.main(flags('run', '--max_restarts=1')) == 1
   assert cloud.told('start') == 2
   assert not cloud.vm.exists()
-  assert '--max_restarts=1 is used up' in capfd.readouterr().err
+  assert 'more than --max_restarts=1 times' in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('code', [1, 143])
-def test_other_exit_codes_are_the_end(cloud, capfd, code):
+def test_other_exit_codes_end_the_run(cloud, capfd, code):
   cloud.exit_codes(code)
   assert gce.main(flags()) == 1
   assert cloud.told('start') == 1
   assert not cloud.vm.exists()
   _, error = capfd.readouterr()
-  assert f'ended with exit code {code}; to start it again would not' in error
+  assert f'ended with exit code {code}, which a restart' in error
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_other_exit_codes_are_the_end(cloud, capfd, code):
     (RESULT, 'vanished'),
   ],
 )
-def test_a_vm_that_is_gone_is_made_again(cloud, step, happening):
+def test_replaces_a_vm_that_is_gone(cloud, step, happening):
   cloud.exit_codes(75)
   cloud.plan(**{f'call_{step}': happening})
   assert gce.main(flags()) == 0
@@ -374,7 +374,7 @@ def test_a_vm_that_is_gone_is_made_again(cloud, step, happening):
   assert not cloud.vm.exists()
 
 
-def test_no_room_for_the_next_vm(cloud, capfd):
+def test_retries_to_create_the_next_vm(cloud, capfd):
   # The VM is preempted; the next two cannot be created.
   cloud.plan(call_7='vanished', call_10='fails', call_12='fails')
   assert gce.main(flags()) == 0
@@ -385,15 +385,15 @@ def test_no_room_for_the_next_vm(cloud, capfd):
   assert not cloud.vm.exists()
 
 
-def test_a_connection_that_breaks(cloud, capfd):
+def test_follows_again_after_a_lost_connection(cloud, capfd):
   cloud.plan(call_7='drops', call_9='drops')
   assert gce.main(flags()) == 0
   assert cloud.told('start') == 1
   assert cloud.told('follow') == 3
-  assert 'The connection broke' in capfd.readouterr().out
+  assert 'The connection was lost' in capfd.readouterr().out
 
 
-def test_a_connection_that_always_breaks(cloud, monkeypatch):
+def test_gives_up_when_connections_keep_failing(cloud, monkeypatch):
   monkeypatch.setattr(tpu_run, '_CONNECTIONS', 2)
   cloud.plan(call_7='drops', call_9='drops')
   assert gce.main(flags()) == 1
@@ -401,7 +401,7 @@ def test_a_connection_that_always_breaks(cloud, monkeypatch):
 
 
 @pytest.mark.parametrize('interrupt', [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_attached(cloud, capfd, interrupt):
+def test_attaches_after_an_interruption(cloud, capfd, interrupt):
   (cloud.folder / 'wait').touch()
   # A session in the background, as this one may be, ignores SIGINT.
   program = ['env', '--default-signal=INT', sys.executable]
@@ -451,15 +451,15 @@ def test_attach_after_a_preemption(cloud):
   assert cloud.actions()[before:] == ['describe', 'delete', *ACTIONS[1:]]
 
 
-def test_nothing_to_attach_to(cloud, capfd):
+def test_attach_needs_a_run(cloud, capfd):
   assert gce.main(flags('attach')) == 1
-  assert 'there is no such VM' in capfd.readouterr().err
+  assert 'has no such VM' in capfd.readouterr().err
   cloud.plan(**{f'call_{1 + COPY}': 'fails'})
   assert gce.main(flags('run', '--keep')) == 1
   capfd.readouterr()
   assert gce.main(flags('attach')) == 1
   error = capfd.readouterr().err
-  assert 'No run was found on salt-student, which is left as it is' in error
+  assert 'salt-student has no run, and was not changed' in error
   assert cloud.vm.exists()
 
 
@@ -504,11 +504,11 @@ def test_without_gcloud(cloud, capfd, monkeypatch):
       '--secret_env=NOT_SET: the environment variable',
     ),
     (['--secret_env=hf_abc-123'], 'name, not its value'),
-    (['--env=DATA_TOKEN=1'], '--secret_env=DATA_TOKEN: --env sets it, too'),
-    (['--env=A=' + SECRET], 'its value stands in the command line'),
+    (['--env=DATA_TOKEN=1'], '--secret_env=DATA_TOKEN: --env also sets it'),
+    (['--env=A=' + SECRET], 'its value is in the command line'),
   ],
 )
-def test_refused(cloud, capfd, more, message):
+def test_rejects_invalid_flags(cloud, capfd, more, message):
   pathlib.Path('my_project/setup.sh').touch()
   with pytest.raises(SystemExit) as e:
     gce.main(flags('run', *more))
@@ -523,14 +523,14 @@ def test_refused(cloud, capfd, more, message):
 @pytest.mark.parametrize(
   'command, message',
   [
-    ([], 'There is nothing to run'),
-    (['x', '--gin.MODEL_DIR="/tmp/run"'], 'is deleted with it'),
-    (['x', '--gin_bindings=MODEL_DIR = "/tmp/run"'], 'is deleted with it'),
-    (['x', "--gin.SCORES_DIR = 'scores'"], 'is deleted with it'),
-    (['x', f'--gin.TOKEN={SECRET}'], 'its value stands in the command line'),
+    ([], 'The command is missing'),
+    (['x', '--gin.MODEL_DIR="/tmp/run"'], 'and is deleted with it'),
+    (['x', '--gin_bindings=MODEL_DIR = "/tmp/run"'], 'and is deleted with it'),
+    (['x', "--gin.SCORES_DIR = 'scores'"], 'and is deleted with it'),
+    (['x', f'--gin.TOKEN={SECRET}'], 'its value is in the command line'),
   ],
 )
-def test_refused_commands(cloud, capfd, command, message):
+def test_rejects_invalid_commands(cloud, capfd, command, message):
   with pytest.raises(SystemExit):
     gce.main(flags(command=command))
   assert message in capfd.readouterr().err
@@ -555,11 +555,11 @@ def worker(tmp_path):
   return tmp_path
 
 
-def test_a_worker_runs_one_thing_at_a_time(worker):
+def test_worker_runs_one_command_at_a_time(worker):
   assert remote(worker, 'start', 'sleep', '600').returncode == 0
   again = remote(worker, 'start', 'true')
   assert again.returncode == 1
-  assert 'is going on' in again.stderr
+  assert 'is still active' in again.stderr
   # One that hangs is ended.
   ended = remote(worker, 'result', '0.1')
   assert ended.stdout == 'exit_code=lost\n'
@@ -567,7 +567,7 @@ def test_a_worker_runs_one_thing_at_a_time(worker):
   assert remote(worker, 'result', '60').stdout == 'exit_code=0\n'
 
 
-def test_a_worker_that_is_shut_down(worker):
+def test_worker_keeps_the_exit_code_of_a_shutdown(worker):
   """SIGTERM reaches all processes; what the command makes of it is kept."""
   program = 'trap "echo saved; exit 75" TERM; echo begun; sleep 600 & wait'
   assert remote(worker, 'start', 'bash', '-c', program).returncode == 0
@@ -585,7 +585,7 @@ def test_a_worker_that_is_shut_down(worker):
   follow.communicate()
 
 
-def test_a_worker_keeps_logs(worker):
+def test_worker_keeps_earlier_logs(worker):
   for text in ('first', 'second'):
     remote(worker, 'start', 'echo', text)
     assert remote(worker, 'result', '60').stdout == 'exit_code=0\n'
@@ -593,7 +593,7 @@ def test_a_worker_keeps_logs(worker):
   assert [p.read_text() for p in worker.glob('log.*')] == ['first\n']
 
 
-def test_a_worker_with_an_old_python(worker):
+def test_worker_rejects_an_old_python(worker):
   (worker / 'python').write_text('#!/bin/sh\nexit 1\n')
   (worker / 'python').chmod(0o755)
   found = remote(worker, 'install', str(worker / 'python'), 'x.whl', '', '')

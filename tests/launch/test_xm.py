@@ -13,12 +13,14 @@
 # limitations under the License.
 
 """XManager experiments: the plan as data, real jobs on this machine, and real
-objects for Vertex AI, whose service alone is a stand-in."""
+objects for Vertex AI with a stand-in for its service."""
 
 import asyncio
+import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -127,7 +129,7 @@ def test_plan_of_salt_ds():
   }
 
 
-def test_plan_of_salt_with_a_teacher_that_is_there():
+def test_plan_of_salt_with_a_trained_teacher():
   jobs = plan.make(
     experiment(
       teacher=[], teacher_path='gs://t', scores=[], kd_steps=[], batch_size=None
@@ -166,7 +168,7 @@ def test_plan_of_a_sweep():
   }
   directories = {bindings(job)['MODEL_DIR'] for job in students}
   assert len(directories) == len(students) == 8
-  # What is selected hangs on n_KD, and is made once for each.
+  # Each n_KD has one selection.
   assert [job.name for job in jobs if job.stage == 'selection'] == [
     'selection_100',
     'selection_200',
@@ -201,11 +203,10 @@ def test_plan_of_a_part(only, needs):
   'changes, message',
   [
     ({'student': []}, '--student is missing'),
-    ({'teacher': []}, 'Give --teacher, a recipe'),
-    ({'teacher_path': 'gs://t'}, 'and not both'),
-    ({'kd_steps': []}, '--kd_steps and --batch_size must be given'),
-    ({'batch_size': None}, '--kd_steps and --batch_size must be given'),
-    ({'batch_size': 0}, '--batch_size=0 must be at least 1'),
+    ({'teacher': []}, 'Give either --teacher'),
+    ({'teacher_path': 'gs://t'}, 'Give either --teacher'),
+    ({'kd_steps': []}, '--scores needs --kd_steps and --batch_size'),
+    ({'batch_size': None}, '--scores needs --kd_steps and --batch_size'),
     ({'kd_steps': ['0']}, "--kd_steps='0' is not n_KD, at least 1"),
     ({'kd_steps': ['1.5']}, "--kd_steps='1.5' is not n_KD"),
     ({'kd_steps': ['7', '07']}, 'would share a MODEL_DIR'),
@@ -216,12 +217,12 @@ def test_plan_of_a_part(only, needs):
     ({'distillation_weight': ['0.5', '0.50']}, 'would share a MODEL_DIR'),
     ({'teacher_temperature': ['0']}, 'rho, above 0'),
     ({'teacher_temperature': ['inf']}, 'rho, above 0'),
-    ({'gin': ["MODEL_DIR='x'"]}, 'gives MODEL_DIR to each job itself'),
+    ({'gin': ["MODEL_DIR='x'"]}, 'binds MODEL_DIR for each job'),
     ({'gin': ['KD_STEPS = 5']}, 'use --kd_steps'),
-    ({'only': ['teachers']}, "--only=teachers: 'teachers' is none of"),
+    ({'only': ['teachers']}, "--only=teachers: 'teachers' is not one of"),
   ],
 )
-def test_plans_that_cannot_be(changes, message):
+def test_rejects_invalid_plans(changes, message):
   with pytest.raises(checks.FlagError) as e:
     plan.make(experiment(**changes))
   assert message in str(e.value)
@@ -276,7 +277,7 @@ def whole(*names):
   return [f'{event} {name}' for name in names for event in ('begin', 'end')]
 
 
-def test_jobs_run_after_what_they_need(stand_in, capfd):
+def test_jobs_run_in_order(stand_in, capfd):
   jobs = plan.make(
     experiment(distillation_weight=['0.5', '1'], output=str(stand_in / 'x'))
   )
@@ -288,7 +289,7 @@ def test_jobs_run_after_what_they_need(stand_in, capfd):
   assert f'token {SECRET}' in capfd.readouterr().out
 
 
-def test_a_stopped_job_goes_on(stand_in):
+def test_restarts_interrupted_jobs(stand_in):
   (stand_in / 'codes_of_teacher').write_text('75 75 0')
   jobs = plan.make(experiment(scores=[]))
   log, done = run_here(stand_in, jobs, max_restarts=2)
@@ -300,10 +301,10 @@ def test_a_stopped_job_goes_on(stand_in):
   'codes, message, runs',
   [
     ('1', 'The job scores failed: Process .* returned non-zero code: 1', 1),
-    ('75 75 0', 'The job scores was stopped, and --max_restarts=1 is used', 2),
+    ('75 75 0', 'The job scores was interrupted more than --max_restarts=1', 2),
   ],
 )
-def test_a_failed_job_is_the_end(stand_in, codes, message, runs):
+def test_failed_job_ends_the_experiment(stand_in, codes, message, runs):
   (stand_in / 'codes_of_scores').write_text(codes)
   with pytest.raises(xm_jobs.JobError, match=message):
     run_here(stand_in, plan.make(experiment()))
@@ -311,8 +312,8 @@ def test_a_failed_job_is_the_end(stand_in, codes, message, runs):
   assert log == whole('teacher', *['scores'] * runs)
 
 
-def test_a_local_job_is_stopped(stand_in):
-  """An interrupted launcher sends SIGTERM, and waits for the job to save."""
+def test_interruption_stops_a_local_job(stand_in):
+  """An interrupted launcher sends SIGTERM and waits for the job to save."""
   (stand_in / 'salt_t5x' / 'train.py').write_text(
     'import os, signal, sys, time\n'
     "folder = os.environ['FOLDER']\n"
@@ -354,18 +355,16 @@ def context(tmp_path):
 
 def vertex(context, accelerator='tpu_v3=8'):
   return xm_jobs.Vertex(
-    xm_jobs.Image(
-      base='registry.example/python:3.11',
-      tag='registry.example/project/salt:1',
-      context=str(context),
-      wheel='dist/salt_t5x-0.1.0-py3-none-any.whl',
-      requirements='conf/more.txt',
-    ),
-    accelerator,
+    accelerator=accelerator,
+    base_image='registry.example/python:3.11',
+    image='registry.example/project/salt:1',
+    context=str(context),
+    wheel='dist/salt_t5x-0.1.0-py3-none-any.whl',
+    requirements='conf/more.txt',
   )
 
 
-def test_the_image(context):
+def test_image(context):
   from xmanager.cloud import build_image
 
   packageable = vertex(context).packageable()
@@ -401,7 +400,7 @@ def test_the_image(context):
     ('v100=8', 'takes tpu_v2 and tpu_v3'),
   ],
 )
-def test_accelerators_vertex_has_not(context, accelerator, message):
+def test_rejects_unsupported_accelerators(context, accelerator, message):
   with pytest.raises(checks.FlagError, match='--accelerator') as e:
     vertex(context, accelerator)
   assert message in str(e.value)
@@ -497,7 +496,7 @@ def test_vertex_jobs(service, context):
   assert list(service.jobs[0].pool.container_spec.args) == list(jobs[0].args)
 
 
-def test_a_failed_vertex_job(service, context, caplog, capfd):
+def test_failed_vertex_job_stops_the_others(service, context, caplog, capfd):
   service.errors['student_omega_0.5_nkd_36000'] = [
     'The replica workerpool0-0 exited with a non-zero status of 1.'
   ]
@@ -531,7 +530,7 @@ def test_a_failed_vertex_job(service, context, caplog, capfd):
   assert SECRET not in str(e.value) + caplog.text + ''.join(capfd.readouterr())
 
 
-def test_a_vertex_job_that_cannot_be_stopped(service, context, caplog):
+def test_reports_vertex_jobs_that_cannot_be_stopped(service, context, caplog):
   service.errors['student_omega_0.5_nkd_36000'] = ['status unknown']
 
   def block(job):
@@ -575,7 +574,7 @@ def launch(folder, *words, **environment):
   )
 
 
-def test_the_command_on_this_machine(stand_in, home):
+def test_command_on_this_machine(stand_in, home):
   (stand_in / 'codes_of_student').write_text('3')
   # The script itself needs the real package.
   (stand_in / 'salt_t5x').rename(stand_in / 'stand_in')
@@ -600,54 +599,84 @@ def test_the_command_on_this_machine(stand_in, home):
   assert log == whole('teacher', 'student', 'student')
 
 
-@pytest.mark.parametrize('example', launch_docs.examples('xmanager launch'))
-def test_examples_of_the_docs(tmp_path, example):
+# The script defines absl flags, which the tests' own process must not have.
+DRY_RUNS = """
+import contextlib, io, json, sys
+from absl import app, flags
+from absl.testing import flagsaver
+from salt_t5x.launch import xm_salt
+
+results = []
+for words in json.load(sys.stdin):
+  sys.argv = ['xm_salt.py', *words, '--dry_run']
+  error, shown = '', io.StringIO()
+  with flagsaver.flagsaver(), contextlib.redirect_stdout(shown):
+    try:
+      xm_salt.main(flags.FLAGS(sys.argv))
+    except (app.UsageError, flags.Error) as e:
+      error = str(e)
+  results.append([error, shown.getvalue()])
+print(json.dumps(results))
+"""
+
+
+def dry_runs(folder, commands):
+  """Returns [(error, output)] of dry runs, all of them in one process."""
+  root = str(pathlib.Path(plan.__file__).parents[2])
+  python = subprocess.run(
+    [sys.executable, '-c', DRY_RUNS],
+    cwd=folder,
+    input=json.dumps(commands),
+    capture_output=True,
+    text=True,
+    env=os.environ | {'PYTHONPATH': root, 'DATA_TOKEN': SECRET},
+    check=False,
+  )
+  assert not python.returncode, python.stderr
+  assert SECRET not in python.stdout + python.stderr
+  return json.loads(python.stdout)
+
+
+def test_examples_of_the_docs(tmp_path):
   (tmp_path / 'dist').mkdir()
   (tmp_path / 'dist' / 'salt_t5x-0.1.0-py3-none-any.whl').touch()
   (tmp_path / 'my_project').mkdir()
-  (tmp_path / 'salt_t5x').symlink_to(pathlib.Path(plan.__file__).parents[1])
-  programs = os.path.dirname(sys.executable)
-  shown = subprocess.run(
-    ['bash', '-c', f'{example} --dry_run'],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-    env=os.environ
-    | {
-      'PATH': f'{programs}:{os.environ["PATH"]}',
-      'BASE_IMAGE': 'registry.example/python:3.11',
-      'IMAGE': 'registry.example/project/salt:1',
-      'DATA_TOKEN': SECRET,
-    },
-    check=False,
-  )
-  assert shown.returncode == 0, shown.stderr
-  commands = [
-    line for line in shown.stdout.splitlines() if line.startswith('python -m ')
+  examples = [
+    example.replace('$BASE_IMAGE', 'registry.example/python:3.11').replace(
+      '$IMAGE', 'registry.example/project/salt:1'
+    )
+    for example in launch_docs.examples('xmanager launch')
   ]
-  assert commands
-  directories = re.findall(r'--gin.MODEL_DIR=(\S+)', shown.stdout)
-  assert len(set(directories)) == len(directories) > 0
-  assert SECRET not in shown.stdout + shown.stderr
-  assert ('DATA_TOKEN' in shown.stdout) == ('DATA_TOKEN' in example)
-
-
-@pytest.mark.parametrize(
-  'words, message',
-  [
-    ([], '--output is missing'),
-    (['--output=x'], '--executor is missing'),
-    (['--executor=vertex', '--output=x'], 'name a folder in a bucket'),
-    (['--executor=vertex', '--output=gs://x'], 'needs --accelerator'),
-    (['--executor=local', '--output=x', '--wheel=w'], '--wheel is for --exec'),
-    (['--output=x', '--executor=local', '--title=A'], "--title='A': a name"),
-    (['--output=x', '--secret_env=NO'], 'the environment variable is not set'),
-  ],
-)
-def test_refused(tmp_path, words, message):
-  refused = launch(
-    tmp_path, '--teacher_path=t', '--student=s.gin', '--dry_run', *words
+  words = [shlex.split(example) for example in examples]
+  assert all(
+    w[:4] == ['xmanager', 'launch', 'salt_t5x/launch/xm_salt.py', '--']
+    for w in words
   )
-  assert refused.returncode
-  assert message in refused.stdout + refused.stderr
-  assert 'Traceback' not in refused.stderr
+  results = dry_runs(tmp_path, [w[4:] for w in words])
+  for example, (error, shown) in zip(examples, results, strict=True):
+    assert not error
+    assert 'python -m ' in shown
+    directories = re.findall(r'--gin.MODEL_DIR=(\S+)', shown)
+    assert len(set(directories)) == len(directories) > 0
+    assert ('DATA_TOKEN' in shown) == ('DATA_TOKEN' in example)
+
+
+REFUSED = {
+  '--output is missing': [],
+  '--executor is missing': ['--output=x'],
+  'name a folder in a bucket': ['--executor=vertex', '--output=x'],
+  'needs --accelerator': ['--executor=vertex', '--output=gs://x'],
+  '--wheel is for --exec': ['--executor=local', '--output=x', '--wheel=w'],
+  "--title='A': a name": ['--output=x', '--executor=local', '--title=A'],
+  'variable is not set': ['--output=x', '--secret_env=NO'],
+  '--batch_size=0': ['--output=x', '--batch_size=0'],
+  '--max_restarts=-1': ['--output=x', '--max_restarts=-1'],
+}
+
+
+def test_rejects_invalid_flags(tmp_path):
+  always = ['--teacher_path=t', '--student=s.gin']
+  results = dry_runs(tmp_path, [always + words for words in REFUSED.values()])
+  for message, (error, shown) in zip(REFUSED, results, strict=True):
+    assert message in error
+    assert not shown
