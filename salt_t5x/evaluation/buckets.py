@@ -39,7 +39,7 @@ from matplotlib import figure
 import numpy as np
 import tensorflow as tf
 
-from salt_t5x import standard_errors
+from salt_t5x import files, standard_errors
 
 BUCKETS = ('easy', 'medium', 'hard')
 ALL = 'all'
@@ -231,22 +231,18 @@ def markdown(
     ]
   for task in tasks:
     counts = next(iter(task.means.values()))
-    heads = [
-      f'{name.capitalize()} ({counts[name].count})' for name in (*BUCKETS, ALL)
-    ]
-    lines += [
-      '',
-      f'## {task.name}',
-      '',
-      f'| model | {" | ".join(heads)} |',
-      '|---|' + '--:|' * len(heads),
-    ]
+    names = (*BUCKETS, ALL)
+    header = [f'{name.capitalize()} ({counts[name].count})' for name in names]
+    rows = []
     for model, means in task.means.items():
       differences = task.differences.get(model, {})
-      cells = [
-        _cell(mean, differences.get(name)) for name, mean in means.items()
-      ]
-      lines.append(f'| {model} | {" | ".join(cells)} |')
+      rows.append(
+        [model, *(_cell(x, differences.get(name)) for name, x in means.items())]
+      )
+    table = files.markdown_table(
+      ['model', *header], rows, '-' + 'r' * len(header)
+    )
+    lines += ['', f'## {task.name}', '', table]
     if task.without_confidence:
       lines += [
         '',

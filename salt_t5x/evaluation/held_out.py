@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from salt_t5x import standard_errors
+from salt_t5x import files, standard_errors
 from salt_t5x.inference import language_model
 
 ALL = 'all'
@@ -95,27 +95,27 @@ def _ratio(values: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
 
 def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
   """{model: what `measure` found} as a Markdown table, domains in rows."""
-  models = list(results)
-  first = results[models[0]]
-  lines = [
-    '| domain | tokens |' + ''.join(f' {model} |' for model in models),
-    '|---|---|' + '---|' * len(models),
+
+  def cell(x):
+    accuracy = standard_errors.with_error(
+      x['accuracy'], x['accuracy_error'], 2, scale=100
+    )
+    nats = standard_errors.with_error(
+      x['log_perplexity'], x['log_perplexity_error'], 3
+    )
+    return f'{accuracy} / {nats}'
+
+  first = next(iter(results.values()))
+  rows = [
+    [
+      domain,
+      first[domain]['tokens'],
+      *(cell(x[domain]) for x in results.values()),
+    ]
+    for domain in [x for x in first if x != ALL] + [ALL]
   ]
-  for domain in [x for x in first if x != ALL] + [ALL]:
-    cells = []
-    for of_model in results.values():
-      x = of_model[domain]
-      accuracy = standard_errors.with_error(
-        x['accuracy'], x['accuracy_error'], 2, scale=100
-      )
-      nats = standard_errors.with_error(
-        x['log_perplexity'], x['log_perplexity_error'], 3
-      )
-      cells.append(f' {accuracy} / {nats} |')
-    lines.append(f'| {domain} | {first[domain]["tokens"]} |' + ''.join(cells))
-  lines += [
-    '',
-    'Accuracy in percent / log-perplexity in nats a token, ± standard errors '
-    'over sequences.',
-  ]
-  return '\n'.join(lines) + '\n'
+  table = files.markdown_table(['domain', 'tokens', *results], rows)
+  return (
+    f'{table}\n\nAccuracy in percent / log-perplexity in nats a token, '
+    '± standard errors over sequences.\n'
+  )

@@ -177,21 +177,15 @@ def _supervised_table(
   found: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
 ) -> str:
   """A row for each metric of each task (Table 4)."""
-  lines = [
-    '| task | metric | examples |' + ''.join(f' {model} |' for model in found),
-    '|---|---|---|' + '---|' * len(found),
-  ]
+  rows = []
   for task in tasks:
-    first = next(iter(found.values()))[task]
-    for metric in first['metrics']:
-      cells = []
-      for of_model in found.values():
-        x = of_model[task]
-        error = x['errors'].get(metric)
-        cells.append(
-          f' {standard_errors.with_error(x["metrics"][metric], error, 2)} |'
+    results = [of_model[task] for of_model in found.values()]
+    for metric in results[0]['metrics']:
+      cells = [
+        standard_errors.with_error(
+          x['metrics'][metric], x['errors'].get(metric), 2
         )
-      lines.append(
-        f'| {task} | {metric} | {first["examples"]} |' + ''.join(cells)
-      )
-  return '\n'.join(lines) + '\n'
+        for x in results
+      ]
+      rows.append([task, metric, results[0]['examples'], *cells])
+  return files.markdown_table(['task', 'metric', 'examples', *found], rows)

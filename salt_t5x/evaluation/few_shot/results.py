@@ -26,6 +26,7 @@ matplotlib.use('Agg')  # Files only; there may be no screen.
 import matplotlib.pyplot as plt
 import numpy as np
 
+from salt_t5x import files
 from salt_t5x.evaluation.few_shot import running, suite
 from salt_t5x.standard_errors import with_error
 
@@ -92,43 +93,42 @@ def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
 
 def tasks_table(results: Results, benchmarks: Sequence[suite.Benchmark]) -> str:
   """All tasks as Markdown (App. H), in percent, with standard errors."""
-  models = list(results)
-  lines = [
-    '| domain | task | metric | documents | chance |'
-    + ''.join(f' {model} |' for model in models),
-    '|---|---|---|---|---|' + '---|' * len(models),
-  ]
+  known, rows = {}, []
   for benchmark in benchmarks:
-    found = [results[model].get(benchmark.name) for model in models]
-    known = [x for x in found if x]
-    if not known:
+    found = [of_model.get(benchmark.name) for of_model in results.values()]
+    first = next((x for x in found if x), None)
+    if first is None:
       continue
+    known[benchmark] = first
     texts = [
       with_error(x.score, x.standard_error, 1, scale=100) if x else '–'
       for x in found
     ]
-    cells = _best([x and x.score for x in found], texts)
-    title = benchmark.title + (' †' if known[0].from_evaluated else '')
-    lines.append(
-      f'| {benchmark.domain} | {title} | {benchmark.metric} '
-      f'| {known[0].documents} | {100 * known[0].chance:.1f} |'
-      + ''.join(f' {cell} |' for cell in cells)
+    rows.append(
+      [
+        benchmark.domain,
+        benchmark.title + (' †' if first.from_evaluated else ''),
+        benchmark.metric,
+        first.documents,
+        f'{100 * first.chance:.1f}',
+        *_best([x and x.score for x in found], texts),
+      ]
     )
-  lines += ['', f'Percent ± standard error; {_shots(benchmarks)}.']
-  known = {
-    x.name: next(r[x.name] for r in results.values() if x.name in r)
-    for x in benchmarks
-    if any(x.name in r for r in results.values())
-  }
+  header = ['domain', 'task', 'metric', 'documents', 'chance', *results]
+  lines = [
+    files.markdown_table(header, rows),
+    '',
+    f'Percent ± standard error; {_shots(benchmarks)}.',
+  ]
   if any(x.from_evaluated for x in known.values()):
     lines.append(
       '† There is no training split here: demonstrations are other documents '
       'of the evaluated file.'
     )
   if cut := [
-    f'{x.title} {100 * known[x.name].cut / known[x.name].requests:.0f}%'
-    for x in benchmarks
-    if x.name in known and known[x.name].cut
+    f'{benchmark.title} {100 * x.cut / x.requests:.0f}%'
+    for benchmark, x in known.items()
+    if x.cut
   ]:
     lines.append(
       'Requests longer than the model is wide, which lost the beginning of '
@@ -178,26 +178,18 @@ def domains_table(
     model: averages(of_model, benchmarks) for model, of_model in results.items()
   }
   done = {name for of_model in results.values() for name in of_model}
-  lines = [
-    '| domain | tasks |' + ''.join(f' {model} |' for model in results),
-    '|---|---|' + '---|' * len(results),
-  ]
+  rows = []
   for domain in [*suite.DOMAINS, 'Average']:
     of_domain = [x for x in benchmarks if domain in (x.domain, 'Average')]
     count = sum(x.name in done for x in of_domain)
     if not count:
       continue
-    tasks = (
-      f'{count}' if count == len(of_domain) else f'{count} of {len(of_domain)}'
-    )
+    tasks = count if count == len(of_domain) else f'{count} of {len(of_domain)}'
     found = [means[model].get(domain) for model in results]
     cells = [x and x[0] for x in found]
     texts = [with_error(*x, 2, scale=100) if x else '–' for x in found]
-    lines.append(
-      f'| {domain} | {tasks} |'
-      + ''.join(f' {text} |' for text in _best(cells, texts))
-    )
-  return '\n'.join(lines) + '\n'
+    rows.append([domain, tasks, *_best(cells, texts)])
+  return files.markdown_table(['domain', 'tasks', *results], rows)
 
 
 def missing_list(missing: Mapping[str, str]) -> str:
