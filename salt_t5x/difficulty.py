@@ -17,13 +17,14 @@
     python -m salt_t5x.difficulty --results=DIR --teacher=SLM \
       --baseline=BASELINE
 
-DIR is the folder of an evaluation (`salt_t5x.evaluate`), which keeps what each
-document of a task got in DIR/CHECKPOINT/TASK.jsonl. The documents of a task are
-split into tertiles by the teacher's results, and the scores of all checkpoints
-averaged over each (Tables 5, 24 to 26): DIR/difficulty.md, .json and .png.
+DIR is the output folder of `salt_t5x.evaluate`, with the results of each
+document in DIR/CHECKPOINT/TASK.jsonl. The documents of a task are split into
+tertiles by the teacher's scores, and the scores of each checkpoint are averaged
+over each tertile (Tables 5, 24 to 26). The command writes difficulty.md, .json
+and .png to DIR.
 
-'SALT @36K' is a checkpoint of an early stage: it is held against
-'BASELINE @36K', and 'SALT' against 'BASELINE'.
+'SALT @36K' names a checkpoint of an early stage: it is compared with
+'BASELINE @36K', and 'SALT' with 'BASELINE'.
 """
 
 import argparse
@@ -42,18 +43,22 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   )
   add = parser.add_argument
   add('--results', required=True, help='the folder of salt_t5x.evaluate')
-  add('--teacher', required=True, help='whose results say what is easy')
-  add('--baseline', help='the checkpoint that others are held against')
+  add(
+    '--teacher',
+    required=True,
+    help='the checkpoint whose results define the buckets',
+  )
+  add('--baseline', help='the checkpoint that others are compared with')
   add(
     '--tasks',
     type=command.words,
-    help='comma-separated; default: all that the teacher has',
+    help='comma-separated; default: all tasks with results of the teacher',
   )
   return parser.parse_args(argv[1:])
 
 
 def main(args: argparse.Namespace) -> None:
-  """Writes and prints the tables of the flags' evaluation."""
+  """Writes and prints the tables."""
   tasks = buckets.read(
     args.results, args.teacher, args.baseline, args.tasks or None
   )

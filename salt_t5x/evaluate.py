@@ -67,13 +67,13 @@ def evaluate(
       `checkpoint_<step>` directory}; None for parameters as initialised, which
       show where a model starts.
     partitioner: shards parameters and batches.
-    output_dir: where results go; existing ones are reused.
+    output_dir: folder of the results; existing ones are reused.
     task_feature_lengths: {'targets': T}, the most tokens of a sequence; longer
       contexts lose their beginnings. With supervised tasks, as in their
       training: {'inputs': T, 'targets': the most tokens of an answer}.
     batch_size: sequences in a batch.
     dtype: dtype of the parameters; None keeps the saved one.
-    teacher: evaluated, too, as `SLM`, if not None.
+    teacher: also evaluated, as `SLM`, if not None.
     suite: 'paper' (App. F), 'search' (App. G) or names of few-shot benchmarks;
       () for none.
     data_dir: see `few_shot.loading.load`.
@@ -83,7 +83,8 @@ def evaluate(
     run_programs: whether MBPP may run the programs that a model writes.
     held_out_cfg: a task over a cache of sequences and its split; None for no
       held-out text.
-    held_out_examples: how many sequences of it; None for all.
+    held_out_examples: the number of held-out sequences, from the first; None
+      for all.
     supervised_tasks: names of seqio tasks (or one) with inputs, targets and
       metrics of predictions, such as those of tasks/sft.py; see
       `supervised.evaluate`.
@@ -106,7 +107,7 @@ def evaluate(
     raise ValueError(
       'There is nothing to measure: set SUITE, HELD_OUT or SUPERVISED_TASKS.'
     )
-  # On all hosts, or the others would wait for the one that fails.
+  # All hosts check, because a host would wait for one that failed.
   parameter = f'evaluate.evaluate.output_dir (OUTPUT_DIR) = {output_dir!r}'
   files.make_folder(output_dir, parameter)
   candidates = candidates_lib.named(model, checkpoints, dtype, teacher)
@@ -158,11 +159,11 @@ def evaluate(
         compiled[id(candidate.model)] = language_model.LanguageModel(
           candidate.model, params, axes, partitioner, batch_size, length
         )
-      of_checkpoint = compiled[id(candidate.model)].with_params(params)
+      checkpoint_model = compiled[id(candidate.model)].with_params(params)
       for measurement in todo[name]:
         progress.set_description(f'{name}, {measurement.name}')
         result, documents = measurement.run(
-          of_checkpoint, candidate.model.output_vocabulary
+          checkpoint_model, candidate.model.output_vocabulary
         )
         if jax.process_index() == 0:
           store.write(

@@ -14,16 +14,8 @@
 
 """Results on documents that are easy, medium and hard for the teacher (App. M).
 
-    python -m salt_t5x.difficulty --results=DIR --teacher=SLM \
-      --baseline=BASELINE
-
-DIR is the folder of an evaluation (`salt_t5x.evaluate`), which keeps what each
-document of a task got in DIR/CHECKPOINT/TASK.jsonl. The documents of a task are
-split into tertiles by the teacher's results, and the scores of all checkpoints
-averaged over each (Tables 5, 24 to 26): DIR/difficulty.md, .json and .png.
-
-'SALT @36K' is a checkpoint of an early stage: it is held against
-'BASELINE @36K', and 'SALT' against 'BASELINE'.
+Documents of a task are split into tertiles by the teacher's scores, and the
+scores of each checkpoint are averaged over each tertile (Tables 5, 24 to 26).
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +35,7 @@ from salt_t5x import files, standard_errors
 
 BUCKETS = ('easy', 'medium', 'hard')
 ALL = 'all'
-# Standard errors of a difference within which two models are on a par.
+# Two models are on a par within this number of standard errors.
 _ON_A_PAR = 2
 
 
@@ -53,8 +45,8 @@ class Mean:
 
   Attributes:
     mean: NaN without documents.
-    standard_error: of the mean; NaN for fewer than two documents.
-    count: of documents.
+    standard_error: its standard error; NaN for fewer than two documents.
+    count: the number of documents.
   """
 
   mean: float
@@ -68,14 +60,15 @@ Means = Mapping[str, Mapping[str, Mean]]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What models reached in a task.
+  """Results of models in a task.
 
   Attributes:
-    name: of the task.
-    means: of the scores, 0 to 1.
-    differences: of a model's scores from the baseline's of the same stage,
-      document by document; models without such a baseline are not here.
-    without_confidence: documents for which the teacher's confidence is NaN.
+    name: the task's name.
+    means: mean scores, 0 to 1.
+    differences: mean paired differences of a model's scores from those of the
+      baseline of the same stage; only for models that have such a baseline.
+    without_confidence: the number of documents for which the teacher's
+      confidence is NaN.
     missing: models that have no results.
   """
 
@@ -92,14 +85,13 @@ class Task:
 def buckets(scores: np.ndarray, confidences: np.ndarray) -> np.ndarray:
   """Splits documents into tertiles by how hard they are for the teacher.
 
-  The easiest has the highest score; of equal scores the one with the higher
-  confidence is easier (NaN: the hardest), of equal confidences the earlier one.
-  The document of rank r (from 0) of N is in tertile ⌊3r / N⌋: if N is not a
-  multiple of 3, the easier buckets are those with a document more.
+  Documents rank by score, ties by confidence (NaN is the hardest), further ties
+  by position. The document of rank r (from 0) of N is in tertile ⌊3r / N⌋: if N
+  is not a multiple of 3, the easier buckets have one document more.
 
   Args:
-    scores: [N] float, the teacher's.
-    confidences: [N] float, log-likelihoods of what the teacher put out.
+    scores: [N] float, the teacher's scores.
+    confidences: [N] float, log-likelihoods of the teacher's outputs, nats.
 
   Returns:
     [N] int, indices into BUCKETS.
@@ -133,7 +125,7 @@ def per_bucket(
     scores_of_models: {model: [N] scores of the same documents}.
 
   Returns:
-    {model: {bucket: mean}}; the last bucket is 'all', of all documents.
+    {model: {bucket: mean}}; the last bucket, 'all', holds all documents.
   """
   return {
     model: {
@@ -165,19 +157,19 @@ def measure(
   baseline: str | None = None,
   missing: Sequence[str] = (),
 ) -> Task:
-  """Finds what models reach in each bucket.
+  """Averages scores, and differences from the baseline, over buckets.
 
   Args:
-    name: of the task.
-    scores: {model: [N] scores, 0 to 1}, of the same documents.
-    teacher: the model whose scores say what is easy.
-    confidences: [N], the teacher's.
-    baseline: the model to hold others against, without its stage. The teacher
-      is not: it chose the buckets.
+    name: the task's name.
+    scores: {model: [N] scores of the same documents, 0 to 1}.
+    teacher: the model whose scores define the buckets.
+    confidences: [N] float, log-likelihoods of the teacher's outputs, nats.
+    baseline: the model, without its stage, that others are compared with. The
+      teacher is not compared, because its scores define the buckets.
     missing: models without results.
 
   Returns:
-    The averages.
+    The means.
   """
   found = buckets(scores[teacher], confidences)
   differences = {
@@ -203,7 +195,7 @@ def _cell(mean: Mean, difference: Mean | None) -> str:
   text = standard_errors.with_error(
     mean.mean, mean.standard_error, 1, scale=100
   )
-  # NaN, of a single document, is no difference.
+  # A single document has no standard error, and so no mark.
   if (
     difference and abs(difference.mean) > _ON_A_PAR * difference.standard_error
   ):
@@ -227,7 +219,7 @@ def markdown(
       '',
       f'**Better** and *worse* than {baseline} of the same stage by more than '
       f'{_ON_A_PAR} standard errors of the difference, document by document; '
-      'what is not marked is on a par. By chance some 5% of equals are marked.',
+      'unmarked ones are on a par. By chance some 5% of equals are marked.',
     ]
   for task in tasks:
     counts = next(iter(task.means.values()))
@@ -258,7 +250,7 @@ def markdown(
 def to_json(
   tasks: Sequence[Task], teacher: str, baseline: str | None = None
 ) -> dict[str, Any]:
-  """The fields of the tasks."""
+  """Returns the tables as JSON objects."""
   return {
     'teacher': teacher,
     'baseline': baseline,
@@ -403,7 +395,7 @@ def read(
 
   Args:
     results: the folder of an evaluation.
-    teacher: the checkpoint whose results say what is easy.
+    teacher: the checkpoint whose results define the buckets.
     baseline: see `measure`.
     tasks: their names; None for all that the teacher has.
 
@@ -411,12 +403,12 @@ def read(
     The tasks; their rows are the teacher and the others by stage and name.
 
   Raises:
-    ValueError: there is no such checkpoint or task, a file is damaged, or it
-      is of other documents than the teacher's.
+    ValueError: there is no such checkpoint or task, a file is damaged, or its
+      documents differ from the teacher's.
   """
   if not tf.io.gfile.isdir(results):
     raise ValueError(f'--results={results}: there is no such folder.')
-  # Of remote folders the names end with a slash.
+  # Remote file systems list folders with a slash at the end.
   names = [x.rstrip('/') for x in tf.io.gfile.listdir(results)]
   available = {x: found for x in names if (found := _tasks_of(results, x))}
   of_any_stage = {x.removesuffix(_stage(x)) for x in available}

@@ -64,7 +64,7 @@ def named(
     )
   if not checkpoints and teacher is None:
     raise ValueError(
-      f"{_PARAMETER} is empty: name what to evaluate, e.g. {{'SALT': "
+      f"{_PARAMETER} is empty: name checkpoints to evaluate, e.g. {{'SALT': "
       "'gs://bucket/student'}."
     )
   found = {}
@@ -72,7 +72,7 @@ def named(
     if SLM in checkpoints:
       raise ValueError(
         f"{_PARAMETER} names {SLM!r}, the teacher's column: choose another "
-        'name, or leave runs/evaluate_with_teacher.gin out.'
+        'name, or leave out runs/evaluate_with_teacher.gin.'
       )
     found[SLM] = teacher
   for name, path in checkpoints.items():
@@ -142,7 +142,7 @@ def options(
   shapes: PyTree,
   length: int,
 ) -> dict[str, Any]:
-  """Returns what distinguishes a candidate from another of the same name."""
+  """Returns the options of a candidate on which its results depend."""
   model = hashlib.sha256(str(shapes).encode())
   vocabulary = candidate.model.output_vocabulary
   return {

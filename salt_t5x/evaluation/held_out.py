@@ -31,18 +31,18 @@ def measure(
   model: language_model.LanguageModel,
   sequences: Sequence[tuple[str, Sequence[int]]],
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
-  """Judges every token of the sequences, given those before it.
+  """Measures next-token accuracy and log-perplexity, by domain.
 
   Args:
     model: the model.
-    sequences: (domain, tokens) of each, at most T tokens.
+    sequences: (domain, tokens) of each sequence, at most T tokens.
 
   Returns:
     ({domain, or `ALL`: {'accuracy': share of tokens that are the likeliest,
-    'log_perplexity': nats a token, 'accuracy_error' and 'log_perplexity_error':
-    their standard errors over sequences (NaN for one), 'tokens': how many}},
-    [{'doc_id': number, 'domain', 'score': accuracy, 'confidence': the
-    sequence's log-likelihood, nats}]).
+    'log_perplexity': nats per token, 'accuracy_error' and
+    'log_perplexity_error': their standard errors over sequences (NaN for one),
+    'tokens': number of tokens}}, [{'doc_id': number, 'domain', 'score':
+    accuracy, 'confidence': the sequence's log-likelihood, nats}]).
   """
   found = model.log_likelihoods(
     [([], tokens) for _, tokens in sequences], 'Held-out text'
@@ -94,7 +94,7 @@ def _ratio(values: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
 
 
 def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
-  """{model: what `measure` found} as a Markdown table, domains in rows."""
+  """Formats {model: result of `measure`} as Markdown, a row per domain."""
 
   def cell(x):
     accuracy = standard_errors.with_error(

@@ -13,9 +13,9 @@
 # limitations under the License.
 
 
-"""What an evaluation measures: held-out text, few-shot and supervised tasks.
+"""Measurements of an evaluation: held-out text, few-shot, supervised tasks.
 
-Each `Measurement` is checked where it is made, before anything compiles.
+The functions here check their arguments before anything compiles.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,12 +41,12 @@ from t5x import utils
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """A part of the evaluation, with a file of its own for each checkpoint.
+  """A part of the evaluation, which writes one file per checkpoint.
 
   Attributes:
-    name: of the file.
-    options: what the result depends on.
-    run: (model, vocabulary) -> (result, what each document got).
+    name: the file's name, without its extension.
+    options: options that the result depends on.
+    run: (model, vocabulary) -> (result, results of each document).
   """
 
   name: str
@@ -60,10 +60,15 @@ class Measurement:
 def held_out_measurement(
   cfg: utils.DatasetConfig, examples: int | None, length: int
 ) -> Measurement:
-  """Held-out text; see `held_out`. Args as in `evaluate.evaluate`.
+  """Makes the measurement of held-out text (Table 1).
+
+  Args:
+    cfg: see `held_out_cfg` of `evaluate.evaluate`.
+    examples: the number of sequences from the first; None for all.
+    length: T of the model.
 
   Raises:
-    ValueError: there is none, or its sequences are too long.
+    ValueError: there are no sequences, or they are longer than T.
   """
   name = cfg.mixture_or_task_name
   source = ordered_cache.get_task(name, 'HELD_OUT_TASK').source
@@ -101,10 +106,19 @@ def few_shot_measurements(
   length: int,
   model: t5x_models.DecoderOnlyModel,
 ) -> tuple[list[Measurement], dict[str, str]]:
-  """The few-shot tasks; see `few_shot`. Args as in `evaluate.evaluate`.
+  """Makes the measurements of few-shot tasks (App. F).
+
+  Args:
+    suite: see `evaluate.evaluate`.
+    data_dir: see `few_shot.loading.load`.
+    use_hub: see `few_shot.loading.load`.
+    examples: documents of each benchmark, from the first; None for all.
+    run_programs: see `evaluate.evaluate`.
+    length: T of the model.
+    model: a model with the vocabulary of the checkpoints.
 
   Returns:
-    (a measurement for each task that is there, {benchmark: why it is not}).
+    (a measurement of each available task, {benchmark: why it is missing}).
 
   Raises:
     ImportError: lm-eval is missing.
@@ -117,7 +131,7 @@ def few_shot_measurements(
   except ImportError as e:
     raise ImportError(
       "The few-shot tasks need lm-eval: pip install 'salt_t5x[evaluate]', or "
-      f'set SUITE = () to do without them. ({e})'
+      f'set SUITE = () to skip them. ({e})'
     ) from e
   _warn_of_newlines(model.output_vocabulary)
   benchmarks = suite_lib.find(suite)
@@ -164,7 +178,7 @@ def _warn_of_newlines(vocabulary: seqio.Vocabulary) -> None:
   if '\n' not in vocabulary.decode(vocabulary.encode('a\nb')):
     logging.warning(
       'VOCABULARY, %s, has no newline. Answers of few-shot tasks end with one, '
-      'so generated answers go on to their limit and count as wrong.',
+      'so generated answers run to their limit and count as wrong.',
       vocabulary,
     )
 
@@ -176,7 +190,14 @@ def supervised_measurement(
   examples: int | None,
   model: t5x_models.DecoderOnlyModel,
 ) -> Measurement:
-  """A supervised task; see `supervised`. Args as in `evaluate.evaluate`.
+  """Makes the measurement of a supervised task (Table 4).
+
+  Args:
+    name: of a seqio task with inputs, targets and metrics of predictions.
+    split: see `supervised_split` of `evaluate.evaluate`.
+    lengths: see `task_feature_lengths` of `evaluate.evaluate`.
+    examples: the number of examples from the first; None for all.
+    model: a model with the vocabulary of the checkpoints.
 
   Raises:
     ValueError: it has no such split, another vocabulary, or cannot be
@@ -207,11 +228,11 @@ def supervised_measurement(
     )
   supervised_lib.check(task, lengths)
 
-  def run(of_checkpoint, _):
+  def run(checkpoint_model, _):
     metrics, found = supervised_lib.evaluate(
-      of_checkpoint, task, split, lengths, examples
+      checkpoint_model, task, split, lengths, examples
     )
-    # Of the first metric, which is the mean of the examples' own.
+    # The first metric is the mean of the scores of the examples.
     scores = [100 * x['score'] for x in found if 'score' in x]
     errors = {next(iter(metrics)): standard_errors.standard_error(scores)}
     result = {'metrics': metrics, 'errors': errors, 'examples': len(found)}

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""Files of an evaluation, and the page that shows them."""
+"""Result files of an evaluation, and the page that compares checkpoints."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -41,21 +41,21 @@ class Store:
   def has(
     self, checkpoint: str, measurement: str, options: Mapping[str, Any]
   ) -> bool:
-    """Tells whether a result is there.
+    """Whether the store has a result.
 
     Raises:
-      ValueError: it is there, made with other options, or damaged.
+      ValueError: the result is damaged or was made with other options.
     """
     path = self.path(checkpoint, f'{measurement}.json')
     if not tf.io.gfile.exists(path):
       return False
     found = _load(path)['options']
-    # As JSON has them.
+    # Convert tuples to lists, as JSON does.
     options = json.loads(json.dumps(options))
     if found != options:
       raise ValueError(
-        f'{path} was made with {found}, and now {options} is asked for: choose '
-        'another evaluate.evaluate.output_dir (OUTPUT_DIR), or delete it.'
+        f'{path} was made with {found}, not with {options}: choose another '
+        'evaluate.evaluate.output_dir (OUTPUT_DIR), or delete the file.'
       )
     return True
 
@@ -67,7 +67,7 @@ class Store:
     result: Mapping[str, Any],
     documents: Sequence[Mapping[str, Any]],
   ) -> None:
-    """Writes a result; it is there once all of it is."""
+    """Writes the documents, and then the result that marks completion."""
     if documents:
       lines = ''.join(json.dumps(x) + '\n' for x in documents)
       path = self.path(checkpoint, f'{measurement}.jsonl')
@@ -78,7 +78,7 @@ class Store:
     )
 
   def read(self, checkpoint: str, measurement: str) -> dict[str, Any]:
-    """A result. NaN and infinities are None.
+    """Reads a result; NaN and infinities are None.
 
     Raises:
       ValueError: it is missing or damaged.
@@ -100,8 +100,8 @@ def _load(path: str) -> dict[str, dict[str, Any]]:
     return content
   except ValueError as e:
     raise ValueError(
-      f'{path} is missing or no result of an evaluation ({e}). Delete it, and '
-      'evaluate again.'
+      f'{path} is missing or not a result of an evaluation ({e}). Delete it, '
+      'and evaluate again.'
     ) from e
 
 
@@ -113,14 +113,14 @@ def report(
   supervised_tasks: Sequence[str],
   write: bool,
 ) -> str:
-  """Makes the tables.
+  """Formats the tables.
 
   Args:
     store: holds every measurement of every checkpoint.
-    checkpoints: their names, in the order of columns.
-    measurements: their names.
+    checkpoints: names of checkpoints, in the order of columns.
+    measurements: names of measurements.
     missing: {few-shot benchmark: why it was not run}.
-    supervised_tasks: those measurements that are fine-tuning tasks.
+    supervised_tasks: measurements that are fine-tuning tasks.
     write: whether to write results.md, results.json and results.png.
 
   Returns:

@@ -26,7 +26,11 @@ from salt_t5x.inference import language_model
 
 
 def check(task: seqio.Task, sequence_length: Mapping[str, int]) -> None:
-  """Looks whether a task can be evaluated; see `evaluate`.
+  """Checks that a task can be evaluated.
+
+  Args:
+    task: see `evaluate`.
+    sequence_length: see `evaluate`.
 
   Raises:
     ValueError: the task has no metric of predictions, or the lengths leave no
@@ -53,28 +57,28 @@ def evaluate(
   sequence_length: Mapping[str, int],
   max_examples: int | None = None,
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-  """Generates the targets of a split and measures them as the task does.
+  """Decodes the inputs of a split greedily and computes the task's metrics.
 
-  As in seqio's own evaluation, targets are the task's texts before they were
-  tokenized or cut, and both sides pass through its postprocessor.
+  As in seqio's evaluator, targets are the untokenized, untrimmed texts, and
+  targets and predictions both pass through the task's postprocessor.
 
   Args:
-    model: with the vocabulary of the task.
-    task: has metric functions of predictions.
-    split: of the task.
-    sequence_length: those of training, {'inputs': T, 'targets': n}; at most n
-      tokens are generated.
-    max_examples: the first ones; None for all.
+    model: a model with the vocabulary of the task.
+    task: a task with metric functions of predictions.
+    split: a split of the task.
+    sequence_length: the lengths of training, {'inputs': T, 'targets': n}; at
+      most n tokens are generated.
+    max_examples: the number of examples from the first; None for all.
 
   Returns:
     ({metric: value}, [{'doc_id': number, 'inputs', 'target', 'prediction':
-    texts, 'score': the first metric of this example alone, if that is a number,
-    from percent to a share, 'confidence': the prediction's log-likelihood in
-    nats, 'inputs_cut': tokens of the inputs that were left out, where some
-    were or the task counts them}]).
+    texts, 'score': the first metric of this example alone as a share (only if
+    it is a number), 'confidence': the prediction's log-likelihood in nats,
+    'inputs_cut': number of input tokens trimmed (only if some were, or the task
+    counts them)}]).
 
   Raises:
-    ValueError: see `check`; or the split has no example, or T is more than the
+    ValueError: see `check`; or the split has no examples, or T exceeds the
       model's.
   """
   check(task, sequence_length)
@@ -100,7 +104,7 @@ def evaluate(
   vocabulary = task.output_features['targets'].vocabulary
   likelihoods = model.log_likelihoods(
     [
-      # What ended by itself said so.
+      # Append EOS to outputs that stopped early.
       (context, [*tokens, vocabulary.eos_id][:max_tokens])
       for context, tokens in zip(inputs, generated, strict=True)
     ]
@@ -131,7 +135,7 @@ def evaluate(
       results[-1]['inputs_cut'] = int(example['inputs_cut'])
   if cut := sum(bool(result.get('inputs_cut')) for result in results):
     logging.warning(
-      '%s: the inputs of %d of %d examples lost their ends, to fit in %d '
+      '%s: the inputs of %d of %d examples were trimmed at the end to %d '
       'tokens.',
       task.name,
       cut,
@@ -145,7 +149,7 @@ def evaluate(
 
 
 def _text(task: seqio.Task, example: Mapping[str, Any], feature: str) -> str:
-  """A feature's text: as it was, if that is there, or of its tokens."""
+  """A feature's original text if the example has it, or its decoded tokens."""
   if (text := example.get(f'{feature}_pretokenized')) is not None:
     return text.decode()
   vocabulary = task.output_features[feature].vocabulary

@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A `language_model.LanguageModel` as lm-eval sees models.
+"""Adapts `language_model.LanguageModel` to lm-eval's model interface.
 
-lm-eval has the tasks, prompts and metrics of few-shot evaluation; this says how
-its three kinds of request are put to a t5x model.
+lm-eval provides the tasks, prompts and metrics of few-shot evaluation; this
+module answers its three kinds of request with a t5x model.
 """
 
 import bisect
@@ -36,13 +36,13 @@ _BEGIN = 0
 class HarnessModel(lm_eval_model.TemplateLM):
   """Answers lm-eval's requests.
 
-  What is longer than the model's T loses the beginning of its context; how
-  often that happened is logged, and kept in `truncated`.
+  Requests longer than the model's T lose the beginning of their context; their
+  number is logged and kept in `truncated`.
 
   Attributes:
-    truncated: {kind of request: (requests cut, requests)}, of all calls.
-    confidences: {(task, document): log-likelihood in nats of the text that was
-      generated for it}.
+    truncated: {kind of request: (requests cut, requests)}, over all calls.
+    confidences: {(task, document): log-likelihood in nats of the generated
+      text}.
   """
 
   def __init__(
@@ -54,9 +54,9 @@ class HarnessModel(lm_eval_model.TemplateLM):
     """Constructor.
 
     Args:
-      model: of tokens.
-      vocabulary: makes them.
-      max_tokens: of a generated text whose task sets no limit.
+      model: scores and continues sequences of tokens.
+      vocabulary: the model's vocabulary.
+      max_tokens: tokens to generate for a task that sets no limit.
     """
     super().__init__()
     self._model = model
@@ -71,7 +71,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
 
   @property
   def prefix_token_id(self) -> int:
-    """What an empty context is: the beginning of a sequence."""
+    """The token that stands for an empty context."""
     return _BEGIN
 
   def tok_encode(
@@ -99,7 +99,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
         windows[i] = self._windows(continuation)
       pairs.append((_last(context, room), continuation))
     self._count('loglikelihood', cut, len(requests))
-    # Longer than T by itself: scored in windows, as long texts are.
+    # Continuations longer than T are scored in windows, like long texts.
     asked = [pair for i, pair in enumerate(pairs) if i not in windows]
     asked += [window for found in windows.values() for window in found]
     likelihoods = self._model.log_likelihoods(
@@ -133,7 +133,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
     """Greedy continuations, up to the first of a request's stop strings.
 
     Raises:
-      ValueError: a request asks for samples, or for as many tokens as T.
+      ValueError: a request asks for samples, or for T or more tokens.
     """
     groups: dict[int, list[int]] = {}
     for i, request in enumerate(requests):
@@ -164,7 +164,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
         until = requests[i].args[1].get('until') or []
         stops = [until] if isinstance(until, str) else until
         results[i] = _until(self._decoded(context, tokens), stops)
-        # It ended by itself: that counts, too.
+        # Append EOS to outputs that stopped early.
         ended = [self.eot_token_id] if len(tokens) < max_tokens else []
         tokens = self._stopped(context, tokens, stops) or [*tokens, *ended]
         generated.append((i, context, tokens))
@@ -189,18 +189,18 @@ class HarnessModel(lm_eval_model.TemplateLM):
     return tokens[: counts[first]] if first < len(counts) else []
 
   def _windows(self, tokens: list[int]) -> list[tuple[list[int], list[int]]]:
-    """Windows of T tokens: (what was judged before, what is judged)."""
+    """Windows of T tokens: (context, scored tokens)."""
     windows = lm_eval_utils.get_rolling_token_windows(
       tokens, _BEGIN, max_seq_len=self._model.length - 1, context_len=1
     )
     pairs = map(lm_eval_utils.make_disjoint_window, windows)
     return [
-      ([token for token in context if token != _BEGIN], judged)
-      for context, judged in pairs
+      ([token for token in context if token != _BEGIN], scored)
+      for context, scored in pairs
     ]
 
   def _decoded(self, context: list[int], tokens: list[int]) -> str:
-    """The text of tokens where they stand: alone they lose a first space."""
+    """Decodes tokens in context; alone they would lose a leading space."""
     decode = self._vocabulary.decode
     return decode([*context, *tokens])[len(decode(context)) :]
 
@@ -209,8 +209,8 @@ class HarnessModel(lm_eval_model.TemplateLM):
     self.truncated[kind] = before[0] + cut, before[1] + requests
     if cut:
       logging.warning(
-        '%s: %d of %d requests are longer than %d tokens; their contexts lost '
-        'their beginnings.',
+        '%s: %d of %d requests are longer than %d tokens; their contexts were '
+        'trimmed at the beginning.',
         kind,
         cut,
         requests,

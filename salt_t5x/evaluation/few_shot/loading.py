@@ -43,13 +43,12 @@ class Task:
   """A benchmark that is ready to run.
 
   Attributes:
-    benchmark: which one.
-    task: lm-eval's object.
+    benchmark: the benchmark.
+    task: lm-eval's task object.
     source: the local folder, or the hub's data set.
-    from_evaluated: whether demonstrations come from the evaluated documents,
-      never the one at hand itself.
-    data: tells files from others of the same names: {split: bytes}; nothing is
-      known of a hub's.
+    from_evaluated: whether demonstrations come from the other evaluated
+      documents.
+    data: {split: size of its local file, bytes}; empty for a hub's data.
   """
 
   benchmark: suite.Benchmark
@@ -67,7 +66,7 @@ def load(
   run_programs: bool,
   length: int,
 ) -> tuple[list[Task], dict[str, str]]:
-  """Loads what can be loaded.
+  """Loads the tasks of a suite that are available.
 
   Args:
     benchmarks: the suite.
@@ -76,7 +75,7 @@ def load(
       before the hub.
       'test' is evaluated, or else 'validation'; demonstrations come from
       'train' or 'prompt', or else from the evaluated file.
-    use_hub: whether to ask the hub for what is not there.
+    use_hub: whether to ask the hub for tasks without local files.
     run_programs: whether programs that a model writes may be run.
     length: T of the model; an answer is at most half of it.
 
@@ -125,7 +124,7 @@ def load(
           f'{source} cannot be read as {benchmark.title}: {_reason(e)} Mend '
           'its files, or remove the folder.'
         ) from e
-      # What a hub can answer is without end; the suite runs what it can.
+      # A hub can fail in any way; the rest of the suite still runs.
       reason = str(e).strip().split('\n')[0]
       missing[benchmark.name] = f'{type(e).__name__}: {reason}'
       if isinstance(e, ConnectionError):
@@ -146,7 +145,7 @@ def load(
 
 
 def _reason(error: BaseException) -> str:
-  """An error and what caused it, which says more of a file."""
+  """An error and its causes, which tell more about a file."""
   if isinstance(error, StopIteration):
     return 'a file holds no document.'
   text = f'{type(error).__name__}: {error}'.strip().removesuffix('.') + '.'
@@ -154,7 +153,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_documents(task: lm_eval_task.ConfigurableTask) -> None:
-  """Looks at what lm-eval would take without a word.
+  """Checks for documents that lm-eval would accept silently.
 
   A field that is missing is 'None' in a prompt, a program without tests passes,
   and an answer that is not among the choices is always wrong; -1 and '' stand
@@ -223,7 +222,7 @@ class _Builder:
 def _local(
   benchmark: suite.Benchmark, data_dir: str | None
 ) -> dict[str, Any] | None:
-  """What reads a benchmark's local files; None if there are none."""
+  """Options that read a benchmark's local files; None if there are none."""
   folder = os.path.join(data_dir or '', benchmark.name)
   if not data_dir or not os.path.isdir(folder):
     return None

@@ -37,7 +37,7 @@ Results = Mapping[str, Mapping[str, running.Result]]
 def from_json(
   found: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, running.Result]:
-  """{benchmark: result} of what was saved as dictionaries.
+  """Converts {benchmark: JSON object} to {benchmark: result}.
 
   Raises:
     ValueError: a result is of another form.
@@ -62,10 +62,11 @@ def from_json(
 def averages(
   results: Mapping[str, running.Result], benchmarks: Sequence[suite.Benchmark]
 ) -> dict[str, tuple[float, float]]:
-  """Unweighted means of scores, and their standard errors.
+  """Averages scores over the tasks of each domain, unweighted.
 
-  {domain: (mean, standard error)}, and 'Average' over all tasks. Tasks without
-  a result have no part; a domain without any is left out.
+  Returns:
+    {domain: (mean, standard error)}, and 'Average' over all tasks. Tasks
+    without a result are left out, and domains without a task.
   """
   means = {}
   for domain in [*suite.DOMAINS, 'Average']:
@@ -82,7 +83,7 @@ def averages(
 
 
 def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
-  """Bold where a row's highest is, unless all are equal."""
+  """Sets a row's highest value in bold, unless all are equal."""
   known = [x for x in cells if x is not None and not math.isnan(x)]
   highest = max(known) if len(set(known)) > 1 else None
   return [
@@ -92,7 +93,7 @@ def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
 
 
 def tasks_table(results: Results, benchmarks: Sequence[suite.Benchmark]) -> str:
-  """All tasks as Markdown (App. H), in percent, with standard errors."""
+  """Formats all tasks as Markdown (App. H): percent, standard errors."""
   known, rows = {}, []
   for benchmark in benchmarks:
     found = [of_model.get(benchmark.name) for of_model in results.values()]
@@ -170,9 +171,9 @@ def _log_perplexities(
 def domains_table(
   results: Results, benchmarks: Sequence[suite.Benchmark]
 ) -> str:
-  """Domain averages as Markdown (Table 2), in percent.
+  """Formats domain averages as Markdown (Table 2), in percent.
 
-  A domain of which tasks are missing says how many are there.
+  For an incomplete domain the table shows how many of its tasks it has.
   """
   means = {
     model: averages(of_model, benchmarks) for model, of_model in results.items()
@@ -193,7 +194,7 @@ def domains_table(
 
 
 def missing_list(missing: Mapping[str, str]) -> str:
-  """What could not be run, as Markdown; empty if all was."""
+  """Lists the missing benchmarks as Markdown; '' if there are none."""
   if not missing:
     return ''
   titles = {x.name: x.title for x in suite.PAPER}

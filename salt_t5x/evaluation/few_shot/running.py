@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Runs one task on one model, and keeps what each document got."""
+"""Runs one task on one model, and keeps the results of each document."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -25,28 +25,28 @@ import numpy as np
 from salt_t5x.evaluation.few_shot import lm_eval_model, loading
 from salt_t5x.standard_errors import standard_error
 
-# Of the demonstrations: all models get the same.
+# All models get the same demonstrations.
 _SEED = 1234
 _RESAMPLES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What a model reached in a task.
+  """A model's result in a task.
 
   Attributes:
     score: the benchmark's metric, 0 to 1.
-    standard_error: of the score, over documents; NaN for one document.
-    chance: what guessing reaches on average.
-    documents: how many were evaluated.
-    cut: requests whose contexts were too long and lost their beginnings.
-    requests: how many the model answered.
-    source: where the documents are from.
+    standard_error: its standard error over documents; NaN for one document.
+    chance: the expected score of guessing.
+    documents: the number of evaluated documents.
+    cut: the number of requests whose contexts were trimmed at the beginning.
+    requests: the number of requests.
+    source: the local folder, or the hub's data set.
     from_evaluated: whether demonstrations are other evaluated documents.
-    log_perplexity: of the right answer, nats a document, where the task
-      measures that (LAMBADA).
+    log_perplexity: log-perplexity of the right answer, nats per document, if
+      the task measures it (LAMBADA).
     log_perplexity_error: its standard error.
-    measures: all that lm-eval measured.
+    measures: all measures of lm-eval.
   """
 
   score: float

@@ -189,7 +189,7 @@ def _pipe(stack: contextlib.ExitStack):
 
 
 def _read(file: int, deadline: float) -> bytes:
-  """What is written, at most `_REPLY_BYTES`, until the other end is closed.
+  """Reads at most `_REPLY_BYTES`, until the other end is closed.
 
   Raises:
     TimeoutError: it is still open at the deadline.

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the YAML files here ask for: targets and measures of their tasks.
+"""Targets and measures of the tasks in this package's YAML files.
 
 lm-eval calls them with a document, in its data set's own form, and with the
 model's answers.

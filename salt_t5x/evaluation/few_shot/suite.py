@@ -38,16 +38,18 @@ class Benchmark:
   """One task.
 
   Attributes:
-    name: here, and of its folder of local data.
+    name: the name in `SUITE` and of the folder of local data.
     title: the paper's name for it.
     domain: the paper's domain.
     metric: the paper's name for the measure: EM, F1, Acc or Rg2.
-    task: lm-eval's name of it, or that of a YAML file of this package.
+    task: lm-eval's name of the task, or a YAML file of this package.
     measure: lm-eval's name of the metric.
-    folder: of lm-eval's tasks, where the task is; None for this package's.
+    folder: the folder of lm-eval's tasks that holds the task; None for tasks of
+      this package.
     shots: demonstrations in a prompt.
-    max_tokens: of a generated answer, at most half of the model's length; None
-      for tasks that generate nothing. The paper gives no numbers.
+    max_tokens: the most tokens of a generated answer, at most half of the
+      model's length; None for tasks that generate nothing. The paper gives no
+      numbers.
   """
 
   name: str
@@ -165,7 +167,7 @@ SEARCH = tuple(
 
 
 def find(names: str | Sequence[str]) -> tuple[Benchmark, ...]:
-  """Looks a suite up.
+  """Looks up a suite.
 
   Args:
     names: 'paper', 'search', or names of benchmarks.
