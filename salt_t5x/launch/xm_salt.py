@@ -42,117 +42,96 @@ from absl import app, flags
 
 from salt_t5x.launch import checks, plan, xm_jobs
 
-_TITLE = flags.DEFINE_string('title', 'salt', "The experiment's name.")
-_EXECUTOR = flags.DEFINE_enum(
+_STRINGS = {
+  'output': "The folder of the jobs' output folders.",
+  'teacher_path': 'The model directory of a trained teacher.',
+  # The rest is for Vertex AI only.
+  'accelerator': 'TPU type and number of cores, e.g. tpu_v3=8.',
+  'base_image': 'A container image with Python 3.11 and t5x.',
+  'image': 'HOST/PATH:TAG that the image is pushed to.',
+  'wheel': "This package's wheel, as built by pip wheel --no-deps "
+  '--wheel-dir=dist .',
+  'requirements': 'A requirements file that pip installs in the image.',
+}
+_LISTS = {
+  'teacher': "Gin files of the teacher's recipe, to train one.",
+  'scores': 'Gin files of the scoring recipe, for SALT_DS.',
+  'student': "Gin files of the student's recipe.",
+  'distillation_weight': 'Values of omega to sweep over.',
+  'teacher_temperature': 'Values of rho to sweep over.',
+  'kd_steps': 'Values of n_KD to sweep over.',
+  'only': 'Names of the jobs to run, or teacher, scores, selection or student; '
+  'the results of all other jobs must exist.',
+}
+_REPEATED = {
+  'gin_file': 'Gin files read after every recipe, e.g. the data.',
+  'gin': 'Gin bindings for all recipes, e.g. --gin=TRAIN_STEPS=3000.',
+  'env': 'Environment variables of the jobs, NAME=VALUE.',
+  'secret_env': 'Names of environment variables of this process that are '
+  'passed to the jobs. No command line and no log shows their values.',
+  'copy': "Files and folders for the jobs' working directory on Vertex AI.",
+}
+_VERTEX_NEEDS = ('accelerator', 'base_image', 'image', 'wheel')
+
+for _name, _help in _STRINGS.items():
+  flags.DEFINE_string(_name, None, _help)
+for _name, _help in _LISTS.items():
+  flags.DEFINE_list(_name, [], _help)
+for _name, _help in _REPEATED.items():
+  flags.DEFINE_multi_string(_name, [], _help)
+flags.DEFINE_string('title', 'salt', "The experiment's name.")
+flags.DEFINE_enum(
   'executor', None, ['vertex', 'local'], 'Vertex AI, or this machine.'
 )
-_OUTPUT = flags.DEFINE_string(
-  'output', None, 'A folder; each job gets one in it.'
-)
-flags.DEFINE_list(
-  'teacher', [], "Gin files of the teacher's recipe, to train one."
-)
-flags.DEFINE_string(
-  'teacher_path', None, 'The model directory of a trained teacher.'
-)
-flags.DEFINE_list('scores', [], 'Gin files of the scoring recipe, for SALT_DS.')
-flags.DEFINE_list('student', [], "Gin files of the student's recipe.")
-flags.DEFINE_multi_string(
-  'gin_file', [], 'Gin files read after every recipe, e.g. the data.'
-)
-flags.DEFINE_multi_string(
-  'gin', [], 'Gin bindings for all recipes, e.g. --gin=TRAIN_STEPS=3000.'
-)
-flags.DEFINE_list('distillation_weight', [], 'Values of omega to sweep over.')
-flags.DEFINE_list('teacher_temperature', [], 'Values of rho to sweep over.')
-flags.DEFINE_list('kd_steps', [], 'Values of n_KD to sweep over.')
 flags.DEFINE_integer(
   'batch_size', None, 'B, the training batch size.', lower_bound=1
 )
-flags.DEFINE_list(
-  'only',
-  [],
-  'Names of the jobs to run, or teacher, scores, selection or student; the '
-  'results of all other jobs must exist.',
-)
-_ENV = flags.DEFINE_multi_string(
-  'env', [], 'Environment variables of the jobs, NAME=VALUE.'
-)
-_SECRET_ENV = flags.DEFINE_multi_string(
-  'secret_env',
-  [],
-  'Names of environment variables of this process that are passed to the jobs. '
-  'No command line and no log shows their values.',
-)
-_MAX_RESTARTS = flags.DEFINE_integer(
+flags.DEFINE_integer(
   'max_restarts',
   10,
   'How often each job restarts after exit code 75.',
   lower_bound=0,
 )
-_DRY_RUN = flags.DEFINE_boolean(
-  'dry_run', False, 'Print the jobs; run nothing.'
-)
+flags.DEFINE_boolean('dry_run', False, 'Print the jobs; run nothing.')
 
-# For Vertex AI only.
-_ACCELERATOR = flags.DEFINE_string(
-  'accelerator', None, 'TPU type and number of cores, e.g. tpu_v3=8.'
-)
-_BASE_IMAGE = flags.DEFINE_string(
-  'base_image', None, 'A container image with Python 3.11 and t5x.'
-)
-_IMAGE = flags.DEFINE_string(
-  'image', None, 'HOST/PATH:TAG that the image is pushed to.'
-)
-_WHEEL = flags.DEFINE_string(
-  'wheel',
-  None,
-  "This package's wheel, as built by pip wheel --no-deps --wheel-dir=dist .",
-)
-_REQUIREMENTS = flags.DEFINE_string(
-  'requirements', None, 'A requirements file that pip installs in the image.'
-)
-_COPY = flags.DEFINE_multi_string(
-  'copy', [], "Files and folders for the jobs' working directory."
-)
-_VERTEX_NEEDS = (_ACCELERATOR, _BASE_IMAGE, _IMAGE, _WHEEL)
+FLAGS = flags.FLAGS
 
 
 def _jobs() -> list[plan.Job]:
-  if not _OUTPUT.value:
+  if not FLAGS.output:
     raise checks.FlagError('--output is missing: name a folder for results.')
-  if _EXECUTOR.value == 'vertex' and '://' not in _OUTPUT.value:
+  if FLAGS.executor == 'vertex' and '://' not in FLAGS.output:
     raise checks.FlagError(
-      f'--output={_OUTPUT.value!r} is lost with the containers: name a folder '
+      f'--output={FLAGS.output!r} is lost with the containers: name a folder '
       'in a bucket (gs://...).'
     )
   # Each of an experiment's fields is a flag.
   names = [field.name for field in dataclasses.fields(plan.Experiment)]
-  values = {name: flags.FLAGS[name].value for name in names}
+  values = {name: FLAGS[name].value for name in names}
   return plan.make(plan.Experiment(**values))
 
 
 @contextlib.contextmanager
 def _where() -> Iterator[xm_jobs.Vertex | xm_jobs.Local]:
   """Yields the executor; for Vertex AI, fills the image's build folder."""
-  if _EXECUTOR.value is None:
+  if FLAGS.executor is None:
     raise checks.FlagError('--executor is missing: choose vertex or local.')
-  if _EXECUTOR.value == 'local':
-    for flag in (*_VERTEX_NEEDS, _REQUIREMENTS, _COPY):
-      if flag.value:
+  if FLAGS.executor == 'local':
+    for name in (*_VERTEX_NEEDS, 'requirements', 'copy'):
+      if FLAGS[name].value:
         raise checks.FlagError(
-          f'--{flag.name} is for --executor=vertex: local jobs run in this '
+          f'--{name} is for --executor=vertex: local jobs run in this '
           'environment and this directory. Remove the flag.'
         )
     yield xm_jobs.Local()
     return
-  for flag in _VERTEX_NEEDS:
-    if not flag.value:
-      raise checks.FlagError(f'--executor=vertex needs --{flag.name}.')
-  paths = [checks.wheel(_WHEEL.value)]
-  if _REQUIREMENTS.value:
-    paths += checks.files('requirements', [_REQUIREMENTS.value])
-  paths = checks.files('copy', [*paths, *_COPY.value])
+  for name in _VERTEX_NEEDS:
+    if not FLAGS[name].value:
+      raise checks.FlagError(f'--executor=vertex needs --{name}.')
+  paths = [checks.wheel(FLAGS.wheel)]
+  if FLAGS.requirements:
+    paths += checks.files('requirements', [FLAGS.requirements])
+  paths = checks.files('copy', [*paths, *FLAGS.copy])
   with tempfile.TemporaryDirectory() as temporary:
     context = os.path.join(temporary, 'salt_t5x_image')
     os.mkdir(context)
@@ -161,8 +140,8 @@ def _where() -> Iterator[xm_jobs.Vertex | xm_jobs.Local]:
       copy(path, os.path.join(context, os.path.basename(path)))
     yield xm_jobs.Vertex(
       context=context,
-      requirements=_REQUIREMENTS.value,
-      **{flag.name: flag.value for flag in _VERTEX_NEEDS},
+      requirements=FLAGS.requirements,
+      **{name: FLAGS[name].value for name in _VERTEX_NEEDS},
     )
 
 
@@ -170,23 +149,23 @@ def _show(
   jobs: Sequence[plan.Job], where: xm_jobs.Vertex | xm_jobs.Local
 ) -> None:
   """Prints what would happen."""
-  print(f'# Experiment {_TITLE.value!r}: {len(jobs)} jobs on {where.title}.')
+  print(f'# Experiment {FLAGS.title!r}: {len(jobs)} jobs on {where.title}.')
   if isinstance(where, xm_jobs.Vertex):
     files = ', '.join(sorted(os.listdir(where.context)))
     print(f'# The image {where.image}, with {files}:')
     print(f'FROM {where.base_image}')
     print('\n'.join(where.docker_instructions()))
-  if _ENV.value:
-    print(f'# The environment of all jobs: {shlex.join(_ENV.value)}')
-  if _SECRET_ENV.value:
-    print(f'# Secrets in it: {", ".join(_SECRET_ENV.value)}')
+  if FLAGS.env:
+    print(f'# The environment of all jobs: {shlex.join(FLAGS.env)}')
+  if FLAGS.secret_env:
+    print(f'# Secrets in it: {", ".join(FLAGS.secret_env)}')
   for job in jobs:
     after = f', after {", ".join(job.needs)}' if job.needs else ''
     print(f'# {job.name}{after}: {where.executor(job).requirements!r}')
     print(shlex.join(['python', '-m', *job.args]))
   print(
     '# A job that ends with exit code 75 is started again, at most '
-    f'{_MAX_RESTARTS.value} times.\n'
+    f'{FLAGS.max_restarts} times.\n'
     '# If a job fails, those that run are stopped and no other is started.'
   )
 
@@ -201,14 +180,14 @@ def main(argv: Sequence[str]) -> None:
   signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
   done = []
   try:
-    checks.name('title', _TITLE.value)
+    checks.name('title', FLAGS.title)
     jobs = _jobs()
-    environment = checks.environment(_ENV.value)
+    environment = checks.environment(FLAGS.env)
     words = [*sys.argv, *(word for job in jobs for word in job.args)]
-    secrets = checks.secrets(_SECRET_ENV.value, environment, words)
+    secrets = checks.secrets(FLAGS.secret_env, environment, words)
     with _where() as where:
       where.packageable()
-      if _DRY_RUN.value:
+      if FLAGS.dry_run:
         _show(jobs, where)
         return
       # Local jobs have this process's environment, secrets included.
@@ -216,7 +195,7 @@ def main(argv: Sequence[str]) -> None:
         environment |= secrets
       asyncio.run(
         xm_jobs.run(
-          _TITLE.value, jobs, where, environment, _MAX_RESTARTS.value, done
+          FLAGS.title, jobs, where, environment, FLAGS.max_restarts, done
         )
       )
   except checks.FlagError as e:
@@ -228,7 +207,7 @@ def main(argv: Sequence[str]) -> None:
       f'\n{what}\nAll jobs were stopped, unless the log reports an error. To '
       f'resume from their checkpoints, add to the same command\n  --only={left}'
     )
-  print(f'All jobs have finished; their results are in {_OUTPUT.value}.')
+  print(f'All jobs have finished; their results are in {FLAGS.output}.')
 
 
 if __name__ == '__main__':
