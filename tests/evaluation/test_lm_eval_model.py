@@ -12,25 +12,21 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What lm-eval asks of a t5x model, held against one sequence at a time."""
+"""lm-eval's requests to a model, compared with one sequence at a time."""
 
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import seqio
-
-from salt_t5x.inference import language_model
-from t5x import partitioning
-import tiny
 
 # Each skips these tests where lm-eval is not installed.
 lm_eval = pytest.importorskip('lm_eval')
 tasks = pytest.importorskip('lm_eval.tasks')
 instance = pytest.importorskip('lm_eval.api.instance')
-harness = pytest.importorskip('salt_t5x.evaluation.few_shot.lm_eval_model')
+lm_eval_model = pytest.importorskip(
+  'salt_t5x.evaluation.few_shot.lm_eval_model'
+)
 
 LENGTH = 64
 VOCABULARY = seqio.ByteVocabulary()
@@ -44,50 +40,18 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope='module')
-def made():
-  """(model, its parameters, lm-eval's view of it)."""
-  model = tiny.make_model(vocab=VOCABULARY, vocab_size=264)
-  tokens = jnp.ones((1, 2), jnp.int32)
-  params = model.module.init(jax.random.key(0), tokens, tokens)['params']
-  params = jax.tree.map(lambda x: 3 * x, params)
-  compiled = language_model.LanguageModel(
-    model,
-    params,
-    jax.tree.map(lambda _: jax.sharding.PartitionSpec(), params),
-    partitioning.PjitPartitioner(num_partitions=1),
-    batch_size=4,
-    length=LENGTH,
-  )
-  return model, params, harness.HarnessModel(compiled, VOCABULARY)
+@pytest.fixture
+def adapter(reference):
+  return lm_eval_model.HarnessModel(reference.compiled, VOCABULARY)
 
 
 def request(kind, *arguments):
   return instance.Instance(kind, {}, arguments, 0, ('task', 0, 1))
 
 
-def log_probabilities(made, tokens):
-  """[t, V]: of every next token, given those before it."""
-  model, params, _ = made
-  # What follows a token changes nothing; one width compiles once.
-  padded = np.pad(tokens, (0, LENGTH + 1 - len(tokens)))[None]
-  u = tiny.jitted(model.module)(params, np.roll(padded, 1), padded)
-  u = np.asarray(u[0, : len(tokens), : VOCABULARY.vocab_size], np.float64)
-  return u - np.log(np.sum(np.exp(u), -1, keepdims=True))
-
-
-def log_likelihood(made, context, continuation):
-  tokens = [*context, *continuation]
-  found = log_probabilities(made, tokens)
-  places = np.arange(len(context), len(tokens))
-  return np.sum(found[places, continuation]), bool(
-    np.all(np.argmax(found[places], -1) == continuation)
-  )
-
-
-def test_log_likelihoods(made):
+def test_log_likelihoods(adapter, reference):
   requests = [request('loglikelihood', *pair) for pair in TEXTS]
-  found = made[2].loglikelihood(requests, disable_tqdm=True)
+  found = adapter.loglikelihood(requests, disable_tqdm=True)
   for (context, continuation), (value, is_greedy) in zip(
     TEXTS[:5], found[:5], strict=True
   ):
@@ -95,60 +59,48 @@ def test_log_likelihoods(made):
       context, continuation = context[:-1], f' {continuation}'
     continuation = VOCABULARY.encode(continuation)
     context = VOCABULARY.encode(context)[-(LENGTH - len(continuation)) :]
-    expected = log_likelihood(made, context, continuation)
+    expected = reference.log_likelihood(context, continuation)
     np.testing.assert_allclose(value, expected[0], rtol=1e-6, atol=1e-4)
     assert is_greedy == expected[1]
   # Longer than T by itself: in windows, without its context.
   np.testing.assert_allclose(
-    found[5][0], rolling(made, TEXTS[5][1]), rtol=1e-6, atol=1e-3
+    found[5][0], rolling(reference, TEXTS[5][1]), rtol=1e-6, atol=1e-3
   )
-  assert made[2].truncated['loglikelihood'] == (2, 6)
+  assert adapter.truncated['loglikelihood'] == (2, 6)
 
 
-def rolling(made, text):
+def rolling(reference, text):
   tokens, total, start = list(VOCABULARY.encode(text)), 0.0, 0
   while start < len(tokens):
     end = min(start + LENGTH - 1, len(tokens))
     # A last window that is short has more context.
     context = tokens[max(end - LENGTH, 0) : start]
-    total += log_likelihood(made, context, tokens[start:end])[0]
+    total += reference.log_likelihood(context, tokens[start:end])[0]
     start = end
   return total
 
 
-def test_rolling_log_likelihoods_over_windows(made):
+def test_rolling_log_likelihoods_over_windows(adapter, reference):
   texts = ['tiny', 'a text that is long. ' * 11, 'z' * 63, 'z' * 64]
   requests = [request('loglikelihood_rolling', text) for text in texts]
-  found = made[2].loglikelihood_rolling(requests, disable_tqdm=True)
-  expected = [rolling(made, text) for text in texts]
+  found = adapter.loglikelihood_rolling(requests, disable_tqdm=True)
+  expected = [rolling(reference, text) for text in texts]
   np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-3)
 
 
-def greedy(made, context, count):
-  """The most likely tokens, one after the other, without the last EOS."""
-  tokens = []
-  while len(tokens) < count:
-    found = log_probabilities(made, [*context, *tokens, 2])
-    token = int(np.argmax(found[-1]))
-    if token <= 1:
-      break
-    tokens.append(token)
-  return tokens
-
-
-def test_generation_stops(made):
+def test_generation_stops(adapter, reference):
   contexts = ['Once upon', 'x' * 100]
-  whole = made[2].generate_until(
+  whole = adapter.generate_until(
     [request('generate_until', x, {'max_gen_toks': 20}) for x in contexts],
     disable_tqdm=True,
   )
   for context, text in zip(contexts, whole, strict=True):
     tokens = VOCABULARY.encode(context)[-(LENGTH - 20) :]
-    expected = greedy(made, tokens, 20)
+    expected = reference.greedy(tokens, 20)
     assert text == VOCABULARY.decode([*tokens, *expected])[len(tokens) :]
-  assert made[2].truncated['generate_until'] == (1, 2)
+  assert adapter.truncated['generate_until'] == (1, 2)
   stop = whole[0][3]
-  cut = made[2].generate_until(
+  cut = adapter.generate_until(
     [
       request(
         'generate_until', contexts[0], {'until': until, 'max_gen_toks': n}
@@ -162,10 +114,10 @@ def test_generation_stops(made):
   assert whole[0].startswith(cut[2])
 
 
-def test_confidence_is_of_what_was_generated(made):
+def test_confidence_is_of_what_was_generated(adapter, reference):
   context = 'Once upon'
   tokens = list(VOCABULARY.encode(context))
-  generated = greedy(made, tokens, 20)
+  generated = reference.greedy(tokens, 20)
   texts = [
     VOCABULARY.decode([*tokens, *generated[:n]])[len(context) :]
     for n in range(len(generated) + 1)
@@ -179,10 +131,10 @@ def test_confidence_is_of_what_was_generated(made):
     found = instance.Instance(
       'generate_until', {}, (context, options), 0, ('answers', 7, 1)
     )
-    made[2].generate_until([found], disable_tqdm=True)
+    adapter.generate_until([found], disable_tqdm=True)
     np.testing.assert_allclose(
-      made[2].confidences['answers', 7],
-      log_likelihood(made, tokens, expected)[0],
+      adapter.confidences['answers', 7],
+      reference.log_likelihood(tokens, expected)[0],
       atol=1e-4,
     )
 
@@ -195,9 +147,9 @@ def test_confidence_is_of_what_was_generated(made):
     ({'max_gen_toks': 64}, 'max_gen_toks = 64 must be positive and less than'),
   ],
 )
-def test_generation_that_is_not_supported(made, options, message):
+def test_generation_that_is_not_supported(adapter, options, message):
   with pytest.raises(ValueError, match=message):
-    made[2].generate_until([request('generate_until', 'a', options)])
+    adapter.generate_until([request('generate_until', 'a', options)])
 
 
 TASK = """
@@ -213,7 +165,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
 
 
-def test_lm_eval_runs_a_task(made, tmp_path, monkeypatch):
+def test_lm_eval_runs_a_task(adapter, reference, tmp_path, monkeypatch):
   monkeypatch.setenv('HF_HOME', str(tmp_path / 'hub'))
   items = [
     {'question': f'{x}:', 'choices': [' red', ' blue', ' green'], 'answer': i}
@@ -224,7 +176,7 @@ def test_lm_eval_runs_a_task(made, tmp_path, monkeypatch):
   (tmp_path / 'tasks').mkdir()
   (tmp_path / 'tasks/colours.yaml').write_text(TASK.format(path=path))
   found = lm_eval.simple_evaluate(
-    made[2],
+    adapter,
     tasks=['colours'],
     task_manager=tasks.TaskManager(
       include_path=str(tmp_path / 'tasks'), include_defaults=False
@@ -233,8 +185,8 @@ def test_lm_eval_runs_a_task(made, tmp_path, monkeypatch):
   chosen = [
     np.argmax(
       [
-        log_likelihood(
-          made, VOCABULARY.encode(x['question']), VOCABULARY.encode(choice)
+        reference.log_likelihood(
+          VOCABULARY.encode(x['question']), VOCABULARY.encode(choice)
         )[0]
         for choice in x['choices']
       ]
