@@ -98,11 +98,13 @@ def evaluate(
       task cannot be read, or the folder holds results of another evaluation.
   """
   length = max(command_lib.check_lengths(task_feature_lengths).values())
-  if examples is not None and not (type(examples) is int and examples >= 1):
-    raise ValueError(
-      f'evaluate.evaluate.examples (EXAMPLES) = {examples!r}: set None for all '
-      'documents, or a number of at least 1.'
-    )
+  counts = {'examples': examples, 'held_out_examples': held_out_examples}
+  for name, count in counts.items():
+    if count is not None and not (type(count) is int and count >= 1):
+      raise ValueError(
+        f'evaluate.evaluate.{name} ({name.upper()}) = {count!r}: set None for '
+        'all, or a number of at least 1.'
+      )
   if not (suite or supervised_tasks or held_out_cfg):
     raise ValueError(
       'There is nothing to measure: set SUITE, HELD_OUT or SUPERVISED_TASKS.'

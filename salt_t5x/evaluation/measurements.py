@@ -72,11 +72,6 @@ def held_out_measurement(
   """
   name = cfg.mixture_or_task_name
   source = ordered_cache.get_task(name, 'HELD_OUT_TASK').source
-  if examples is not None and not (type(examples) is int and examples >= 1):
-    raise ValueError(
-      f'evaluate.evaluate.held_out_examples (HELD_OUT_EXAMPLES) = {examples!r}:'
-      f' set None for all sequences of {name}, or a number of at least 1.'
-    )
   sequences = ordered_cache.read_sequences(name, cfg.split, examples)
   longest = max(len(tokens) for _, tokens in sequences)
   if longest > length:

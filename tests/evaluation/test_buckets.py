@@ -60,7 +60,7 @@ def test_buckets(scores, confidences, expected):
   assert found.tolist() == expected
 
 
-def test_a_score_must_be_a_number():
+def test_rejects_scores_that_are_nan():
   with pytest.raises(ValueError, match='score of document 1 is NaN'):
     buckets.buckets(np.array([1.0, NAN]), np.zeros(2))
 
@@ -97,7 +97,7 @@ def test_buckets_are_even_and_ordered(found):
   ),
   st.randoms(use_true_random=False),
 )
-def test_without_ties_the_order_of_documents_is_no_matter(found, random):
+def test_order_of_documents_only_breaks_ties(found, random):
   scores, confidences = np.array(found).reshape(-1, 2).T
   order = list(range(len(found)))
   random.shuffle(order)
@@ -188,7 +188,7 @@ def test_markdown():
   assert 'not a number' not in text and 'No results' not in text
 
 
-def test_markdown_of_few_documents_and_what_is_missing():
+def test_markdown_of_few_documents_and_missing_models():
   scores = {'SLM': np.array([0.0, 1.0]), 'SALT': np.array([1.0, 1.0])}
   task = buckets.measure(
     'tiny', scores, 'SLM', np.array([-1, NAN]), missing=['RKD', 'untrained']
@@ -214,7 +214,7 @@ def write(folder, model, task, rows):
     for i, score, confidence in rows
   ]
   path.write_text('\n'.join(lines) + '\n')
-  # As evaluations leave beside it.
+  # Evaluations leave these files here, too.
   path.with_suffix('.json').write_text('{}')
 
 
@@ -286,17 +286,17 @@ def test_some_tasks_only(results, capsys):
     (['--teacher=TEACHER'], r"--teacher=TEACHER: .* only of \['BASELINE', "),
   ],
 )
-def test_what_is_not_there_is_an_error(results, flags, message):
+def test_rejects_unknown_names(results, flags, message):
   with pytest.raises(ValueError, match=message):
     run(results, *flags)
 
 
-def test_no_folder_is_an_error(tmp_path):
+def test_rejects_missing_folders(tmp_path):
   with pytest.raises(ValueError, match='there is no such folder'):
     run(tmp_path / 'none')
 
 
-def test_other_documents_are_an_error(results):
+def test_rejects_other_documents(results):
   write(results, 'BASELINE', 'boolq', [(2, 0, 0), (5, 0, 0), (7, 1, 0)])
   with pytest.raises(ValueError) as e:
     run(results)
@@ -318,14 +318,14 @@ def test_other_documents_are_an_error(results):
     ('{"doc_id": 9, "score": null, "confidence": 0}', 'line 4: expected'),
   ],
 )
-def test_damaged_files_are_errors(results, line, message):
+def test_rejects_damaged_files(results, line, message):
   with open(results / 'SALT @36K/boolq.jsonl', 'a', encoding='utf-8') as f:
     f.write(line)
   with pytest.raises(ValueError, match=message):
     run(results, '--tasks=boolq')
 
 
-def test_an_empty_file_is_an_error(results):
+def test_rejects_empty_files(results):
   (results / 'BASELINE/boolq.jsonl').write_text('')
   with pytest.raises(ValueError, match='holds no documents'):
     run(results)

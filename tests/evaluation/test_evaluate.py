@@ -131,7 +131,7 @@ def test_held_out_text_by_domain(trained, tmp_path):
   assert of_trained['all']['accuracy_error'] == pytest.approx(
     np.std(np.mean(hits, 1), ddof=1) / np.sqrt(5), abs=1e-6
   )
-  # One sequence tells nothing of the next.
+  # One sequence has no standard error.
   assert of_trained['c']['log_perplexity_error'] is None
   # As initialised, another seed: another model, near log V.
   start = found['start']['held_out']['all']['log_perplexity']
@@ -141,7 +141,7 @@ def test_held_out_text_by_domain(trained, tmp_path):
   assert (tmp_path / 'results.md').read_text() == text
 
 
-def test_a_part_of_the_sequences(trained, tmp_path):
+def test_held_out_examples(trained, tmp_path):
   run(tmp_path, {'trained': trained[0]}, held_out_examples=3)
   found = read(tmp_path, 'trained', 'held_out.json')
   assert found['result']['all']['tokens'] == 3 * LENGTH
@@ -157,7 +157,7 @@ def benchmarks(tmp_path, monkeypatch):
   return str(tmp_path / 'data')
 
 
-def test_few_shot_side_by_side_and_only_once(
+def test_few_shot_results_are_computed_once(
   trained, benchmarks, tmp_path, monkeypatch
 ):
   options = dict(suite=['rte', 'nq_open', 'mbpp'], data_dir=benchmarks)
@@ -179,7 +179,7 @@ def test_few_shot_side_by_side_and_only_once(
   assert [x['doc_id'] for x in documents] == [0, 1, 2]
   assert all(x['confidence'] < 0 for x in documents)
 
-  # What was stopped goes on: only what is missing is made.
+  # Rerunning computes only the missing results.
   os.remove(output / 'start/rte.json')
   ran = []
   score = language_model.LanguageModel.log_likelihoods
@@ -237,14 +237,14 @@ def test_supervised_tasks(trained, sums, tmp_path):
       run(tmp_path, {'a': None}, supervised_split=split, **options)
 
 
-def test_what_cannot_be_loaded_is_told(tmp_path):
+def test_lists_missing_benchmarks(tmp_path):
   pytest.importorskip('lm_eval')
   pytest.importorskip('rouge_score')
   text = run(tmp_path, {'a': None}, held_out_cfg=None, suite=['wic'])
   assert '- WiC: no local files, and USE_HUB = False' in text
 
 
-def test_results_of_another_model_are_not_taken(tmp_path):
+def test_rejects_results_of_another_model(tmp_path):
   run(tmp_path, {'a': None}, held_out_examples=1)
   with pytest.raises(ValueError, match='was made with .*OUTPUT_DIR'):
     run(
@@ -282,7 +282,7 @@ def test_the_readmes_command():
     ({'teacher': 'SLM'}, "names 'SLM', the teacher's column"),
   ],
 )
-def test_what_does_not_fit_is_found_first(
+def test_checks_arguments_before_measuring(
   trained, tmp_path, monkeypatch, options, message
 ):
   def fail(*args):
@@ -338,6 +338,7 @@ def run_evaluation(output_dir, **options):
     ('task_feature_lengths', {'targets': 8.0}, 'TASK_FEATURE_LENGTHS = .*8.0'),
     ('task_feature_lengths', 8, 'TASK_FEATURE_LENGTHS = 8'),
     ('examples', 0, r'EXAMPLES\) = 0'),
+    ('held_out_examples', 0, r'HELD_OUT_EXAMPLES\) = 0'),
     ('examples', -1, r'EXAMPLES\) = -1'),
     ('examples', True, r'EXAMPLES\) = True'),
     ('examples', '10', r"EXAMPLES\) = '10'"),
@@ -349,7 +350,7 @@ def run_evaluation(output_dir, **options):
     ('checkpoints', {'..': None}, r"CHECKPOINTS\): '..' "),
   ],
 )
-def test_values_of_an_evaluation(tmp_path, name, value, message):
+def test_rejects_values(tmp_path, name, value, message):
   with pytest.raises(ValueError, match=message):
     run_evaluation(tmp_path / 'out', **{name: value})
 
@@ -361,6 +362,6 @@ def test_rejects_a_folder_that_cannot_be_made(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['no_such_task', 5, None])
-def test_tasks_that_are_none(name):
+def test_rejects_unknown_held_out_tasks(name):
   with pytest.raises(ValueError, match=f'HELD_OUT_TASK = {name!r}: '):
     ordered_cache.read_sequences(name, 'validation')

@@ -160,7 +160,7 @@ def test_demonstrations_are_other_documents(tasks, name, monkeypatch):
     assert prompts[0].count(case.prompt) == 1
     assert case.demonstration not in prompts[1]
     seen |= {i for i, x in prompts.items() if case.demonstration in x}
-  # What demonstrates is drawn for each document.
+  # Demonstrations are drawn for each document.
   assert len(seen) >= 2
 
 
@@ -223,7 +223,7 @@ def test_demonstrations_come_from_training_data_where_there_are(tmp_path):
   assert all(x.args[0].startswith(start) for x in model.requests)
 
 
-def test_what_is_not_there_is_listed(tmp_path):
+def test_lists_missing_benchmarks(tmp_path):
   few_shot_data.write(tmp_path)
   (tmp_path / 'rte/validation.jsonl').unlink()
   (tmp_path / 'rte').rmdir()
@@ -269,7 +269,7 @@ def test_a_hub_out_of_reach_is_asked_once(monkeypatch):
     ({'test.jsonl': 'no JSON\n'}, 'cannot be read as RTE'),
   ],
 )
-def test_bad_files_are_named(tmp_path, files, message):
+def test_rejects_bad_files(tmp_path, files, message):
   (tmp_path / 'rte').mkdir()
   for name, text in files.items():
     (tmp_path / 'rte' / name).write_text(text)
@@ -284,7 +284,7 @@ def test_bad_files_are_named(tmp_path, files, message):
   assert str(tmp_path / 'rte') in str(e.value)
 
 
-def test_unknown_names():
+def test_rejects_unknown_names():
   with pytest.raises(ValueError, match="there is no 'arc'"):
     suite.find(['arc'])
   with pytest.raises(ValueError, match='there is no such folder'):

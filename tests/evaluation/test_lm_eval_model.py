@@ -62,7 +62,7 @@ def test_log_likelihoods(adapter, reference):
     expected = reference.log_likelihood(context, continuation)
     np.testing.assert_allclose(value, expected[0], rtol=1e-6, atol=1e-4)
     assert is_greedy == expected[1]
-  # Longer than T by itself: in windows, without its context.
+  # Continuations longer than T are scored in windows, without context.
   np.testing.assert_allclose(
     found[5][0], rolling(reference, TEXTS[5][1]), rtol=1e-6, atol=1e-3
   )
@@ -114,7 +114,7 @@ def test_generation_stops(adapter, reference):
   assert whole[0].startswith(cut[2])
 
 
-def test_confidence_is_of_what_was_generated(adapter, reference):
+def test_confidence_is_the_log_likelihood_of_the_output(adapter, reference):
   context = 'Once upon'
   tokens = list(VOCABULARY.encode(context))
   generated = reference.greedy(tokens, 20)
@@ -147,7 +147,7 @@ def test_confidence_is_of_what_was_generated(adapter, reference):
     ({'max_gen_toks': 64}, 'max_gen_toks = 64 must be positive and less than'),
   ],
 )
-def test_generation_that_is_not_supported(adapter, options, message):
+def test_rejects_unsupported_generation(adapter, options, message):
   with pytest.raises(ValueError, match=message):
     adapter.generate_until([request('generate_until', 'a', options)])
 

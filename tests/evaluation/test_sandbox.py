@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
   reason='Programs run only on Linux, x86_64 or aarch64.',
 )
 
-# Of a machine that does much else.
+# Seconds, enough on a busy machine.
 AMPLE = 60.0
 PASSED = sandbox.Outcome(True, 'passed')
 FORBIDDEN = sandbox.Outcome(False, 'forbidden')
@@ -57,7 +57,7 @@ def test_right_and_wrong():
   assert run(program + 'return Add()', *tests) == PASSED
 
 
-def test_what_a_script_does_is_not_run():
+def test_main_block_is_not_run():
   program = 'def f(): return 1\nif __name__ == "__main__": print(input())'
   assert run(program, 'assert f() == 1') == PASSED
 
@@ -71,12 +71,12 @@ typing unittest uuid warnings zoneinfo
 """
 
 
-def test_what_solutions_import():
+def test_allowed_imports():
   assert run(f'import {", ".join(MODULES.split())}', 'assert sys') == PASSED
   # They are found where they are used, too.
   program = 'def f():\n  from colorsys import rgb_to_hsv\n  return rgb_to_hsv'
   assert run(program, 'assert f()(0, 0, 0) == (0, 0, 0)') == PASSED
-  # What is not there can be done without.
+  # A program may do without a missing module.
   program = 'try: import numpy\nexcept ImportError: numpy = None'
   assert run(program, 'assert numpy is None') == PASSED
   # A name is not an import.
@@ -116,7 +116,7 @@ def test_what_solutions_import():
     'import time; time.sleep(0.001); print("x")',
   ],
 )  # fmt: skip
-def test_what_solutions_call(program):
+def test_allowed_calls(program):
   # Some functions import more when they run.
   assert run(program) == PASSED
 
@@ -146,8 +146,8 @@ def test_what_solutions_call(program):
     'import fcntl, os; fcntl.fcntl(1, 8, os.getppid())',  # F_SETOWN
   ],
 )
-def test_what_is_forbidden(program):
-  # Even a program that goes on as if nothing had happened is wrong.
+def test_kills_forbidden_calls(program):
+  # A program that catches the error is wrong, too.
   assert run(program, 'assert True') == FORBIDDEN
 
 
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_read_stays(tmp_path):
     ('raise KeyboardInterrupt', 'KeyboardInterrupt'),
     ('import signal; signal.raise_signal(9)', 'forbidden'),
     ('import sys; raise ValueError(sys.argv)', "ValueError: ['program']"),
-    # What it writes to the pipe is not the token.
+    # It writes to the pipe, but not the token.
     ('import os\nfor f in range(3, 512):\n  try: os.write(f, b"passed")\n'
      '  except OSError: pass\nos._exit(0)', 'passed'),
     ('import os; os.write = os._exit = print; raise ValueError("a")',
@@ -425,7 +425,7 @@ def test_filters_of_either_architecture(machine):
   (other,) = set(sandbox_child.ARCHITECTURES.values()) - {this}
   importing = [sandbox_child.computing_and_reading(machine)]
   running = importing + [sandbox_child.computing(machine)]
-  assert max(map(len, running)) <= 4096  # Of the kernel.
+  assert max(map(len, running)) <= 4096  # The kernel's limit.
   numbers = NUMBERS[machine]
   for number in numbers['harmless'].values():
     assert answer(running, this, number) == ALLOW
@@ -443,7 +443,7 @@ def test_filters_of_either_architecture(machine):
   assert answer(running, this, numbers['prctl'], 22) == KILL
 
 
-def test_where_there_is_no_filter(monkeypatch):
+def test_rejects_machines_without_filters(monkeypatch):
   monkeypatch.setattr(platform, 'machine', lambda: 'riscv64')
   sandbox.check.cache_clear()
   with pytest.raises(RuntimeError, match='not on linux, riscv64.*RUN_PROGRAMS'):

@@ -105,24 +105,19 @@ def load(
         continue
       sandbox.check()
     local = _local(benchmark, data_dir)
+    if local is None and not use_hub:
+      missing[benchmark.name] = 'no local files, and USE_HUB = False'
+      continue
+    overrides = _HUB.get(benchmark.name, {}) if local is None else local
     try:
-      if local is not None:
-        source = os.path.join(data_dir, benchmark.name)
-        task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | local)
-        _check_documents(task)
-      elif use_hub:
-        hub = _HUB.get(benchmark.name, {})
-        task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | hub)
-        _check_documents(task)
-        source = f'{task.config.dataset_path} (hub)'
-      else:
-        missing[benchmark.name] = 'no local files, and USE_HUB = False'
-        continue
+      task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | overrides)
+      _check_documents(task)
     except Exception as e:  # pylint: disable=broad-exception-caught
       if local is not None:
         raise ValueError(
-          f'{source} cannot be read as {benchmark.title}: {_reason(e)} Mend '
-          'its files, or remove the folder.'
+          f'{os.path.join(data_dir, benchmark.name)} cannot be read as '
+          f'{benchmark.title}: {_reason(e)} Mend its files, or remove the '
+          'folder.'
         ) from e
       # A hub can fail in any way; the rest of the suite still runs.
       reason = str(e).strip().split('\n')[0]
@@ -132,13 +127,16 @@ def load(
         use_hub = False
       continue
     config = task.config
+    source = f'{config.dataset_path} (hub)'
+    if local is not None:
+      source = os.path.join(data_dir, benchmark.name)
     evaluated = config.test_split or config.validation_split
     task.set_config('num_fewshot', benchmark.shots)
     if benchmark.max_tokens:
       limit = min(benchmark.max_tokens, length // 2)
       task.set_config('generation_kwargs', {'max_gen_toks': limit}, update=True)
     same = (config.fewshot_split or config.training_split) == evaluated
-    files = (local or {}).get('dataset_kwargs', {}).get('data_files', {})
+    files = local['dataset_kwargs']['data_files'] if local else {}
     data = {split: os.path.getsize(path) for split, path in files.items()}
     found.append(Task(benchmark, task, source, same, data))
   return found, missing

@@ -19,11 +19,7 @@ import io
 import math
 from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')  # Files only; there may be no screen.
-
-import matplotlib.pyplot as plt
+from matplotlib import figure
 import numpy as np
 
 from salt_t5x import files
@@ -209,10 +205,11 @@ def missing_list(missing: Mapping[str, str]) -> str:
 def plot(results: Results, benchmarks: Sequence[suite.Benchmark]) -> bytes:
   """Draws scores, standard errors and chance as bars: a PNG file's bytes."""
   done = [x for x in benchmarks if any(x.name in r for r in results.values())]
-  figure, axis = plt.subplots(
+  canvas = figure.Figure(
     figsize=(max(6, 0.12 * len(done) * (len(results) + 1)), 4.2),
     layout='constrained',
   )
+  axis = canvas.subplots()
   width = 0.85 / len(results)
   for i, (model, of_model) in enumerate(results.items()):
     places = [j for j, x in enumerate(done) if x.name in of_model]
@@ -235,10 +232,9 @@ def plot(results: Results, benchmarks: Sequence[suite.Benchmark]) -> bytes:
   )
   axis.margins(x=0.01)
   axis.set(ylabel='score, % (dotted: chance)')
-  figure.legend(
+  canvas.legend(
     loc='outside upper center', ncols=len(results), fontsize='small'
   )
   file = io.BytesIO()
-  figure.savefig(file, dpi=140)
-  plt.close(figure)
+  canvas.savefig(file, format='png', dpi=140)
   return file.getvalue()
