@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The embedded engine against references, and against t5x where it is there.
+"""The embedded engine against references, and against t5x if it is installed.
 
-All but the comparison runs on either engine: what is said here of Adafactor,
-sampling and metrics is what both have in common.
+All tests but the comparison run on either engine, and check behaviour of
+Adafactor, sampling and metrics that both share.
 """
 
 from flax import traverse_util
@@ -31,7 +31,7 @@ import tiny_runs
 
 # --- Adafactor ---------------------------------------------------------------
 
-# {parameter: (shape, logical axes)}, as the network names them and beyond.
+# {parameter: (shape, logical axes)}, those of the network and others.
 PARAMETERS = {
   'vector': ((24,), ('embed',)),
   'small_matrix': ((16, 24), ('embed', 'mlp')),
@@ -68,14 +68,14 @@ def parameters_and_gradients():
   params = draw(0.5)
   # One gradient is large enough to be clipped.
   gradients = [draw(s) for s in (1.0, 0.1, 30.0, 1.0, 1e-6)]
-  # A dead unit, and parameters that are 0, where only the epsilons help.
+  # A dead unit and zero parameters test the epsilons.
   gradients[0]['small_matrix'][:, 3] = 0
   params['thin_matrix'] *= 0
   return params, gradients
 
 
 def adafactor_run(options):
-  """Returns what Adafactor makes of it: {'target/..' or 'state/..': array}."""
+  """Runs Adafactor; returns {'target/..' or 'state/..': array}."""
   definition = adafactor.Adafactor(
     logical_factor_rules=adafactor.standard_logical_factor_rules(), **options
   )
@@ -102,8 +102,8 @@ def adafactor_run(options):
 def as_matrices(name, x):
   """A parameter as matrices [layers, N, M], or as vectors [layers, N].
 
-  What is factored is 'embed' against all other axes but 'layers'; without that
-  one, a matrix only if both of its sides are at least 128 wide.
+  Second moments are factored into 'embed' and all other axes but 'layers'. A
+  matrix without 'layers' is factored only if both sides are at least 128 wide.
   """
   shape, axes = PARAMETERS[name]
   if axes[0] == 'layers':
@@ -164,7 +164,7 @@ def adafactor_reference(options):
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_adafactor_is_the_papers(variant):
+def test_adafactor_matches_the_paper(variant):
   found = adafactor_run(VARIANTS[variant])
   before, _ = parameters_and_gradients()
   for name, expected in adafactor_reference(VARIANTS[variant]).items():
@@ -208,7 +208,7 @@ def test_adafactor_state_follows_the_logical_axes():
 
 EOS = 1
 LENGTH = 8
-# What follows what, greedily; 3, 4, 5, 6 go round, 2 ends the row.
+# The most likely next tokens: 3, 4, 5, 6 repeat, and 2 ends the row.
 FOLLOWS = {0: 3, 3: 4, 4: 5, 5: 6, 6: 3, 2: EOS, EOS: 6}
 
 
@@ -227,7 +227,7 @@ def sample(prompts, **options):
     inputs[row, 1 : len(prompt) + 1] = prompt  # Shifted right.
 
   def tokens_to_logits(state):
-    # The count of calls stands for an attention cache: it is handed on.
+    # The number of calls stands for an attention cache.
     cache = {'cached': state.cache['cached'] + 1}
     return jnp.asarray(table())[state.cur_token[:, 0]], cache
 
@@ -247,9 +247,9 @@ def sample(prompts, **options):
 PROMPTS = [
   [],
   [5, 3],
-  [2],  # Ends at once, while the others go on.
+  [2],  # Ends at once, while the others continue.
   [3, 3, 2],
-  [3, 4, 5, 6, 3, 4, 5],  # Full but for one token.
+  [3, 4, 5, 6, 3, 4, 5],  # Full except for one token.
   [6, 6, 6, 6, 6, 6, 2],  # Full, and then ends.
 ]
 
@@ -289,7 +289,7 @@ def test_sampling_stays_in_the_top_k(topk, temperature):
       log_p += logits[token] - np.log(np.exp(kept).sum())
       previous = token
     np.testing.assert_allclose(score, log_p, rtol=1e-4, atol=1e-4)
-  # All that may be chosen is chosen; the most likely token most often.
+  # All allowed tokens are chosen, the most likely one most often.
   assert set(chosen) == set(range(topk or 7))
   assert chosen[0] == max(chosen.values())
   again, _ = sample(prompts, decode_rng=key, **options)
@@ -301,7 +301,7 @@ def test_sampling_stays_in_the_top_k(topk, temperature):
 # --- Metrics -----------------------------------------------------------------
 
 
-def test_metrics_count_steps_and_seconds_on_the_host():
+def test_metrics_use_the_hosts_steps_and_seconds():
   """Merging microbatches must not change a mean over steps."""
   merged = {
     'loss': metrics.AveragePerStep.from_model_output(3.0),
@@ -354,7 +354,7 @@ def facts(path):
 @pytest.mark.skipif(
   not tiny_runs.REAL_T5X, reason='the real t5x is not importable'
 )
-def test_adafactor_and_partitioning_are_t5xs(tmp_path):
+def test_adafactor_and_partitioning_match_t5x(tmp_path):
   mine, theirs = str(tmp_path / 'embedded.npz'), str(tmp_path / 't5x.npz')
   specs = tiny_runs.call('test_embedded.facts', mine, engine_name='embedded')
   assert specs == facts(theirs)

@@ -183,7 +183,7 @@ REFUSED = {
   ),
   'num_decodes': (
     lambda _: decoding.temperature_sample(None, None, None, 1, num_decodes=2),
-    'num_decodes = 2',
+    'the option decoding.temperature_sample.num_decodes',
   ),
   'from t5x import interactive_model': (_statement, 't5x.interactive_model'),
   'from t5x import utils; utils.get_infer_fn': (

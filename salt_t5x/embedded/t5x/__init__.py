@@ -14,11 +14,10 @@
 
 """The embedded engine: the part of t5x's API that SALT's gin files use.
 
-It stands in for t5x where t5x cannot be installed: one process, any number of
-local devices. It was written from the API's contract. Whatever t5x offers
-beyond that is not here, and asking for it raises an error that names t5x. For
-scale, several hosts or anything else, install the real t5x: `salt_t5x` then
-uses that one instead.
+It replaces t5x where t5x cannot be installed, for one process with any number
+of local devices. It was written from the API's contract, not from t5x's code.
+Using any other part of t5x raises an error that names t5x. For several hosts,
+or for the rest of t5x, install the real t5x, which `salt_t5x` then uses.
 """
 
 import importlib

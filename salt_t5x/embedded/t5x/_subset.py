@@ -12,14 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Errors for what is in t5x but not in the embedded engine."""
+"""Errors for the parts of t5x that the embedded engine does not have."""
 
 from collections.abc import Callable
 import inspect
 
 _REMEDY = (
   'is not part of the embedded engine of salt_t5x. Install the real t5x '
-  '(docs/engines.md) to use it, or leave it out.'
+  '(docs/engines.md) to use it, or remove it.'
 )
 
 
@@ -35,7 +35,7 @@ def missing(module: str) -> Callable[[str], object]:
 
 
 class ModuleFinder:
-  """Asked last, for modules of t5x that no other finder has found."""
+  """The last finder: raises an error for modules that only t5x has."""
 
   @staticmethod
   def find_spec(name: str, path=None, target=None) -> None:
@@ -45,15 +45,15 @@ class ModuleFinder:
 
 
 def refuse(what: str):
-  """Raises the error for an option or a value that only t5x knows."""
+  """Raises an error for an option or a value that only t5x supports."""
   raise ValueError(f't5x: {what} {_REMEDY}')
 
 
 def _refusing_unknown(fn: Callable, name: str) -> Callable:
   known = inspect.signature(fn).parameters
 
-  # gin asks a function's signature whether a parameter exists; this one takes
-  # all, so that the error is ours.
+  # gin checks parameters against the signature; this wrapper accepts any, so
+  # that the error below is raised instead.
   def wrapper(*args, **kwargs):
     for key in kwargs:
       if key not in known:

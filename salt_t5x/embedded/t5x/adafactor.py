@@ -14,10 +14,10 @@
 
 """Adafactor (Shazeer & Stern, 2018) with t5x's options and state layout.
 
-optax's Adafactor keeps another state and cannot follow logical axes, so a run
-could not go on under t5x. The state of each parameter is `v_row` and `v_col`
-(factored second moments), or `v` (full), and `m` (momentum); what is unused is
-a zero of shape [1].
+optax's Adafactor has a different state and does not support logical axes, so
+t5x could not resume its runs. The state of each parameter is `v_row` and
+`v_col` (factored second moments) or `v` (the full second moment), and `m`
+(momentum); unused entries are zeros of shape [1].
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ __getattr__ = _subset.missing(__name__)
 
 
 class FactorDim(enum.Enum):
-  """What a dimension of a parameter is to the factored second moments."""
+  """The role of a parameter's dimension in the factored second moments."""
 
   NONE = None
   BATCH = 1
@@ -82,7 +82,7 @@ def _unflatten_like(flat: dict[str, Any], like: PyTree) -> PyTree:
   )
 
 
-# Compared by identity: jitted functions hold it as a static value.
+# eq=False: jitted functions hold it as a static value, compared by identity.
 @_subset.subset_of_t5x
 @dataclasses.dataclass(eq=False)
 class Adafactor(optimizers.OptimizerDef):
@@ -116,14 +116,15 @@ class Adafactor(optimizers.OptimizerDef):
     for path, names in _flatten(param_logical_axes).items():
       if unknown := [n for n in names if n not in self.logical_factor_rules]:
         raise ValueError(
-          f'adafactor.Adafactor.logical_factor_rules has no rule for the '
-          f'axes {unknown} of {path}.'
+          'adafactor.Adafactor.logical_factor_rules has no rule for the axes '
+          f'{unknown} of {path}: add one.'
         )
       dims = tuple(self.logical_factor_rules[n] for n in names)
       if {FactorDim.ROW, FactorDim.COLUMN} <= set(dims):
         if FactorDim.NONE in dims:
           raise ValueError(
-            f'{path}: incomplete factor rule {dims} for {names}.'
+            f'{path}: the factor rules {dims} of {names} mix ROW and COLUMN '
+            'with NONE; change adafactor.Adafactor.logical_factor_rules.'
           )
       else:
         # Rows without columns (or the reverse) cannot be factored.
@@ -139,8 +140,7 @@ class Adafactor(optimizers.OptimizerDef):
     rank = len(shape)
     rule = self._factor_rules[path] if self._factor_rules else None
     if rule is None or (rank <= 2 and FactorDim.BATCH not in rule):
-      # t5x falls back to sizes here: the two largest dimensions, if both are
-      # large enough.
+      # As in t5x, without a rule a matrix is factored if both sides are large.
       if rank > 2:
         raise ValueError(
           f'{path} {shape} has more than two dimensions and no factor rule; '
@@ -179,7 +179,7 @@ class Adafactor(optimizers.OptimizerDef):
     )
 
   def _update(self, path, learning_rate, step, param, state, grad):
-    """One parameter's step: (new parameter, new state)."""
+    """Updates one parameter: (new parameter, new state)."""
     averaged, factors = self._factorization(path, param.shape)
     mean = lambda x: jnp.mean(x, axis=averaged, keepdims=True)
     grad = grad.astype(jnp.float32)
@@ -200,7 +200,7 @@ class Adafactor(optimizers.OptimizerDef):
       )
       v_col = decay * state['v_col'] + (1.0 - decay) * jnp.mean(squared, rows)
       new_state['v_row'], new_state['v_col'] = v_row, v_col
-      # The row axes' places once the columns are averaged away.
+      # The row axes' positions after averaging over the columns.
       rows_left = tuple(r - sum(c < r for c in columns) for r in rows)
       row_factor = (v_row / jnp.mean(v_row, rows_left, keepdims=True)) ** -0.5
       update = (

@@ -41,12 +41,12 @@ __getattr__ = _subset.missing(__name__)
 _STATE = 'state'
 _DATASET = 'dataset'
 _PREFIX = 'checkpoint'
-# t5x names the file by the host's share of the input; here there is one host.
+# t5x names the file by the host's input shard; here there is one host.
 _DATASET_FILE = 'train_ds-000-of-001'
 
 
 def all_steps(directory: str) -> list[int]:
-  """Returns the steps of the finished checkpoints, in order."""
+  """Returns the steps of the finished checkpoints in ascending order."""
   names = ocp.path.step.standard_name_format(step_prefix=_PREFIX)
   return sorted(m.step for m in names.find_all(epath.Path(directory)))
 
@@ -71,8 +71,8 @@ class _DatasetArgs(ocp.args.CheckpointArgs):
   item: dataset_iterator.DatasetIterator | None = None
 
 
-# The class itself is a default elsewhere, so gin must bind that, and not only
-# the copy that dynamic registration makes.
+# The class is the default in `SaveCheckpointConfig`, so gin must bind it, and
+# not only the copy that dynamic registration makes.
 @gin.configurable
 @_subset.subset_of_t5x
 class OrbaxCheckpointManagerInterface:
@@ -93,15 +93,15 @@ class OrbaxCheckpointManagerInterface:
     """Constructor.
 
     Args:
-      directory: of the run.
-      train_state: its shapes.
-      partitioner: shards what is restored.
-      dataset_iterator: saved and restored too, if given.
+      directory: the run's model directory.
+      train_state: the shapes of a train state.
+      partitioner: shards the restored arrays.
+      dataset_iterator: the data iterator to save and restore, or None.
       save_dtype: must be None or 'float32'.
-      restore_dtype: of the parameters; None keeps what was saved.
-      keep: how many of the newest checkpoints stay; None for all.
+      restore_dtype: dtype of the restored parameters; None keeps theirs.
+      keep: number of newest checkpoints to keep; None for all.
       period: steps between checkpoints.
-      force_keep_period: checkpoints at its multiples stay in any case.
+      force_keep_period: checkpoints at its multiples are always kept.
     """
     if save_dtype not in (None, 'float32'):
       _subset.refuse(f'checkpoints in {save_dtype}')

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Sampling one continuation for each row, with a prefilled cache."""
+"""Samples one continuation of each row, with a prefilled cache."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ _MASKED = -1e10
 
 @flax.struct.dataclass
 class DecodingState:
-  """What the model sees of the loop.
+  """The decoding loop's state, as the model sees it.
 
   Attributes:
     cur_index: [B] position of the current token.
@@ -53,42 +53,33 @@ def temperature_sample(
   cache: Any,
   tokens_to_logits: Callable[[DecodingState], tuple[Array, Any]],
   eos_id: int,
+  initial_index: Array,
   decode_rng: Array | None = None,
-  num_decodes: int = 1,
   temperature: float = 1.0,
   topk: int = 1,
-  cache_offset: int = 0,
-  initial_index: Array | None = None,
   logit_callback_fn: Callable[[Array, DecodingState], Array] | None = None,
 ) -> tuple[Array, Array]:
   """Samples from the k most likely tokens (greedily for `topk` = 1).
 
   Args:
-    inputs: [B, T] int prompts, shifted right; zeros where to decode.
+    inputs: [B, T] int prompts, shifted right; zeros after them.
     cache: prefilled attention cache.
     tokens_to_logits: DecodingState -> ([B, V] logits, new cache).
-    eos_id: ends a row; what follows is 0.
-    decode_rng: key; fixed if None.
-    num_decodes: must be 1.
+    eos_id: ends a row; later tokens are 0.
+    initial_index: [B] position of each prompt's last token.
+    decode_rng: random key; a fixed key if None.
     temperature: divides the logits; 0 is greedy.
     topk: tokens to choose among, or 0 for all.
-    cache_offset: unused here, as rows are never repeated.
-    initial_index: [B] position of each prompt's last token, or None for 0.
-    logit_callback_fn: what becomes of [B, V] logits before a token is chosen.
+    logit_callback_fn: changes the [B, V] logits before a token is chosen.
 
   Returns:
     ([B, 1, T] tokens: prompt (without its shift) and continuation; [B, 1]
     summed log-probabilities of the continuation under the tempered, restricted
     distribution).
   """
-  del cache_offset
-  if num_decodes != 1:
-    _subset.refuse(f'num_decodes = {num_decodes}')
   if decode_rng is None:
     decode_rng = jax.random.PRNGKey(0)
   batch, length = inputs.shape
-  if initial_index is None:
-    initial_index = jnp.zeros((batch,), jnp.int32)
   rows = jnp.arange(batch)
   # sequences[:, i] is the token at input position i; one more is generated
   # than there are inputs.
@@ -115,8 +106,7 @@ def temperature_sample(
     if logit_callback_fn is not None:
       logits = logit_callback_fn(logits, state)
     token, log_prob = choose(logits, sub_rng)
-    # A row that is done (ended or full) stays as it is until all are; what
-    # follows its end is 0 already.
+    # Finished rows (ended or full) keep their tokens, 0 after the end.
     place = index + 1
     token = jnp.where(done, sequences[rows, place], token)
     sequences = sequences.at[rows, place].set(token.astype(sequences.dtype))

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Flags and files of gin."""
+"""gin's flags and files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import os
 
-from absl import app, logging
+from absl import logging
 from clu import metric_writers
 import gin
 import tensorflow as tf
@@ -34,7 +34,7 @@ def parse_gin_flags(
 ):
   """Parses files, then bindings; later ones win."""
   if not gin_files and not gin_bindings:
-    raise ValueError('Name a configuration: --gin_file=FILE.')
+    raise ValueError('There is no configuration: give --gin_file=FILE.')
   for path in gin_search_paths:
     gin.add_config_file_search_path(path)
   gin.parse_config_files_and_bindings(gin_files, gin_bindings)
@@ -67,13 +67,3 @@ def summarize_gin_config(
   if summary_writer is not None:
     summary_writer.write_texts(step, {'config': gin.markdown(text)})
     summary_writer.flush()
-
-
-def run(main: Callable[[Sequence[str]], None]):
-  """`app.run` with `--gin.NAME=VALUE` flags."""
-  app.run(
-    main,
-    flags_parser=lambda args: app.parse_flags_with_usage(
-      rewrite_gin_args(args)
-    ),
-  )

@@ -12,13 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Metrics whose steps and seconds are known only on the host."""
+"""Metrics whose number of steps and seconds only the host knows."""
 
 from typing import Any
 
 from clu import metrics as clu_metrics
 import flax
-import jax
 import jax.numpy as jnp
 
 from t5x import _subset
@@ -45,12 +44,9 @@ class Sum(clu_metrics.Metric):
 
 @flax.struct.dataclass
 class Step(clu_metrics.Metric):
-  """A metric that depends on the number of steps, set by `replace_steps`."""
+  """A metric that depends on the number of steps, which the host sets."""
 
   steps: Any = 1
-
-  def replace_steps(self, steps: int):
-    return self.replace(steps=steps)
 
 
 @flax.struct.dataclass
@@ -74,12 +70,9 @@ class AveragePerStep(Step):
 
 @flax.struct.dataclass
 class Time(clu_metrics.Metric):
-  """The seconds that steps took, set by `replace_duration` on the host."""
+  """The duration of steps in seconds, which the host sets."""
 
   duration: Any = None
-
-  def replace_duration(self, duration: float):
-    return self.replace(duration=duration)
 
   def merge(self, other):
     del other
@@ -121,23 +114,18 @@ class StepsPerTime(Step, Time):
     return jnp.asarray(self.steps) / self.duration
 
 
-def shape_obj_to_defined_obj(obj: clu_metrics.Metric) -> clu_metrics.Metric:
-  """Turns a metric of shapes (from `jax.eval_shape`) into one of zeros."""
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), obj)
-
-
-def _replace(metrics, cls, method, value):
+def _replace(metrics, cls, **values):
   return {
-    k: getattr(m, method)(value) if isinstance(m, cls) else m
+    k: m.replace(**values) if isinstance(m, cls) else m
     for k, m in metrics.items()
   }
 
 
 def set_time_metrics_duration(metrics, duration: float):
   """Sets the seconds of all time metrics in {name: metric}."""
-  return _replace(metrics, Time, 'replace_duration', duration)
+  return _replace(metrics, Time, duration=duration)
 
 
 def set_step_metrics_num_steps(metrics, num_steps: int):
   """Sets the steps of all step metrics in {name: metric}."""
-  return _replace(metrics, Step, 'replace_steps', num_steps)
+  return _replace(metrics, Step, steps=num_steps)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A model: a Flax module with its loss, its metrics and its decoding."""
+"""Decoder-only models: a Flax module with its loss and its decoding."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -33,25 +33,11 @@ PyTree = Any
 __getattr__ = _subset.missing(__name__)
 
 
-class BaseModel:
-  """Name of the interface; `loss_fn` is the subclass's."""
+class DecoderOnlyModel:
+  """A decoder-only model; `SaltDecoderOnlyModel` adds the loss.
 
-  FEATURE_CONVERTER_CLS: Callable[..., seqio.FeatureConverter]
-
-  def eval_fn(self, params: PyTree, batch: Batch):
-    """Computes (loss, metrics) without dropout."""
-    return self.loss_fn(params, batch, None)
-
-
-class BaseTransformerModel(BaseModel):
-  """Name of the interface."""
-
-
-class DecoderOnlyModel(BaseTransformerModel):
-  """A decoder-only model; its loss comes with SaltDecoderOnlyModel.
-
-  The plain class serves as a teacher: any module that is called like t5x's and
-  returns logits.
+  The plain class serves as a teacher, with any module that has the call
+  signature of t5x's decoder and returns logits.
   """
 
   FEATURE_CONVERTER_CLS = seqio.DecoderFeatureConverter
@@ -88,6 +74,10 @@ class DecoderOnlyModel(BaseTransformerModel):
   def loss_fn(self, params: PyTree, batch: Batch, dropout_rng: Array | None):
     _subset.refuse('training a plain models.DecoderOnlyModel')
 
+  def eval_fn(self, params: PyTree, batch: Batch):
+    """Computes (loss, metrics) without dropout."""
+    return self.loss_fn(params, batch, None)
+
   def get_initial_variables(
     self,
     rng: Array,
@@ -108,8 +98,8 @@ class DecoderOnlyModel(BaseTransformerModel):
     if 'decoder_causal_attention' not in batch:
       raise ValueError(
         'inputs_bidirectional_attention = True needs the feature '
-        '"decoder_causal_attention": a task with "inputs" and a converter '
-        'that keeps them.'
+        '"decoder_causal_attention": use a task with "inputs" and a feature '
+        'converter that keeps them.'
       )
     return batch['decoder_causal_attention']
 
@@ -133,7 +123,7 @@ class DecoderOnlyModel(BaseTransformerModel):
     """Fills the attention cache with the prompts.
 
     Args:
-      params: of the model.
+      params: the model's parameters.
       inputs: [B, T] int, the prompts shifted right, zeros after them.
       prefix: [B, T], 1 on the prompt's positions and on the one after.
 
@@ -167,7 +157,7 @@ class DecoderOnlyModel(BaseTransformerModel):
   def _compute_logits_from_slice(
     self, decoding_state, params: PyTree, max_decode_length: int
   ) -> tuple[Array, PyTree]:
-    """One token for each row: ([B, V] logits, new cache)."""
+    """Decodes one token of each row: ([B, V] logits, new cache)."""
     token = decoding_state.cur_token
     logits, variables = self.module.apply(
       {'params': params, 'cache': decoding_state.cache},
@@ -186,25 +176,23 @@ class DecoderOnlyModel(BaseTransformerModel):
     batch: Batch,
     rng: Array | None = None,
     *,
-    return_all_decodes: bool = False,
     num_decodes: int = 1,
     decoder_params: Mapping[str, Any] | None = None,
   ) -> tuple[Array, dict[str, Array]]:
     """Continues each row's inputs.
 
     Args:
-      params: of the model.
+      params: the model's parameters.
       batch: with 'decoder_input_tokens' and 'decoder_causal_attention'.
       rng: key for sampling.
-      return_all_decodes: must be False.
       num_decodes: must be 1.
-      decoder_params: options for the decoding function.
+      decoder_params: options of the decoding function.
 
     Returns:
       ([B, T] int continuations, zeros after them; {'scores': [B]}).
     """
-    if return_all_decodes or num_decodes != 1:
-      _subset.refuse('more than one decode of an example')
+    if num_decodes != 1:
+      _subset.refuse(f'num_decodes = {num_decodes}')
     prefix = batch['decoder_causal_attention']
     inputs = batch['decoder_input_tokens'] * prefix
     cache, index = self._prefilled_cache(params, inputs, prefix)
@@ -221,7 +209,6 @@ class DecoderOnlyModel(BaseTransformerModel):
         max_decode_length=inputs.shape[1],
       ),
       initial_index=index,
-      cache_offset=int(getattr(self.module, 'scan_layers', False)),
       **options,
     )
     # Drop the prompt and move the rest to the front.

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An optimizer as a definition (hyperparameters) plus target and state."""
+"""Optimizers: a definition (hyperparameters) with its target and state."""
 
 from typing import Any
 
@@ -25,14 +25,14 @@ __getattr__ = _subset.missing(__name__)
 
 @struct.dataclass
 class OptimizerState:
-  """Step, int32 [], and one state for each parameter."""
+  """The step, int32 [], and the state of each parameter."""
 
   step: Any
   param_states: Any
 
 
 class OptimizerDef:
-  """A definition: `init_state` and `apply_gradient` are its subclass's."""
+  """Base class; subclasses define `init_state` and `apply_gradient`."""
 
   def create(self, target: Any) -> 'Optimizer':
     return Optimizer(self, self.init_state(target), target)

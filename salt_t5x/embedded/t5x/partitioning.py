@@ -45,7 +45,7 @@ def standard_logical_axis_rules(
   Args:
     activation_partitioning_dims: 2 also shards activations' width over 'model'.
     parameter_partitioning_dims: 2 also shards parameters' width over 'data'.
-    additional_rules: appended, so that they apply where no other does.
+    additional_rules: appended, so that earlier rules take precedence.
   """
   dims = (activation_partitioning_dims, parameter_partitioning_dims)
   embed = {
@@ -56,8 +56,8 @@ def standard_logical_axis_rules(
   }.get(dims)
   if embed is None:
     raise ValueError(
-      'activation_partitioning_dims and parameter_partitioning_dims are 1 or '
-      f'2, not {dims}.'
+      'activation_partitioning_dims and parameter_partitioning_dims must be 1 '
+      f'or 2, not {dims}.'
     )
   over_model = ('vocab', 'mlp', 'heads', 'joined_kv')
   replicated = [
@@ -80,7 +80,7 @@ def standard_logical_axis_rules(
 
 @dataclasses.dataclass(frozen=True)
 class DataLayout:
-  """How the input is dealt to hosts: here, all of it to the only one."""
+  """The shard of the input that this host reads; here, all of it."""
 
   batch_size: int
   shard_id: int = 0
@@ -88,7 +88,7 @@ class DataLayout:
 
 
 class _Partitioned:
-  """A jitted function that runs on the mesh, under the axis rules."""
+  """A jitted function that runs on the mesh with the axis rules."""
 
   def __init__(self, jitted, mesh: Mesh, rules: LogicalAxisRules):
     self._jitted = jitted
@@ -105,7 +105,7 @@ class _Partitioned:
 
 
 class BasePartitioner:
-  """Name of the interface."""
+  """The interface's name."""
 
 
 @_subset.subset_of_t5x
@@ -121,8 +121,8 @@ class PjitPartitioner(BasePartitioner):
     """Constructor.
 
     Args:
-      num_partitions: size of the mesh's 'model' axis; the local devices'
-        number is a multiple of it.
+      num_partitions: size of the mesh's 'model' axis, a divisor of the number
+        of local devices.
       model_parallel_submesh: t5x's TPU submesh; only its size matters here.
       logical_axis_rules: see `standard_logical_axis_rules`.
     """
@@ -137,7 +137,8 @@ class PjitPartitioner(BasePartitioner):
     if devices.size % self._num_partitions:
       raise ValueError(
         f'partitioning.PjitPartitioner.num_partitions = '
-        f'{self._num_partitions} does not divide the {devices.size} devices.'
+        f'{self._num_partitions} does not divide the {devices.size} devices: '
+        'choose a divisor.'
       )
     return Mesh(devices.reshape(-1, self._num_partitions), ('data', 'model'))
 
@@ -153,7 +154,7 @@ class PjitPartitioner(BasePartitioner):
     """Returns the layout of a batch.
 
     Raises:
-      ValueError: the batch cannot be dealt evenly to the mesh's data axis.
+      ValueError: the mesh's data axis does not divide the batch.
     """
     (axes,) = self.data_partition_spec
     axes = (axes,) if isinstance(axes, str) else axes or ()
@@ -167,7 +168,7 @@ class PjitPartitioner(BasePartitioner):
     return DataLayout(batch_size)
 
   def get_mesh_axes(self, train_state):
-    """Returns the state with a PartitionSpec (or None) for each array."""
+    """Returns the state with a PartitionSpec or None in place of arrays."""
     logical = train_state.as_logical_axes()
     flat = traverse_util.flatten_dict(
       logical.state_dict(), keep_empty_nodes=True, sep='/'
@@ -182,7 +183,7 @@ class PjitPartitioner(BasePartitioner):
     return logical.restore_state(traverse_util.unflatten_dict(specs, sep='/'))
 
   def shardings(self, specs: PyTree) -> PyTree:
-    """Maps PartitionSpecs to shardings on the mesh; None is replicated."""
+    """Maps PartitionSpecs to shardings on the mesh; None replicates."""
     leaf = lambda x: x is None or isinstance(x, PartitionSpec)
     return jax.tree.map(
       lambda s: NamedSharding(self.mesh, PartitionSpec() if s is None else s),

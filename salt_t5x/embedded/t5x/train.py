@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Trains a model: t5x's `train`, as far as SALT's gin files use it."""
+"""Trains a model: the part of t5x's `train` that SALT's gin files use."""
 
 import atexit
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import sys
 import time
 from typing import Any
 
-from absl import flags, logging
+from absl import app, flags, logging
 import jax
 import seqio
 import tensorflow as tf
@@ -32,13 +32,13 @@ from t5x import trainer as trainer_lib
 __getattr__ = _subset.missing(__name__)
 
 
-# Data iterators outlive `train`: tf.data takes up to a minute to end the
-# threads of one that is deleted.
+# Keeps data iterators alive: deleting one blocks for up to a minute, until
+# tf.data ends its threads.
 _iterators = []
 
 
 def _steps_between_stops(eval_period: int, checkpoint_period: int, total: int):
-  """Returns how many steps lie between two stops, as t5x counts them."""
+  """Returns the number of steps between two stops, as t5x counts them."""
   periods = [p for p in (eval_period, checkpoint_period) if p]
   step = min(periods, default=total)
   if any(p % step for p in periods):
@@ -66,8 +66,8 @@ def train(
   stats_period: int | None = None,
   random_seed: int | None,
   summarize_config_fn: Callable[..., None],
-  get_dataset_fn: Callable[..., Any] = utils.get_dataset,
-  verify_matching_vocabs_fn: Callable[..., None] = utils.verify_matching_vocabs,
+  get_dataset_fn: Callable[..., Any],
+  verify_matching_vocabs_fn: Callable[..., None],
 ):
   """Trains; see t5x's documentation.
 
@@ -112,8 +112,8 @@ def train(
   restore_path = utils.find_restore_path(model_dir, checkpoint_cfg.restore)
   checkpoint_manager = None
   if period or restore_path:
-    # As in t5x, a run that starts from another one's checkpoint goes on with
-    # that one's data, too.
+    # As in t5x, a run that starts from another run's checkpoint also continues
+    # with that run's data.
     save = save or utils.SaveCheckpointConfig()
     checkpoint_manager = save.checkpoint_manager_cls(
       directory=model_dir,
@@ -150,34 +150,19 @@ def train(
       model_dir, trainer.train_metrics_manager.summary_writer, step
     )
 
-    compiled = False
-
-    def evaluate():
-      nonlocal compiled
-      if not compiled:
-        trainer.compile_eval(
-          {
-            name: utils.zeros_like_spec(dataset.element_spec)
-            for name, dataset in eval_datasets.items()
-          }
-        )
-        compiled = True
-      trainer.eval(
-        {
-          name: dataset.as_numpy_iterator()
-          for name, dataset in eval_datasets.items()
-        }
-      )
-
-    if period and step not in checkpoint_manager.all_steps():
+    def save_checkpoint():
       checkpoint_manager.save(trainer.train_state)
       checkpoint_manager.wait_until_finished()
+
+    if period and step not in checkpoint_manager.all_steps():
+      save_checkpoint()
     if total_steps < step:
       raise ValueError(
         f'TRAIN_STEPS = {total_steps}, but the checkpoint in {model_dir} is '
-        f'of step {step}.'
+        f'of step {step}: raise TRAIN_STEPS, or choose another MODEL_DIR.'
       )
     eval_period = eval_period if eval_datasets else 0
+    is_eval_compiled = False
     stride = _steps_between_stops(eval_period, period, total_steps)
     if step < total_steps:
       trainer.compile_train(utils.zeros_like_spec(train_iter.element_spec))
@@ -185,7 +170,7 @@ def train(
       stop = min(step + stride, total_steps)
       while step < stop:
         num_steps = min(stats_period or stride, stop - step)
-        # Checkpoints that the period does not bring.
+        # Checkpoints that are not at multiples of the period.
         extra = [
           c
           for c in (period and save.checkpoint_steps) or ()
@@ -199,42 +184,54 @@ def train(
           trainer.train(train_iter, num_steps, start_step=step)
         except trainer_lib.PreemptionError:
           if period:
-            checkpoint_manager.save(trainer.train_state)
-            checkpoint_manager.wait_until_finished()
+            save_checkpoint()
           raise
         step += num_steps
         if extra:
-          checkpoint_manager.save(trainer.train_state)
-          checkpoint_manager.wait_until_finished()
-      # Periods count from where this process began, as in t5x.
+          save_checkpoint()
+      # As in t5x, periods count from the first step of this process.
       done = step - first_step
       last = step == total_steps
       if period and (last or done % period == 0):
-        checkpoint_manager.save(trainer.train_state)
-        checkpoint_manager.wait_until_finished()
+        save_checkpoint()
       if eval_period and (last or done % eval_period == 0):
-        evaluate()
+        if not is_eval_compiled:
+          trainer.compile_eval(
+            {
+              name: utils.zeros_like_spec(dataset.element_spec)
+              for name, dataset in eval_datasets.items()
+            }
+          )
+          is_eval_compiled = True
+        trainer.eval(
+          {
+            name: dataset.as_numpy_iterator()
+            for name, dataset in eval_datasets.items()
+          }
+        )
     if checkpoint_manager:
       checkpoint_manager.close()
     return step, trainer.train_state
 
 
 def _define_flags():
-  flags.DEFINE_multi_string('gin_file', None, 'gin files, later ones win.')
-  flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
-  flags.DEFINE_list(
-    'gin_search_paths', ['.'], 'where gin files are looked for.'
+  flags.DEFINE_multi_string(
+    'gin_file', None, 'gin files; later files override earlier ones.'
   )
+  flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
+  flags.DEFINE_list('gin_search_paths', ['.'], 'search paths of gin files.')
   flags.DEFINE_string('tfds_data_dir', None, 'TFDS data directory.')
   flags.DEFINE_list(
-    'seqio_additional_cache_dirs', [], 'where cached tasks are looked for.'
+    'seqio_additional_cache_dirs', [], 'folders of cached tasks.'
   )
-  flags.DEFINE_boolean('multiprocess_gpu', False, 'only in the real t5x.')
+  flags.DEFINE_boolean(
+    'multiprocess_gpu', False, 'not supported by the embedded engine.'
+  )
 
 
 def _main(argv):
   if len(argv) > 1:
-    raise ValueError(f'Unknown arguments: {argv[1:]}')
+    raise ValueError(f'Unknown arguments {argv[1:]}: remove them.')
   if flags.FLAGS.multiprocess_gpu:
     _subset.refuse('more than one process')
   tf.config.experimental.set_visible_devices([], 'GPU')
@@ -248,7 +245,7 @@ def _main(argv):
     flags.FLAGS.gin_bindings,
   )
   configured()
-  # Everything is saved and closed; do not wait for tf.data's threads.
+  # All files are written; do not wait for tf.data's threads.
   logging.flush()
   sys.stdout.flush()
   atexit._run_exitfuncs()
@@ -260,4 +257,9 @@ if __name__ == '__main__':
 
   _define_flags()
   jax.config.parse_flags_with_absl()
-  gin_utils.run(_main)
+  app.run(
+    _main,
+    flags_parser=lambda args: app.parse_flags_with_usage(
+      gin_utils.rewrite_gin_args(args)
+    ),
+  )

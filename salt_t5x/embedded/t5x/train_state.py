@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Parameters and optimizer state of a run, and their checkpoint layout."""
+"""Train states: parameters and optimizer state, in t5x's checkpoint layout."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def _split(variables: PyTree) -> tuple[PyTree, PyTree]:
   params = variables.pop('params')
   axes = variables.pop('params_axes', None)
   if axes is None:
-    _subset.refuse('a model that names no axes for its parameters')
+    _subset.refuse('a model without logical axes for its parameters')
   if variables:
     _subset.refuse(f'a model with the mutable collections {list(variables)}')
   return params, axes

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The training loop between two points of interest, and its metrics."""
+"""Training and evaluation steps, and their metrics."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
@@ -39,12 +39,12 @@ __getattr__ = _subset.missing(__name__)
 
 
 class PreemptionError(Exception):
-  """Training was interrupted: save the train state, and raise this on."""
+  """Training was interrupted; `train` saves a checkpoint and re-raises."""
 
 
 @jax.jit
 def merge_metrics(a: MetricsMap, b: MetricsMap) -> MetricsMap:
-  """Merges two {name: metric} of the same names."""
+  """Merges two dictionaries of metrics with the same names."""
   return {k: a[k].merge(b[k]) for k in a}
 
 
@@ -71,7 +71,7 @@ class MetricsManager:
   def write_metrics_summary(
     self, metrics: MetricsMap, step: int, num_steps: int
   ) -> concurrent.futures.Future:
-    """Writes what was accumulated over `num_steps`; waits for the device.
+    """Writes metrics accumulated over `num_steps`; waits for the device.
 
     Returns:
       A finished future of {name: clu value}.
@@ -91,7 +91,7 @@ class MetricsManager:
 
 
 def accumulate_grads_microbatched(
-  model: models.BaseModel,
+  model: models.DecoderOnlyModel,
   train_state: train_state_lib.TrainState,
   batch: Batch,
   dropout_rng: Array,
@@ -101,12 +101,12 @@ def accumulate_grads_microbatched(
   """Sums gradients and metrics over microbatches.
 
   Args:
-    model: anything with `loss_fn(params, batch, rng) -> (loss, metrics)`.
+    model: has `loss_fn(params, batch, rng) -> (loss, metrics)`.
     train_state: holds the parameters.
     batch: [B, ...] features.
-    dropout_rng: key.
-    num_microbatches: B is a multiple of it; None or 1 takes the batch whole.
-    data_partition_spec: of a batch.
+    dropout_rng: random key.
+    num_microbatches: a divisor of B; None or 1 does not split the batch.
+    data_partition_spec: partition spec of a batch.
 
   Returns:
     (summed gradients, float32 if microbatched; merged metrics).
@@ -147,7 +147,7 @@ def accumulate_grads_microbatched(
   start = (
     dropout_rng,
     jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), train_state.params),
-    {k: metrics_lib.shape_obj_to_defined_obj(m) for k, m in shapes.items()},
+    jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
   )
   _, grads, metrics = jax.lax.fori_loop(0, num_microbatches, body, start)
   return grads, metrics
@@ -158,7 +158,7 @@ def train_with_lr(
   batch: Batch,
   learning_rate: Array,
   dropout_rng: Array,
-  model: models.BaseModel,
+  model: models.DecoderOnlyModel,
   num_microbatches: int | None,
   weight_metrics_computer: None = None,
   data_partition_spec: PartitionSpec = PartitionSpec('data'),
@@ -179,11 +179,11 @@ def train_with_lr(
 
 
 class Trainer:
-  """Trains for some steps at a time and evaluates in between."""
+  """Runs training steps and evaluations, and writes their metrics."""
 
   def __init__(
     self,
-    model: models.BaseModel,
+    model: models.DecoderOnlyModel,
     train_state: train_state_lib.TrainState,
     partitioner: partitioning.BasePartitioner,
     eval_names: Sequence[str],
@@ -234,7 +234,7 @@ class Trainer:
     num_steps: int,
     start_step: int | None = None,
   ) -> concurrent.futures.Future:
-    """Trains for `num_steps` and writes one summary of them."""
+    """Trains for `num_steps` and writes one summary."""
     step_fn = self._compiled_train_step or self._partitioned_train_step
     start = int(self.train_state.step) if start_step is None else start_step
     self.train_metrics_manager.start_duration_timer(self.train_state)
@@ -259,7 +259,7 @@ class Trainer:
     )
 
   def compile_eval(self, batches: Mapping[str, Batch]) -> None:
-    """Compiles the evaluation step for each data set; equal shapes share."""
+    """Compiles the evaluation step once for each shape of batches."""
     by_shape = {}
     for name, batch in batches.items():
       key = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in batch.items()))
@@ -270,7 +270,7 @@ class Trainer:
       self._compiled_eval_steps[name] = by_shape[key]
 
   def eval(self, batch_iters: Mapping[str, Iterator[Batch]]) -> dict[str, Any]:
-    """Evaluates each data set: {name: {metric: value}}."""
+    """Evaluates each data set; returns {name: {metric: value}}."""
     summaries = {}
     for name, batches in batch_iters.items():
       step_fn = self._compiled_eval_steps.get(name, self._partitioned_eval_step)
@@ -282,7 +282,9 @@ class Trainer:
         update = step_fn(self.train_state, batch)
         metrics = merge_metrics(metrics, update) if metrics else update
       if metrics is None:
-        raise ValueError(f'The evaluation data set {name} is empty.')
+        raise ValueError(
+          f'The evaluation data set {name} is empty: check its split.'
+        )
       summaries[name] = manager.write_metrics_summary(
         metrics, self.train_state.step, num_steps
       ).result()

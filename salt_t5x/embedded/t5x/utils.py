@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Configurations of data and checkpoints, and what is built from them."""
+"""Configurations of data and checkpoints; data sets and initial states."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -30,7 +30,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from t5x import _subset, checkpoints, models, partitioning
+from t5x import _subset, checkpoints, partitioning
 from t5x import train_state as train_state_lib
 
 Array = jax.Array
@@ -42,7 +42,7 @@ __getattr__ = _subset.missing(__name__)
 @_subset.subset_of_t5x
 @dataclasses.dataclass
 class SaveCheckpointConfig:
-  """How a run is saved; see t5x's documentation."""
+  """When and how checkpoints are saved; see t5x's documentation."""
 
   dtype: str | None = 'float32'
   period: int | None = None
@@ -57,7 +57,7 @@ class SaveCheckpointConfig:
 @_subset.subset_of_t5x
 @dataclasses.dataclass
 class RestoreCheckpointConfig:
-  """What a new run starts from; see t5x's documentation."""
+  """The checkpoint that a new run starts from; see t5x's documentation."""
 
   path: str | Sequence[str] = ()
   mode: str = 'latest'
@@ -88,34 +88,21 @@ class DatasetConfig:
   trim_output_features: bool = True
 
 
-class ShardedDatasetIterator(dataset_iterator.DatasetIterator):
+class ShardedDatasetIterator(dataset_iterator.PeekableDatasetIterator):
   """Puts each batch on the mesh."""
 
   def __init__(self, iterator: dataset_iterator.DatasetIterator, partitioner):
-    self._iterator = iterator
+    super().__init__(iterator)
     self._sharding = partitioner.shardings(partitioner.data_partition_spec)
 
   def __next__(self):
-    return jax.device_put(next(self._iterator), self._sharding)
-
-  def reset(self):
-    self._iterator.reset()
-
-  @property
-  def element_spec(self):
-    return self._iterator.element_spec
-
-  def save(self, filename):
-    self._iterator.save(filename)
-
-  def restore(self, filename):
-    self._iterator.restore(filename)
+    return jax.device_put(super().__next__(), self._sharding)
 
 
 def prepare_train_iter(
   dataset: tf.data.Dataset, *, partitioner
 ) -> ShardedDatasetIterator:
-  """Makes a data set into a checkpointable iterator of sharded batches."""
+  """Returns a checkpointable iterator of sharded batches."""
   return ShardedDatasetIterator(
     dataset_iterator.TfDatasetIterator(dataset, checkpoint=True), partitioner
   )
@@ -128,7 +115,7 @@ def get_dataset(
   feature_converter_cls: Callable[..., seqio.FeatureConverter],
   num_epochs: int | None = None,
 ) -> tf.data.Dataset:
-  """Reads batches of a host's share through seqio, as t5x does."""
+  """Reads the batches of a host's shard through seqio, as t5x does."""
   seed = int(time.time()) if cfg.seed is None else cfg.seed
   return seqio.get_dataset(
     mixture_or_task_name=cfg.mixture_or_task_name,
@@ -152,7 +139,7 @@ def get_training_eval_datasets(
   eval_steps: int,
   feature_converter_cls: Callable[..., seqio.FeatureConverter],
 ) -> dict[str, tf.data.Dataset]:
-  """Returns {task: `eval_steps` batches, from the split's start}."""
+  """Returns the first `eval_steps` batches of each task's split."""
   provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
   names = [
     t.name for t in seqio.get_subtasks(provider) if cfg.split in t.splits
@@ -175,27 +162,8 @@ def get_training_eval_datasets(
   return datasets
 
 
-def verify_matching_vocabs(cfg: DatasetConfig, model: models.DecoderOnlyModel):
-  """Compares the task's vocabularies with the model's.
-
-  Raises:
-    ValueError: they differ.
-  """
-  features = seqio.get_mixture_or_task(cfg.mixture_or_task_name).output_features
-  for name, feature in features.items():
-    vocabulary = feature.vocabulary
-    if isinstance(vocabulary, seqio.PassThroughVocabulary):
-      continue
-    if vocabulary != model.output_vocabulary:
-      raise ValueError(
-        f'The vocabulary of {cfg.mixture_or_task_name}/{name} is '
-        f'{vocabulary}, the one of the model {model.output_vocabulary}: bind '
-        'VOCABULARY to the one of the task.'
-      )
-
-
 class TrainStateInitializer:
-  """Knows a state's shapes and partition specs, and makes one.
+  """Initialises train states; holds their shapes and partition specs.
 
   Attributes:
     global_train_state_shape: the state with shapes in place of arrays.
@@ -213,9 +181,9 @@ class TrainStateInitializer:
     """Constructor.
 
     Args:
-      optimizer_def: an optimizer, or None for a state without one.
+      optimizer_def: the optimizer, or None for an `InferenceState`.
       init_fn: (rng, input_shapes, input_types) -> model variables.
-      input_shapes: of a batch's features.
+      input_shapes: shapes of a batch's features.
       partitioner: shards the state.
       input_types: dtypes of a batch's features.
     """
@@ -251,7 +219,7 @@ class TrainStateInitializer:
 def find_restore_path(
   model_dir: str, restore: RestoreCheckpointConfig | None
 ) -> str | None:
-  """Returns where to begin: the run's newest checkpoint, or `restore`'s."""
+  """Returns the path of the run's newest checkpoint, or else `restore`'s."""
   places = [RestoreCheckpointConfig(path=model_dir)]
   if restore is not None and restore.path:
     places.append(restore)
@@ -262,7 +230,8 @@ def find_restore_path(
       _subset.refuse(f'restoring {place}')
     if not tf.io.gfile.isdir(place.path):
       raise ValueError(
-        f'utils.RestoreCheckpointConfig.path = {place.path!r} is no directory.'
+        f'utils.RestoreCheckpointConfig.path = {place.path!r} is no directory: '
+        'name the model directory of a finished run.'
       )
     if steps := checkpoints.all_steps(place.path):
       return os.path.join(place.path, f'checkpoint_{steps[-1]}')
@@ -272,7 +241,7 @@ def find_restore_path(
 def log_model_info(
   log_file: str, train_state_shape, partitioner: partitioning.PjitPartitioner
 ):
-  """Writes every parameter's shape and sharding, and their number."""
+  """Writes the shape and sharding of each parameter, and the total size."""
   flatten = lambda tree: traverse_util.flatten_dict(
     flax.core.unfreeze(tree), sep='/'
   )
@@ -287,7 +256,7 @@ def log_model_info(
 
 
 def zeros_like_spec(spec: Mapping[str, Any]) -> dict[str, Array]:
-  """Returns a batch of zeros of a data set's `element_spec`."""
+  """Returns a batch of zeros with a data set's `element_spec`."""
 
   def dtype(s):
     return s.dtype.as_numpy_dtype if isinstance(s, tf.TensorSpec) else s.dtype
