@@ -152,6 +152,7 @@ def sample(
           prompt_length,
           1,
           f'sample.sample.prompt_length (PROMPT_LENGTH) = {prompt_length}',
+          'PROMPT_TASK',
         )
         tokens[:, :prompt_length] = np.resize(prompts, (count, prompt_length))
       samples[split] = sampler.sample(

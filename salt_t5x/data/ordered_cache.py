@@ -402,7 +402,12 @@ def read_sequences(
 
 
 def read_prefixes(
-  name: str, split: str, length: int, at_least: int, parameter: str
+  name: str,
+  split: str,
+  length: int,
+  at_least: int,
+  parameter: str,
+  task_parameter: str = 'HELD_OUT_TASK',
 ) -> np.ndarray:
   """Reads the first T tokens of every sequence that has as many.
 
@@ -412,6 +417,7 @@ def read_prefixes(
     length: T.
     at_least: the required number of sequences.
     parameter: the gin parameter, and its value, that requires them.
+    task_parameter: the gin parameter that names the task.
 
   Returns:
     [n, T] int32.
@@ -419,8 +425,8 @@ def read_prefixes(
   Raises:
     ValueError: see `read_sequences`; or there are too few sequences.
   """
-  sequences = [tokens for _, tokens in read_sequences(name, split)]
-  prefixes = [x[:length] for x in sequences if len(x) >= length]
+  sequences = read_sequences(name, split, parameter=task_parameter)
+  prefixes = [x[:length] for _, x in sequences if len(x) >= length]
   if len(prefixes) < at_least:
     raise ValueError(
       f'{parameter}: the {split} split of {name} has {len(prefixes)} sequences '

@@ -44,7 +44,7 @@ import time
 from salt_t5x.evaluation.few_shot import sandbox_child
 
 _CHILD = pathlib.Path(sandbox_child.__file__)
-# Of what a program may say about its end.
+# Limits of the reply.
 _REPLY_BYTES = 4096
 _REASON_CHARACTERS = 200
 
@@ -104,8 +104,8 @@ def run(
     tests: statements that raise if the program is wrong; challenge tests are
       left out by the caller.
     setup: source that runs between the program and the tests.
-    seconds: of time, waiting and Python's start included.
-    megabytes: of address space (MiB), Python's own 30 included.
+    seconds: wall-clock limit, including Python's start.
+    megabytes: limit of address space, MiB, including Python's own 30.
 
   Returns:
     Passed only if the last test ran to its end: a program that exits before is
@@ -126,7 +126,7 @@ def _run(
   megabytes: int,
 ) -> Outcome:
   deadline = time.monotonic() + seconds
-  # The process says it after the last test, and reads it only then.
+  # The process reads the token, and replies with it, after the last test.
   token = secrets.token_hex(sandbox_child.TOKEN_BYTES // 2).encode()
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -155,7 +155,7 @@ def _run(
     try:
       reply_in.close()
       reply = _read(reply_out.fileno(), deadline)
-      # Who still writes finds the pipe closed.
+      # A program that still writes finds the pipe closed.
       reply_out.close()
       process.wait(max(0.0, deadline - time.monotonic()))
     except (TimeoutError, subprocess.TimeoutExpired):

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The process that `sandbox` shuts a program in; the standard library alone.
+"""The process in which `sandbox` runs a program; standard library only.
 
-`python sandbox_child.py JOB TOKEN REPLY`, which are descriptors: of a file
-with the sources, seconds and megabytes; of a pipe that holds the token; and of
-the pipe for the reply, which is the token once all tests have passed, or what
-went wrong.
+`python sandbox_child.py JOB TOKEN REPLY` takes three file descriptors: JOB is a
+file with the sources, seconds and megabytes; TOKEN is a pipe that holds the
+token; REPLY is a pipe, to which the process writes the token once all tests
+have passed, or the error.
 """
 
 # Each import delays each program; json's or ast's would double that.
@@ -94,7 +94,7 @@ _ALLOWED = {
   'time': (201, None),
   'times': (100, 153),
   'uname': (63, 160),
-  # What is open for writing is the reply's pipe and the null device.
+  # Only the reply's pipe and the null device are open for writing.
   'write': (1, 64),
   'writev': (20, 66),
 }
@@ -103,7 +103,7 @@ _WITH_VALUES = {
   'fcntl': ((72, 25), 1, (1, 2, 3, 1030)),  # GETFD, SETFD, GETFL, DUPFD
   # Is it a terminal, how large; close on exec.
   'ioctl': ((16, 29), 1, (0x5401, 0x5413, 0x5450, 0x5451)),
-  # What allocators ask for; root could ask to poison pages of the machine.
+  # Allocators need it; root could ask to poison pages of the machine.
   'madvise': ((28, 233), 2, (4, 8, 14, 15)),
   'prctl': ((157, 167), 0, (22,)),  # PR_SET_SECCOMP, for the second filter
 }
@@ -179,12 +179,11 @@ def computing_and_reading(machine: str) -> _Program:
 
 
 def computing(machine: str) -> _Program:
-  """The filter that comes on top: of filters, the strictest answer counts.
+  """The second filter; the kernel applies the strictest answer of both.
 
-  Files are refused to programs because even reading can do harm: of devices
-  and named pipes, and of the memory of the process that knows the token. The
-  refusal is an error, not death, as a right program may look for a module that
-  is not there.
+  Programs may not even read files, because devices, named pipes and the memory
+  of the process that knows the token are files, too. The refusal is an error
+  that the program can catch, because it may look for a missing module.
   """
   column = list(ARCHITECTURES).index(machine)
   program = [(_LOAD, 0, 0, _NUMBER)]
@@ -217,7 +216,7 @@ def _install(program: _Program) -> None:
 
 
 def _limit(seconds: float, megabytes: int) -> None:
-  """Limits what the process takes, also once nobody waits for it."""
+  """Limits the resources of the process, even after its parent has died."""
   limits = {
     resource.RLIMIT_AS: megabytes * 2**20,
     # The parent is stricter, while it lives.
@@ -238,7 +237,7 @@ def _compile(source, flags: int = 0):
 
 
 def _imported_by(tree: _ast.Module) -> list[str]:
-  """The modules that a source may import, and names in them, which are none."""
+  """Names that a source may import: modules, and names in modules."""
   names = []
   nodes = [tree]
   for node in nodes:  # It grows as it is read.
