@@ -91,6 +91,7 @@ setuptools.setup(
       'apache-beam>=2.77',
       'google-crc32c',
       'hypothesis',
+      'mypy',
       # The report, in a Chromium of tests/chromium.py.
       'playwright',
       'pytest',

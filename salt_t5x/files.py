@@ -94,7 +94,7 @@ def read_json_object(path: str) -> dict[str, Any]:
     ValueError: see `read_json`; or it holds something else.
   """
   content = read_json(path)
-  if not isinstance(content, Mapping):
+  if not isinstance(content, dict):
     raise ValueError(f'it holds a {type(content).__name__}, not an object')
   return content
 

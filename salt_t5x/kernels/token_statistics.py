@@ -96,5 +96,7 @@ def token_statistics(
   by_position = (jnp.swapaxes(hidden, 0, 1), jnp.swapaxes(targets, 0, 1))
   batch, length = targets.shape
   positions = min(max(chunk // batch, 1), length)
-  per_token = jax.lax.map(at_position, by_position, batch_size=positions)
-  return tuple(jnp.swapaxes(x, 0, 1) for x in per_token)
+  log_perplexity, learnable = jax.lax.map(
+    at_position, by_position, batch_size=positions
+  )
+  return jnp.swapaxes(log_perplexity, 0, 1), jnp.swapaxes(learnable, 0, 1)

@@ -155,7 +155,9 @@ class Pool:
   ) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
     """Counts records by score and by domain; checks the selection."""
     histogram = np.zeros(len(edges) - 1, np.int64)
-    domains = collections.defaultdict(lambda: np.zeros(2, np.int64))
+    domains: dict[str, np.ndarray] = collections.defaultdict(
+      lambda: np.zeros(2, np.int64)
+    )
     for records, names in self.read('domains'):
       scores = records[self.kind]
       histogram += np.histogram(scores, edges)[0]

@@ -36,9 +36,9 @@ def _printable(text: str) -> str:
 def _by_count(domains: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
   """(name, in the pool, selected), most frequent first."""
   rows = [
-    (_printable(name), *map(int, counts))
-    for name, counts in domains.items()
-    if counts[0]
+    (_printable(name), int(before), int(after))
+    for name, (before, after) in domains.items()
+    if before
   ]
   return sorted(rows, key=lambda row: (-row[1], row[0]))
 
@@ -60,8 +60,8 @@ def markdown(
     )
   special = re.compile(r'([\\`*_\[\]<>|~$&])')
   rows = [
-    (special.sub(r'\\\1', name), *counts)
-    for name, *counts in _by_count(statistics.domains)
+    (special.sub(r'\\\1', name), before, after)
+    for name, before, after in _by_count(statistics.domains)
   ]
   domains = files.markdown_table(
     ('domain', 'in the pool', 'share, %', 'selected', 'share, %'),

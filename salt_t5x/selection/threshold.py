@@ -72,7 +72,7 @@ def find_threshold(
 
   [(last, _, _)] = _at_ranks(tied_ids, 64, [rank])
   score, *others = (
-    float(_flip(np.int64(key)).astype(np.uint32).view(np.float32))
+    float(_flip(np.array(key)).astype(np.uint32).view(np.float32))
     for key, _, _ in found
   )
   return Threshold(score, last, ties, rank), others

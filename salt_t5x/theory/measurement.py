@@ -113,7 +113,9 @@ class Measurement:
     )
     self._divergences = batches.program(
       lambda params, tokens: completions.token_divergences(
-        *(pair(role, params) for role in ('student', 'teacher', 'oracle')),
+        pair('student', params),
+        pair('teacher', params),
+        pair('oracle', params),
         tokens,
         **options,
       ),
@@ -122,7 +124,7 @@ class Measurement:
 
   def losses(
     self, tokens: np.ndarray, lengths: Sequence[int]
-  ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+  ) -> dict[int, tuple[np.ndarray, ...]]:
     """Measures the losses of the beginnings of sequences.
 
     Args:
