@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The seam between salt_t5x and t5x.
+"""The choice between the real t5x and the embedded engine.
 
-The real t5x is used, unmodified, wherever it is installed. It is in no package
-registry, so a small embedded engine (`salt_t5x/embedded/t5x`) stands in for it
-elsewhere: its folder is appended to `sys.path`, and `import t5x` finds it. All
-other modules of this package just `import t5x`; nothing outside this file
-knows which engine it got.
+The real t5x is used, unmodified, wherever it is installed. No package registry
+holds it, so a small embedded engine (`salt_t5x/embedded/t5x`) replaces it
+elsewhere: `activate` appends its folder to `sys.path`, and `import t5x` finds
+it. All other modules of this package write `import t5x` and do not depend on
+the engine.
 """
 
 import importlib
@@ -41,14 +41,13 @@ EMBEDDED = 'embedded'
 def _real_t5x_location():
   """Returns the folder of an installed t5x, or None.
 
-  A folder named t5x that merely lies on the path (a namespace package: no
-  `__init__.py`, hence no origin) is not t5x.
+  A folder named t5x without `__init__.py` (a namespace package, which has no
+  origin) is not t5x.
   """
   spec = importlib.util.find_spec('t5x')
   if spec is None or spec.origin is None:
-    # Looking up a bare folder leaves nothing behind that `import t5x` would
-    # find before the embedded engine: find_spec of a top-level name imports
-    # nothing.
+    # find_spec of a top-level name imports nothing, so that `import t5x` can
+    # still find the embedded engine.
     return None
   folder = pathlib.Path(spec.origin).resolve().parent
   if folder.parent == _EMBEDDED_DIR or not (folder / 'trainer.py').exists():
@@ -57,11 +56,11 @@ def _real_t5x_location():
 
 
 def _import_real_t5x(folder):
-  """Imports the real t5x, or says which piece of it is missing."""
+  """Imports the real t5x; the error names the missing piece."""
   try:
     importlib.import_module('t5x.trainer')
   except (ImportError, AttributeError) as e:
-    # An AttributeError is how a version that does not fit shows.
+    # A version that does not fit raises an AttributeError.
     raise ImportError(
       f'A real t5x is installed at {folder}, but it cannot be imported: '
       f'{e.name or "a name"} is missing or broken ({e}). Install what t5x '
@@ -101,8 +100,8 @@ def activate() -> str:
     return T5X
   if choice == T5X:
     raise ImportError(
-      f'{ENGINE_VARIABLE}={T5X}, but no t5x is installed. Install it as the '
-      f'docs/engines.md says, or unset the variable to use the embedded engine.'
+      f'{ENGINE_VARIABLE}={T5X}, but no t5x is installed. Install it as '
+      'docs/engines.md says, or unset the variable to use the embedded engine.'
     )
   if str(_EMBEDDED_DIR) not in sys.path:
     # An explicit choice of the embedded engine must win over a real t5x.
@@ -120,7 +119,7 @@ def current() -> str:
 
 
 def _gin_dir() -> pathlib.Path:
-  """Where 'salt_t5x/gin' lies: in the package, or beside it in a checkout."""
+  """Returns the gin folder of the package or, in a checkout, next to it."""
   installed = _PACKAGE_DIR / 'gin'
   return installed if installed.is_dir() else _PACKAGE_DIR.parent / 'gin'
 
@@ -143,7 +142,7 @@ def register_gin_reader():
   """Lets gin open 'salt_t5x/gin/...' whatever the working directory.
 
   gin's own reader finds such files in a wheel install through the package's
-  import spec. In an editable install the folder lies beside the package, where
+  import spec. In an editable install the folder lies next to the package, where
   only this reader looks.
   """
   gin.config.register_file_reader(

@@ -190,6 +190,24 @@ REFUSED = {
     _statement,
     't5x.utils.get_infer_fn',
   ),
+  'from t5x import decoding; decoding.beam_search': (
+    _statement,
+    't5x.decoding.beam_search',
+  ),
+  'import t5x.examples': (_statement, 't5x.examples'),
+  'from t5x import adafactor; adafactor.Adafactor(factored=False)': (
+    _statement,
+    'adafactor.Adafactor.factored',
+  ),
+  'from t5x import checkpoints as c; '
+  'c.OrbaxCheckpointManagerInterface(use_gda=True)': (
+    _statement,
+    'checkpoints.OrbaxCheckpointManagerInterface.use_gda',
+  ),
+  'from t5x import partitioning; partitioning.PjitPartitioner(backend=1)': (
+    _statement,
+    'partitioning.PjitPartitioner.backend',
+  ),
 }
 
 
