@@ -38,11 +38,21 @@ os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import hypothesis
 import jax
 import pytest
 
 from salt_t5x import engine
 import tiny
+
+
+# Tests share the machine: how long an example takes says nothing.
+hypothesis.settings.register_profile(
+  'shared',
+  deadline=None,
+  suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile('shared')
 
 
 def pytest_report_header():

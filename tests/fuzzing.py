@@ -21,8 +21,8 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
-fuzz = settings(deadline=None, max_examples=60)
-slow_fuzz = settings(deadline=None, max_examples=15)
+fuzz = settings(max_examples=60)
+slow_fuzz = settings(max_examples=15)
 
 JSON = st.recursive(
   st.none()

@@ -112,7 +112,7 @@ def assert_as_written(found):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_caches_are_as_written_or_an_error(cache, data):
   assert_as_written(read_cache())
   path = cache / data.draw(st.sampled_from(FILES))
@@ -169,7 +169,7 @@ TEXTS = ['one', 'two\nlines', 'ü', '\0', ' spaced ']
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_shards_of_text_are_as_written_or_reported(tmp_path_factory, data):
   path = tmp_path_factory.mktemp('text') / 'a.jsonl.zst'
   pile_shards.write(str(path), [(text, 'd') for text in TEXTS])

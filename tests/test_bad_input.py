@@ -184,7 +184,7 @@ def test_damaged_bytes_of_json(kind, data):
 
 @given(st.binary(max_size=100))
 @pytest.mark.parametrize('content', HOSTILE)
-@settings(deadline=None, max_examples=1)
+@settings(max_examples=1)
 def test_hostile_bytes(kind, content, more):
   assert read_json(kind, content) is None
   assert read_json(kind, content + more) is None

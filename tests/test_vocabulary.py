@@ -122,7 +122,7 @@ def texts(provider, **options):
     )
   )
 )
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 def test_decoding_gives_the_exact_text(trained, text):
   tokens = trained.encode(text)
   assert trained.unk_id not in tokens

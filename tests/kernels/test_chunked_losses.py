@@ -77,7 +77,7 @@ def assert_equal(found, expected, rtol=1e-5, atol=1e-5):
     np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
   inputs(),
   st.integers(1, 11),
@@ -114,7 +114,7 @@ def test_distillation_equals_dense(
   assert_equal(found, expected)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(inputs(), st.integers(1, 11), st.sampled_from([0.0, 0.01]))
 def test_next_token_loss_equals_dense(drawn, chunk, z_loss):
   x, _ = drawn

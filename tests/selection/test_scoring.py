@@ -305,7 +305,7 @@ def _arrays(dtype, **options):
   return array_strategies.arrays(dtype, (3, 8), **options)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(
   _arrays(
     np.float32,

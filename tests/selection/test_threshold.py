@@ -134,7 +134,7 @@ _IDS = (
   ),
   st.data(),
 )
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 def test_small_pools(records, data):
   scores = np.array([r[0] for r in records], np.float32)
   ids = np.array([r[1] for r in records], np.int64)
@@ -156,7 +156,7 @@ def path(tmp_path_factory):
 @hypothesis.given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 @hypothesis.example(float(np.float32(0.1)))
 @hypothesis.example(float(np.float32(1e-45)))
-@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.settings(max_examples=50)
 def test_record_comes_back_bit_for_bit(path, score):
   record = dataclasses.replace(RECORD, threshold_score=score)
   selection_record.write(path, record)
@@ -187,7 +187,7 @@ def read_damaged(path):
 
 
 @hypothesis.given(st.data())
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 def test_damaged_bytes(path, data):
   selection_record.write(path, RECORD)
   with open(path, 'rb') as f:
@@ -214,7 +214,7 @@ _JSON = st.recursive(
   st.sampled_from([f.name for f in dataclasses.fields(RECORD)]),
   _JSON | st.sampled_from([10**400, 1e300, float('inf'), float('nan'), 0.1]),
 )
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(max_examples=200)
 def test_damaged_values(path, name, value):
   content = dataclasses.asdict(RECORD) | {name: value}
   write(path, json.dumps(content).encode())
