@@ -45,7 +45,6 @@ import pytest
 from salt_t5x import engine
 import tiny
 
-
 # Tests share the machine: how long an example takes says nothing.
 hypothesis.settings.register_profile(
   'shared',
