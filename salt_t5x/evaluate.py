@@ -17,9 +17,8 @@
 
 The gin files are a student's, the data's and `runs/evaluate.gin`. Tables
 compare the checkpoints on held-out text (Table 1), the paper's few-shot suite
-(Tables 2 and 12), and fine-tuning tasks (Table 4). The results of each document
-are kept for `salt_t5x.difficulty`. Rerunning the command computes only the
-missing results.
+(Tables 2 and 12), and fine-tuning tasks (Table 4); `salt_t5x.difficulty` reads
+the results of each document. Rerunning computes only the missing results.
 """
 
 from collections.abc import Mapping, Sequence

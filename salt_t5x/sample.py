@@ -19,9 +19,8 @@ prediction on them estimates eq. (14): the loss is the mean of -log P_θ(x̃) ov
 x̃ drawn from P_ζ. With prompts, each sequence begins with real text, where the
 loss is that of eq. (1), and the teacher writes the rest.
 
-`salt_t5x.tasks.samples` defines tasks over the cache: `samples_causal` is eq.
-(14), `samples_ul2` applies UL2 to them; train with `runs/baseline.gin`.
-Rerunning a job samples only the missing batches.
+`salt_t5x.tasks.samples` defines tasks over the cache, to train on with
+`runs/baseline.gin`. Rerunning a job samples only the missing batches.
 """
 
 from collections.abc import Mapping
