@@ -96,10 +96,14 @@ def main() -> None:
   faults = tomllib.loads(FAULTS.read_text('utf-8'))['fault']
   if args.only:
     faults = [x for x in faults if re.search(args.only, x['name'])]
+  results = []
   with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:
-    results = list(
-      tqdm.tqdm(pool.map(first_failure, faults), total=len(faults))
-    )
+    found = pool.map(first_failure, faults)
+    for fault, result in zip(
+      faults, tqdm.tqdm(found, total=len(faults)), strict=True
+    ):
+      tqdm.tqdm.write(f'{fault["name"]}: {result[0]}, {result[1]:.0f} s')
+      results.append(result)
   lines = ['| fault | file | found by |', '|---|---|---|']
   for fault, (test, _) in zip(faults, results, strict=True):
     found = f'`{test}`' if test else '**nothing**'
