@@ -70,7 +70,8 @@ def first_failure(fault: dict) -> tuple[str | None, float]:
     done = subprocess.run(
       [
         *(sys.executable, '-m', 'pytest', '-x', '-q', '--tb=no', '-rfE'),
-        *('-n0', '-p', 'no:cacheprovider', *fault['tests']),
+        *('-n0', '-p', 'no:cacheprovider'),
+        *('--hypothesis-profile=first_failure', *fault['tests']),
       ],
       cwd=folder,
       env=os.environ | {'PYTHONPATH': name},

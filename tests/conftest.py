@@ -51,6 +51,12 @@ hypothesis.settings.register_profile(
   deadline=None,
   suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
+# For planted faults: the first failure is enough, however large its example.
+hypothesis.settings.register_profile(
+  'first_failure',
+  hypothesis.settings.get_profile('shared'),
+  phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 hypothesis.settings.load_profile('shared')
 
 
