@@ -31,6 +31,7 @@ parts are added once, after the last chunk.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -116,40 +117,31 @@ def distillation_loss(
   Raises:
     ValueError: `top_k` is not in [1, V].
   """
+  teacher = teacher_hidden, teacher_embedding
+  static: dict[str, Any] = {
+    'teacher_temperature': teacher_temperature,
+    'top_k': top_k,
+    'vocab_size': vocab_size,
+    'z_loss': z_loss,
+  }
+  omega = jnp.asarray(
+    distillation_weight, jnp.promote_types(student_hidden.dtype, jnp.float32)
+  )
   if student_embedding is None:
     return losses.distillation_loss(
       student_hidden,
       None,
-      teacher_hidden,
-      teacher_embedding,
+      *teacher,
       targets,
       weights,
-      distillation_weight=distillation_weight,
-      teacher_temperature=teacher_temperature,
-      top_k=top_k,
-      vocab_size=vocab_size,
-      z_loss=z_loss,
+      distillation_weight=omega,
+      **static,
     )
   return _loss(
-    loss_tiles.Options(
-      chunk=chunk,
-      z_loss=z_loss,
-      teacher_temperature=teacher_temperature,
-      top_k=top_k,
-      vocab_size=vocab_size,
-    ),
+    loss_tiles.Options(chunk=chunk, **static),
     student_hidden,
     student_embedding,
-    loss_passes.Constants(
-      teacher_hidden,
-      teacher_embedding,
-      targets,
-      weights,
-      jnp.asarray(
-        distillation_weight,
-        jnp.promote_types(student_hidden.dtype, jnp.float32),
-      ),
-    ),
+    loss_passes.Constants(*teacher, targets, weights, omega),
   )
 
 

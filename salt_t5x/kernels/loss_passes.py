@@ -167,7 +167,7 @@ def chunk(
     with the chunk's own added, or None).
   """
   logits = _logits_and_maxima(head, rows)
-  sums, choices = _vocab_sums(head, rows, logits)
+  sums, chosen = _vocab_sums(head, rows, logits)
   log_z = logits.highest[0] + jnp.log(sums.z)
   result = loss_tiles.loss_sums(
     head.options,
@@ -175,7 +175,7 @@ def chunk(
     logits.highest,
     log_z,
     sums,
-    choices,
+    chosen,
     rows.targets,
     rows.weights,
   )
@@ -201,16 +201,29 @@ class _Logits(NamedTuple):
   kth: tuple[Array, Array] | None = None
 
 
-def _matched(
-  head: Head, kth: tuple[Array, Array] | None, i, teacher: Array | None
-) -> Array | None:
-  """Where tile i's target of eq. (3) or (12) is not 0; None for everywhere."""
+def _tile(
+  head: Head, rows: Rows, logits: _Logits, i, values: list[Array] | None = None
+) -> loss_tiles.Tile:
+  """Tile i of a chunk, with the tokens whose target in eq. (3, 12) is not 0."""
   tokens = head.tiles.tokens(i)
-  if kth is not None:
-    least, last = kth
+  if values is None:
+    values = [head.tiles.cut(i, x) for x in logits.values]
+  where = None
+  if logits.kth is not None:
+    least, last = logits.kth
     # Of equal logits the lower tokens come first.
-    return (teacher > least) | ((teacher == least) & (tokens <= last))
-  return tokens < head.known if head.known < head.tiles.vocab_size else None
+    where = (values[1] > least) | ((values[1] == least) & (tokens <= last))
+  elif head.known < head.tiles.vocab_size:
+    where = tokens < head.known
+  return loss_tiles.Tile(
+    head.options,
+    head.omega,
+    values,
+    logits.highest,
+    tokens,
+    tokens == rows.targets[..., None],
+    where,
+  )
 
 
 def _logits_and_maxima(head: Head, rows: Rows) -> _Logits:
@@ -252,12 +265,17 @@ def _logits_and_maxima(head: Head, rows: Rows) -> _Logits:
     losses.without_negative_zero(values[1]), head.options.top_k, LOGITS
   )
 
-  def add_matched(i, found):
-    u, teacher = (tiles.cut(i, x) for x in values)
-    where = _matched(head, kth, i, teacher)
-    return jnp.maximum(found, jnp.max(u, -1, where=where, initial=-jnp.inf))
+  logits = _Logits(values, highest, kth)
 
-  return _Logits(values, [*highest, tiles.fold(add_matched, lowest)], kth)
+  def add_matched(i, found):
+    tile = _tile(head, rows, logits, i)
+    u = tile.logits[0]
+    return jnp.maximum(
+      found, jnp.max(u, -1, where=tile.where, initial=-jnp.inf)
+    )
+
+  highest = [*highest, tiles.fold(add_matched, lowest)]
+  return logits._replace(highest=highest)
 
 
 def _vocab_sums(
@@ -266,34 +284,21 @@ def _vocab_sums(
   """Pass 2: (sums over V; [B, t] each model's most likely token)."""
   tiles, vocab_size = head.tiles, head.tiles.vocab_size
 
-  def tile_sums(i, values: list[Array]) -> loss_tiles.Sums:
-    is_target = tiles.tokens(i) == rows.targets[..., None]
-    where = _matched(head, logits.kth, i, values[-1])
-    return loss_tiles.vocab_sums(
-      head.options, values, logits.highest, is_target, where
-    )
-
   def add(i, carry):
-    sums, choices = carry
-    values = [tiles.cut(i, x) for x in logits.values]
-    chosen = [
-      loss_tiles.first_highest(x, highest, tiles.tokens(i), vocab_size)
-      for x, highest in zip(values, logits.highest, strict=False)
-    ]
+    tile = _tile(head, rows, logits, i)
+    sums, chosen = carry
     return (
-      jax.tree.map(jnp.add, sums, tile_sums(i, values)),
-      [jnp.minimum(x, y) for x, y in zip(choices, chosen, strict=True)],
+      jax.tree.map(jnp.add, sums, loss_tiles.vocab_sums(tile)),
+      jax.tree.map(jnp.minimum, chosen, loss_tiles.choices(tile, vocab_size)),
     )
 
-  first = zeros_of(
-    lambda: tile_sums(0, [tiles.cut(0, x) for x in logits.values])
-  )
+  first = zeros_of(lambda: loss_tiles.vocab_sums(_tile(head, rows, logits, 0)))
   none = jnp.full(rows.targets.shape, vocab_size, rows.weights.dtype)
-  sums, choices = tiles.fold(add, (first, [none] * len(logits.values)))
+  sums, chosen = tiles.fold(add, (first, [none] * len(logits.values)))
   # Targets outside V give NaN, as in the dense loss.
   is_row = (rows.targets >= 0) & (rows.targets < vocab_size)
   of_target = jnp.where(is_row, sums.of_target, jnp.nan)
-  return sums._replace(of_target=of_target), choices
+  return sums._replace(of_target=of_target), chosen
 
 
 def _gradients(
@@ -309,31 +314,21 @@ def _gradients(
   parts = d_embedding.shape[0]
   by_part = lambda x: x.reshape(parts, -1, *x.shape[1:])
 
-  def d_logits(i, values: list[Array]) -> Array:
-    is_target = tiles.tokens(i) == rows.targets[..., None]
-    where = _matched(head, logits.kth, i, values[-1])
-    return loss_tiles.d_logits(
-      head.options,
-      head.omega,
-      values,
-      logits.highest,
-      log_z,
-      sums,
-      rows.weights,
-      is_target,
-      where,
-    ).astype(hidden.dtype)
+  def d_logits(tile: loss_tiles.Tile) -> Array:
+    found = loss_tiles.d_logits(tile, log_z, sums, rows.weights)
+    return found.astype(hidden.dtype)
 
   def add(i, carry):
     d_hidden, d_embedding = carry
-    values = [tiles.cut(i, x) for x in logits.values]
-    found = d_logits(i, values)
+    tile = _tile(head, rows, logits, i)
+    found = d_logits(tile)
     embedding = tiles.cut(i, head.student, 0)
     d_hidden += head.product(dtype, 'btv,vd->btd', found, embedding)
     if head.platform == 'tpu':
       # Computed twice: each matrix product then forms them as it reads the
       # logits, on units that it leaves idle, and never writes them to memory.
-      found = d_logits(i, jax.lax.optimization_barrier(values))
+      values = jax.lax.optimization_barrier(tile.logits)
+      found = d_logits(_tile(head, rows, logits, i, values))
     found, states = by_part(found), by_part(hidden)
     d_rows = head.product(dtype, 'gbtv,gbtd->gvd', found, states)
     d_rows += tiles.cut(i, d_embedding, 1)

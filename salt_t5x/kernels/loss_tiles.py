@@ -14,11 +14,8 @@
 
 """Sums and gradients of the losses over a tile of the vocabulary.
 
-What `chunked_losses` adds up. `logits` are the student's u and, if there is a
-teacher, the teacher's t: [B, t, size]; `highest` are their maxima over all of
-V and, with a top k, the student's over the tokens matched: [B, t]. `is_target`
-and `where`, the tokens that eq. (3) or eq. (12) matches (None for all of them),
-are [B, t, size] bool.
+The formulas that `loss_passes` adds up over tiles and `chunked_losses` over
+chunks of positions.
 """
 
 from collections.abc import Sequence
@@ -67,66 +64,78 @@ class Sums(NamedTuple):
   restricted_z: Array | None  # Σ exp(u - max u), both over these; eq. (12)
 
 
-def _tempered(
-  options: Options, teacher: Array, highest: Array, where: Array | None
-) -> tuple[Array, Array]:
-  """(log e, e) of `Sums`, e being 0 where nothing is matched."""
-  log = options.teacher_temperature * (teacher - highest[..., None])
-  e = jnp.exp(log)
-  return log, e if where is None else jnp.where(where, e, 0.0)
+class Tile(NamedTuple):
+  """A chunk's logits for the tokens of one tile.
+
+  Attributes:
+    options: of the loss.
+    omega: ω, []; None without a teacher.
+    logits: [B, t, size] each: the student's u and, with a teacher, its t.
+    highest: [B, t] each: their maxima over all of V; with a top k also the
+      student's over the tokens matched.
+    tokens: [size] int, the tokens of the tile.
+    is_target: [B, t, size] bool, onehot(x_t).
+    where: [B, t, size] bool, the tokens that eq. (3) or eq. (12) matches; None
+      for all of them.
+  """
+
+  options: Options
+  omega: Array | None
+  logits: Sequence[Array]
+  highest: Sequence[Array]
+  tokens: Array
+  is_target: Array
+  where: Array | None
+
+  def tempered(self) -> tuple[Array, Array]:
+    """(log e, e) of `Sums`, e being 0 where nothing is matched."""
+    log = self.logits[1] - self.highest[1][..., None]
+    log = self.options.teacher_temperature * log
+    e = jnp.exp(log)
+    return log, e if self.where is None else jnp.where(self.where, e, 0.0)
+
+  def exp_student(self, highest: int = 0) -> Array:
+    """exp(u - one of the maxima)."""
+    return jnp.exp(self.logits[0] - self.highest[highest][..., None])
 
 
-def vocab_sums(
-  options: Options,
-  logits: Sequence[Array],
-  highest: Sequence[Array],
-  is_target: Array,
-  where: Array | None,
-) -> Sums:
+def vocab_sums(tile: Tile) -> Sums:
   """The tile's part of the sums over V."""
   total = functools.partial(jnp.sum, axis=-1)
-  exp_u = jnp.exp(logits[0] - highest[0][..., None])
+  u, where = tile.logits[0], tile.where
   found = dict.fromkeys(Sums._fields)
-  found.update(z=total(exp_u), of_target=total(logits[0], where=is_target))
-  if len(logits) > 1:
-    u, t = logits
-    log, e = _tempered(options, t, highest[1], where)
+  found.update(
+    z=total(tile.exp_student()), of_target=total(u, where=tile.is_target)
+  )
+  if len(tile.logits) > 1:
+    t = tile.logits[1]
+    log, e = tile.tempered()
     found.update(
-      teacher_z=total(jnp.exp(t - highest[1][..., None])),
-      teacher_of_target=total(t, where=is_target),
+      teacher_z=total(jnp.exp(t - tile.highest[1][..., None])),
+      teacher_of_target=total(t, where=tile.is_target),
       tempered_z=total(e),
       tempered_log=total(e * log, where=where),
       student=total(e * u),
     )
-    if options.top_k is not None:
+    if tile.options.top_k is not None:
       # By a maximum of their own: all may be far below the student's choice.
-      exp_u = jnp.exp(u - highest[2][..., None])
-      found.update(restricted_z=total(exp_u, where=where))
+      found.update(restricted_z=total(tile.exp_student(2), where=where))
   return Sums(**found)
 
 
-def first_highest(
-  logits: Array, highest: Array, tokens: Array, none: int
-) -> Array:
-  """[B, t]: the lowest token with the highest logit, or `none`."""
+def choices(tile: Tile, none: int) -> list[Array]:
+  """[B, t] per model: the lowest token with the highest logit, or `none`."""
   # Not jnp.argmax, whose pairs XLA gathers where V is sharded.
-  is_highest = logits == highest[..., None]
-  return jnp.min(
-    jnp.where(is_highest, tokens.astype(logits.dtype), none), axis=-1
-  )
+  return [
+    jnp.min(
+      jnp.where(x == highest[..., None], tile.tokens.astype(x.dtype), none),
+      axis=-1,
+    )
+    for x, highest in zip(tile.logits, tile.highest, strict=False)
+  ]
 
 
-def d_logits(
-  options: Options,
-  omega: Array | None,
-  logits: Sequence[Array],
-  highest: Sequence[Array],
-  log_z: Array,
-  sums: Sums,
-  weights: Array,
-  is_target: Array,
-  where: Array | None,
-) -> Array:
+def d_logits(tile: Tile, log_z: Array, sums: Sums, weights: Array) -> Array:
   """∂loss/∂u, [B, t, size]: of eq. (4), or with no teacher of eq. (1).
 
   w ((1 + 2 z log Z) P_θ - (1 - ω) onehot(x_t) - ω P_ζ^ρ), or with eq. (12)
@@ -134,31 +143,25 @@ def d_logits(
   w ((1 - ω + 2 z log Z) P_θ + ω P_θ|top k - (1 - ω) onehot(x_t) - ω P_ζ^ρ,k)
 
   Args:
-    options: z is `z_loss`.
-    omega: ω, [].
-    logits: of the tile.
-    highest: maxima over V.
+    tile: z is its `options.z_loss`.
     log_z: log Z of the student, [B, t].
     sums: over all of V.
     weights: w, [B, t].
-    is_target: onehot(x_t).
-    where: the tokens matched.
   """
-  of_student = 1 + 2 * options.z_loss * log_z
+  of_student = 1 + 2 * tile.options.z_loss * log_z
   # Per token first: a product less for each token of the vocabulary.
   times = lambda x, y: (weights * x)[..., None] * y
-  exp_u = jnp.exp(logits[0] - highest[0][..., None])
-  if len(logits) == 1:
-    return times(of_student / sums.z, exp_u) - times(1, is_target)
-  if options.top_k is not None:
-    of_student -= omega
-  found = times(of_student / sums.z, exp_u) - times(1 - omega, is_target)
-  if options.top_k is not None:
-    exp_u = jnp.exp(logits[0] - highest[2][..., None])
-    restricted = times(omega / sums.restricted_z, exp_u)
-    found += jnp.where(where, restricted, 0.0)
-  _, e = _tempered(options, logits[1], highest[1], where)
-  return found - times(omega / sums.tempered_z, e)
+  exp_u = tile.exp_student()
+  if tile.omega is None:
+    return times(of_student / sums.z, exp_u) - times(1, tile.is_target)
+  if tile.options.top_k is not None:
+    of_student -= tile.omega
+  found = times(of_student / sums.z, exp_u)
+  found -= times(1 - tile.omega, tile.is_target)
+  if tile.options.top_k is not None:
+    restricted = times(tile.omega / sums.restricted_z, tile.exp_student(2))
+    found += jnp.where(tile.where, restricted, 0.0)
+  return found - times(tile.omega / sums.tempered_z, tile.tempered()[1])
 
 
 def loss_sums(
@@ -167,7 +170,7 @@ def loss_sums(
   highest: Sequence[Array],
   log_z: Array,
   sums: Sums,
-  choices: Sequence[Array],
+  chosen: Sequence[Array],
   targets: Array,
   weights: Array,
 ) -> losses.LossSums:
@@ -179,7 +182,7 @@ def loss_sums(
     highest: maxima over V.
     log_z: log Z of the student, [B, t].
     sums: over all of V.
-    choices: the tokens of the maxima, [B, t] each.
+    chosen: the tokens of the maxima, [B, t] each.
     targets: [B, t] int.
     weights: [B, t].
   """
@@ -200,14 +203,14 @@ def loss_sums(
       cross_entropy=over_tokens(matched),
       teacher_cross_entropy=over_tokens(teacher_log_z - sums.teacher_of_target),
       teacher_entropy=over_tokens(entropy),
-      agreement=over_tokens(choices[0] == choices[1]),
+      agreement=over_tokens(chosen[0] == chosen[1]),
     )
   return losses.LossSums(
     loss=over_tokens(loss),
     weight=jnp.sum(weights),
     cross_entropy=over_tokens(cross_entropy),
     z_loss=over_tokens(z),
-    correct=over_tokens(choices[0] == targets),
+    correct=over_tokens(chosen[0] == targets),
     distillation=distillation,
   )
 
