@@ -16,6 +16,8 @@
 
 import json
 
+import pytest
+
 from salt_t5x.runs import preemption
 import tiny_runs
 
@@ -23,6 +25,7 @@ import tiny_runs
 SEED, TRIALS = 116, 1
 
 
+@pytest.mark.slow
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
   output = tmp_path / 'tally.json'
   script = tiny_runs.TESTS / 'integration/kill_and_resume.py'
