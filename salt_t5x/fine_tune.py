@@ -37,10 +37,10 @@ _NAMES = pretrained.Parameters(
 
 
 class FineTuneTrainer(trainer.SaltTrainer):
-  """Trains by eq. (1) from another run's parameters.
+  """Trains by eq. (1), starting from the parameters of another run.
 
-  The step and the optimizer's state are a new run's. A run that has a
-  checkpoint of its own resumes from it and does not read the other run.
+  The step and the optimizer state start afresh. A run that has a checkpoint of
+  its own resumes from it and does not read the other run.
   """
 
   def __init__(
@@ -54,21 +54,21 @@ class FineTuneTrainer(trainer.SaltTrainer):
     initial_checkpoint: str,
     **options: Any,
   ):
-    """Constructor.
+    """Replaces the parameters of a new run by those of the pre-training run.
 
     Args:
-      model: the model, of the architecture that was pre-trained.
-      train_state: a new run's, or that of the run's own checkpoint.
+      model: a model with the architecture of the pre-training run.
+      train_state: the state of a new run, or of the run's own checkpoint.
       partitioner: shards model and data.
       summary_dir: the model directory, or None to write nothing.
-      train_state_axes: the state's partition specs.
-      initial_checkpoint: a model directory of salt_t5x or t5x (its newest
-        checkpoint is taken), or one `checkpoint_<step>` directory.
-      **options: the rest of `trainer.SaltTrainer`'s.
+      train_state_axes: partition specs of the state.
+      initial_checkpoint: a model directory of salt_t5x or t5x, whose newest
+        checkpoint is taken, or one `checkpoint_<step>` directory.
+      **options: the other arguments of `trainer.SaltTrainer`.
 
     Raises:
-      ValueError: there is no such checkpoint, or it is of another architecture
-        or vocabulary; or see `trainer.SaltTrainer`.
+      ValueError: there is no such checkpoint, or it has another architecture or
+        vocabulary; see also `trainer.SaltTrainer`.
     """
     initial = pretrained.Pretrained(
       model, initial_checkpoint, parameters=_NAMES

@@ -14,11 +14,11 @@
 
 """Two-stage training (Algorithm 1) as a t5x trainer.
 
-The stages are two compiled steps, chosen on the host: the distillation step
-takes the teacher's parameters as a third argument; the plain step is stock
-t5x's, of the same model. `train` is split at n_KD, so the switch may fall
-anywhere. From n_KD on the run holds no teacher and costs what the baseline
-costs; a run that starts there never needs one.
+Each stage has its own compiled step. The distillation step takes the teacher's
+parameters as a third argument; the plain step is t5x's own. `train` splits its
+steps at n_KD, so the stage may change inside any call. From n_KD on the run
+holds no teacher and costs as much as the baseline; a run that resumes there
+never loads one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,37 +74,36 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     train_dataset_cfg: utils.DatasetConfig | None = None,
     weight_metrics_computer: Any = None,
   ):
-    """Constructor; all that can be checked without the teacher is checked here.
+    """Checks everything that can be checked without loading the teacher.
 
     Args:
       model: the student.
-      train_state: its state.
+      train_state: the student's state.
       partitioner: shards student, teacher and data.
-      eval_names: of the evaluation data sets.
+      eval_names: names of the evaluation data sets.
       summary_dir: the model directory, or None to write nothing.
-      train_state_axes: the state's partition specs.
+      train_state_axes: partition specs of the state.
       rng: key for dropout.
-      learning_rate_fn: step -> learning rate.
-      num_microbatches: microbatches a batch is cut into, or None.
-      total_steps: the run's length, which the schedule must fit.
+      learning_rate_fn: maps a step to its learning rate.
+      num_microbatches: microbatches that each batch is cut into, or None.
+      total_steps: steps of the run; the schedule must end within them.
       schedule: ω over the steps (`salt_t5x.schedules`), or None for BASELINE.
-      teacher: the small model; not looked at if nothing is left to distil.
+      teacher: the small model; ignored if no distillation step is left.
       teacher_temperature: ρ > 0, the exponent on the teacher's probabilities.
       top_k: restricts distillation to the teacher's k most likely tokens.
-      max_skipped_batches: when a loss is not finite, go back to where t5x's
-        loop began (STATS_PERIOD steps at most) and pass over the batches since,
-        until this many are passed over in all; 0 stops the run at once.
-      allow_changes: whether a resumed run may distil in another way than it
-        began.
-      train_dataset_cfg: the training data, for the model directory to remember
+      max_skipped_batches: how many batches the run may skip because of losses
+        that are not finite; it skips all batches since t5x's loop began, at
+        most STATS_PERIOD at a time. 0 stops the run at the first such loss.
+      allow_changes: whether a resumed run may change how it distils.
+      train_dataset_cfg: the training data, recorded in the model directory
         (`train_data.record`); None to record nothing.
       weight_metrics_computer: t5x's, for metrics of weights and updates.
 
     Raises:
-      ValueError: a parameter is out of range, does not fit the run, or is not
-        what the run began with, or the model directory or the teacher belongs
-        to another vocabulary. The message names the gin parameter, its value
-        and the remedy.
+      ValueError: a parameter is out of range, does not fit the run, or differs
+        from the run that is resumed, or the model directory or the teacher has
+        another vocabulary. The message names the gin parameter, its value and
+        the remedy.
     """
     first_step = int(train_state.step)
     self._kd_steps = schedules.kd_steps_of(schedule, total_steps)
@@ -119,9 +118,9 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     self._teacher_checkpoint = None
     self._data_is_checked = False
 
-    check_normalizer(model, num_microbatches)
+    _check_normalizer(model, num_microbatches)
     if self._kd_steps > 0:
-      check_distillation(model, teacher_temperature, top_k)
+      _check_distillation(model, teacher_temperature, top_k)
     record = None
     if summary_dir and run_record.begun(summary_dir):
       record = run_record.read(summary_dir)
@@ -138,9 +137,9 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     if record:
       run_record.compare(summary_dir, record, mine, allow_changes)
       if self._teacher_checkpoint is None:
-        # Past n_KD a run does not know its teacher any more; its record does.
+        # Past n_KD only the record still names the teacher.
         mine = dataclasses.replace(record, kd_steps=mine.kd_steps)
-    # All is well; a start that was refused leaves nothing behind.
+    # Written last, so that a start that is refused leaves no files behind.
     if summary_dir and jax.process_index() == 0:
       if record != mine:
         run_record.write(summary_dir, mine)
@@ -169,7 +168,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     return checkpoint
 
   def _record(self, model) -> run_record.RunRecord:
-    """What this run's model directory remembers."""
+    """Returns the record for the model directory."""
     record = run_record.RunRecord(
       vocabulary=run_record.fingerprint(model.output_vocabulary),
       vocab_size=model.output_vocabulary.vocab_size,
@@ -231,9 +230,9 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     )
 
   def compile_train(self, batch: Batch) -> None:
-    """Compiles the steps this run still needs (t5x calls this first).
+    """Compiles the steps that this run still needs (t5x calls this first).
 
-    The second stage's step compiles in the background while the first trains.
+    The plain step compiles in the background while the first stage trains.
 
     Args:
       batch: a sample batch; only shapes and dtypes matter.
@@ -286,7 +285,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     num_steps: int,
     start_step: int | None = None,
   ) -> Any:
-    """Trains for `num_steps`, over the stages' boundary if it lies within.
+    """Trains for `num_steps`, across the stage boundary if it lies within.
 
     Args:
       batch_iter: yields batches.
@@ -294,7 +293,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
       start_step: the step to begin with; None for the train state's.
 
     Returns:
-      A future of the summary of the last stage that was trained in.
+      A future with the metrics summary of the last stage.
 
     Raises:
       ValueError: see `Pretrained.load` and `teacher.check_cross_entropy`.
@@ -317,7 +316,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     return summary
 
   def _take_plain_step(self, step: int):
-    """Takes the step compiled in the background, if it was."""
+    """Waits for the step that compiles in the background, if there is one."""
     if self._plain_step is not None:
       self._compiled_train_step, seconds = self._plain_step.result()
       self._plain_step = None
@@ -332,7 +331,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     return step(train_state, batch, self._teacher_params)
 
   def _checked(self, batch_iter, step: int) -> Iterator[Batch]:
-    """Before the first batch of this process: data position and teacher."""
+    """Checks the data's position and the teacher before the first batch."""
     if self._data_is_checked:
       return batch_iter
     self._data_is_checked = True
@@ -391,21 +390,17 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
 
 
 def _compile(lowered) -> tuple[Any, float]:
-  """(a lowered step, compiled; the seconds it took)."""
+  """Returns the compiled step and the seconds that it took."""
   start = time.monotonic()
   return lowered.compile(), time.monotonic() - start
 
 
-def check_distillation(
+def _check_distillation(
   model: t5x_models.DecoderOnlyModel,
   teacher_temperature: float,
   top_k: int | None,
 ):
-  """Checks ρ and k.
-
-  Raises:
-    ValueError: one is out of range.
-  """
+  """Raises ValueError if ρ or k is out of range."""
   is_number = type(teacher_temperature) in (int, float)
   if not (is_number and 0 < teacher_temperature < math.inf):
     raise ValueError(
@@ -422,14 +417,10 @@ def check_distillation(
     )
 
 
-def check_normalizer(
+def _check_normalizer(
   model: t5x_models.DecoderOnlyModel, num_microbatches: int | None
 ):
-  """Checks that the loss does not depend on the microbatches.
-
-  Raises:
-    ValueError: it would.
-  """
+  """Raises ValueError if the loss would depend on the microbatches."""
   factor = model.loss_normalizing_factor
   if isinstance(factor, (int, float, type(None))):
     return
