@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Loss and gradient at a vocabulary of 262,144: in chunks beside dense.
+"""Loss and gradient at a vocabulary of 262,144: chunked against dense.
 
 Prints a table and writes one JSON: XLA's temporary memory, its outputs (the
 float32 gradient of the embedding alone is 1 GiB), and the time of one call

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A training step of the student's network beside t5x's example network.
+"""A training step of the student's network against t5x's example network.
 
 Both train by next-token prediction with Adafactor, at equal sizes, in float32;
 t5x's is `t5x.examples.decoder_only` with its model and dense loss, so the real

@@ -17,8 +17,8 @@
 All of them take the last hidden states and the output embedding of a model
 rather than its logits, so that faster implementations need not hold a
 [B, T, V] array; a model that offers only logits passes them as `hidden` with
-`embedding=None`. This module is the dense reference: it is written to be read
-beside the paper.
+`embedding=None`. This module is the dense reference, written to be compared
+with the paper line by line.
 
 Every result is a sum over tokens, weighted by `weights`, and never a mean: a
 sum does not change with microbatches, packing, padding or the device count.

@@ -41,7 +41,7 @@ _ACTIVATIONS = {
   'relu': nn.relu,
   'silu': nn.silu,
 }
-# What jax.checkpoint saves beside a layer's input ('none' does without it).
+# What jax.checkpoint saves besides a layer's input; 'none' does not use it.
 _REMAT_POLICIES = {
   'attention': attention.SAVED,
   'full': None,
@@ -236,7 +236,7 @@ class Attention(nn.Module):
           f'{mode.max_decode_length}` for a cache of {slots.size} positions.'
         )
       # A row whose index has run past the end (t5x keeps stepping rows that
-      # are done while others go on) matches no slot and writes nothing.
+      # are done until all rows are) matches no slot and writes nothing.
       here = (slots == positions)[:, :, None, None]
       key = jnp.where(here, key, cached_key.value)
       value = jnp.where(here, value, cached_value.value)

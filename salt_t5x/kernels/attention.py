@@ -133,7 +133,7 @@ def _forward(query, key, value, mask):
   scores = _scores(query, key, mask)
   highest = jnp.max(scores, axis=-1)
   p = jnp.exp(scores - highest[..., None]).astype(value.dtype)
-  # The sums of p come out of the product, too: one pass over [T, S] less.
+  # The product gives the sums of p as well, which saves a pass over [T, S].
   ones = jnp.ones((*value.shape[:-1], 1), value.dtype)
   out = _product('bkgts,bskh->btkgh', p, jnp.concatenate([value, ones], -1))
   out, z = out[..., :-1], out[..., -1:]

@@ -211,7 +211,7 @@ def _tile(
   where = None
   if logits.kth is not None:
     least, last = logits.kth
-    # Of equal logits the lower tokens come first.
+    # Ties go to the lower token.
     where = (values[1] > least) | ((values[1] == least) & (tokens <= last))
   elif head.known < head.tiles.vocab_size:
     where = tokens < head.known

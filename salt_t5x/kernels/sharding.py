@@ -29,7 +29,7 @@ Names = tuple[str | None, ...]
 
 
 def fully_sharded_rules() -> tuple[tuple[str, str | tuple[str, ...]], ...]:
-  """Rules for models that are narrow beside the number of chips.
+  """Axis rules for models that are narrow for the number of chips.
 
   Every chip has sequences of its own, so that no layer splits a matrix
   product. Parameters and optimizer state are cut along D over the mesh's
