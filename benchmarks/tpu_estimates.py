@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Compiler estimates for the paper's pairs on v5e slices, compared with the paper.
+"""Compiler estimates for the paper's pairs on v5e slices, and the paper's own.
 
 Runs `salt_t5x.estimate` for each pair, three programs each (ten minutes a pair
 on two cores, and no TPU), and writes a JSON for each and a table. A pair whose
