@@ -21,6 +21,7 @@ adds the file's name and the remedy.
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import io
 import json
 import math
 import os
@@ -184,6 +185,13 @@ def claim(
     raise ValueError(
       f'{what} holds results of another configuration: {listed}. {remedy}'
     )
+
+
+def encode_figure(figure: Any, **options: Any) -> bytes:
+  """Encodes a matplotlib figure, as PNG unless options of `savefig` differ."""
+  file = io.BytesIO()
+  figure.savefig(file, **{'format': 'png', 'dpi': 140} | options)
+  return file.getvalue()
 
 
 def markdown_table(

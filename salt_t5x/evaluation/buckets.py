@@ -20,7 +20,6 @@ scores of each checkpoint are averaged over each tertile (Tables 5, 24 to 26).
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import io
 import json
 import math
 import os
@@ -290,9 +289,7 @@ def plot(tasks: Sequence[Task]) -> bytes:
   canvas.legend(
     drawn.values(), drawn, loc='outside lower center', ncols=min(len(drawn), 6)
   )
-  png = io.BytesIO()
-  canvas.savefig(png, format='png', dpi=140)
-  return png.getvalue()
+  return files.encode_figure(canvas)
 
 
 # --- The command --------------------------------------------------------------

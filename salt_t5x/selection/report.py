@@ -15,7 +15,6 @@
 """The report on a selection: tables and a plot."""
 
 from collections.abc import Mapping
-import io
 import re
 
 from matplotlib import figure
@@ -141,6 +140,4 @@ def plot(
   right.legend()
   for axis in (left, right):
     axis.grid(alpha=0.3)
-  png = io.BytesIO()
-  canvas.savefig(png, format='png', dpi=140)
-  return png.getvalue()
+  return files.encode_figure(canvas)

@@ -15,7 +15,6 @@
 """Tables of few-shot results: all tasks (Table 12) and domains (Table 2)."""
 
 from collections.abc import Mapping, Sequence
-import io
 import math
 from typing import Any
 
@@ -235,6 +234,4 @@ def plot(results: Results, benchmarks: Sequence[suite.Benchmark]) -> bytes:
   canvas.legend(
     loc='outside upper center', ncols=len(results), fontsize='small'
   )
-  file = io.BytesIO()
-  canvas.savefig(file, format='png', dpi=140)
-  return file.getvalue()
+  return files.encode_figure(canvas)
