@@ -14,8 +14,11 @@
 
 """Data: from shards of raw text to batches.
 
-`pile_shards` reads documents, `sequences` cuts them into T tokens,
-`cache_writer` and `ordered_cache` write and read a cache in one global order,
-`ul2` corrupts its sequences, and `feature_converters` makes batches of them.
-`text_tasks` and `supervised_tasks` register all of it as seqio tasks.
+`pile_shards` reads documents (`bad_lines` counts those that it cannot read),
+`sequences` cuts them into T tokens, `cache_writer` and `ordered_cache` write
+and read a cache in one global order, `ul2` corrupts its sequences, and
+`feature_converters` makes batches of them. `text_tasks`, `ordered_tasks` and
+`supervised_tasks` register all of it as seqio tasks. `vocabularies` trains and
+checks vocabularies, `examples` and `render` show what a run reads, and
+`hashing` draws from ids.
 """

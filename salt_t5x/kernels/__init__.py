@@ -15,6 +15,8 @@
 """Fast versions of what `losses` and `network` define, for sharded arrays.
 
 `chunked_losses` computes the losses and their gradients without a [B, T, V]
-array, from the tiles of `loss_tiles`; `attention` keeps its normaliser instead
-of its scores; `token_statistics` finds each token's loss and rank.
+array: it scans chunks of positions, `loss_passes` makes three passes over V for
+a chunk, and `loss_tiles` has their formulas. `attention` keeps its normaliser
+instead of its scores, `token_statistics` finds each token's loss and rank, and
+`sharding` maps logical axes to mesh axes.
 """

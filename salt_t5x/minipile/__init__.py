@@ -15,5 +15,6 @@
 """mini-Pile: real text and benchmarks from the package registry.
 
 `sources` and `benchmark_sources` say which packages hold what, `corpus` reads
-them, and `prepare` and `benchmark_data` are the commands that build folders.
+them, `near_duplicates` finds repeated documents, and `prepare` and
+`benchmark_data` are the commands that build folders, which `builds` describes.
 """

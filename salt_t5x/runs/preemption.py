@@ -14,8 +14,9 @@
 
 """SIGTERM, the notice of a preemption: save a checkpoint and leave.
 
-t5x saves a checkpoint when a trainer raises `PreemptionError` with its train
-state published, and raises that error again.
+`Stop` listens; `resilient_trainer` asks it after each step and raises
+`Preempted`. t5x saves a checkpoint when a trainer raises `PreemptionError` with
+its train state published, and raises that error again.
 """
 
 import signal

@@ -14,9 +14,11 @@
 
 """Studies: runs that differ in one thing, compared (`salt_t5x.study`).
 
-`definition` is what a gin file says, `jobs` makes the jobs of its variants,
-`plans` those of several studies, `processes` runs them, and `results` makes a
-folder of what they leave, with `report`, `evaluations` and `costs`.
+`definition` is what a gin file says (`gin_files` reads it), `jobs` makes the
+jobs of its variants, `plans` those of several studies, and `processes` runs
+them. `results` collects what they leave; `report` makes tables and a verdict of
+it, `curves` the plots, `evaluations` and `costs` further tables, and `web_page`
+one page.
 """
 
 from salt_t5x.studies.definition import Study

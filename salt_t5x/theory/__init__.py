@@ -16,5 +16,6 @@
 
 `deviations` has ξ_t and V_t, `divergences` the distances between teacher,
 student and oracle, `bounds` the theorems; `completions` computes the losses
-that they need, and `report` makes tables and plots.
+that they need, `measurement` runs the models, and `report` makes tables and
+plots.
 """
