@@ -23,8 +23,6 @@ reruns and for other students.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import hashlib
-import json
 import os
 
 import gin
@@ -111,17 +109,25 @@ def analyze(
   length = command_lib.check_lengths(task_feature_lengths)['targets']
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
   prefixes = sorted(t for t in prefixes if t <= length)
-  options = measurement.Options(
-    length=length,
-    distillation_weight=distillation_weight,
-    teacher_temperature=teacher_temperature,
-    sequences=sequences,
-    num_completions=num_completions,
-    prefixes=prefixes,
-    lengths=lengths,
-    training_sequences=training_sequences,
-    delta=delta,
-  )
+  for name, value, is_allowed, allowed in (
+    ('distillation_weight (DISTILLATION_WEIGHT)', distillation_weight,
+     0 <= distillation_weight <= 1, 'in [0, 1]'),
+    ('teacher_temperature (TEACHER_TEMPERATURE)', teacher_temperature,
+     teacher_temperature > 0, 'above 0'),
+    ('sequences (SEQUENCES)', sequences, sequences >= 2, 'at least 2'),
+    ('num_completions (NUM_COMPLETIONS)', num_completions,
+     num_completions >= 2, 'at least 2'),
+    ('prefixes (PREFIXES)', prefixes, prefixes and prefixes[0] >= 1,
+     f'at least one from 1 to T = {length}'),
+    ('lengths', lengths, lengths[0] >= 1 and lengths[-1] == length,
+     f'from 1 to T = {length}, T among them'),
+    ('training_sequences (TRAINING_SEQUENCES)', training_sequences,
+     training_sequences is None or training_sequences >= 16,
+     'at least 16, or None'),
+    ('delta', delta, 0 < delta < 1, 'between 0 and 1'),
+  ):  # fmt: skip
+    if not is_allowed:
+      raise ValueError(f'analyze.analyze.{name} = {value!r}: {allowed}.')
   parameter = f'analyze.analyze.output_dir (OUTPUT_DIR) = {output_dir!r}'
   files.make_folder(output_dir, parameter)
   roles = {'student': student, 'teacher': teacher, 'oracle': oracle}
@@ -132,49 +138,41 @@ def analyze(
   parameter = f'analyze.analyze.sequences (SEQUENCES) = {sequences}'
   x = ordered_cache.read_prefixes(
     held_out_task, split, length, sequences, parameter
-  )
-  x = x[:sequences]
+  )[:sequences]
   batches = batches_lib.GlobalBatches(partitioner, batch_size)
   shapes = batches_lib.feature_shapes(batch_size, length)
   params, axes = {}, {}
   for role, model in roles.items():
     params[role], axes[role] = model.load(found[role], shapes, partitioner)
+  models = {role: model.model for role, model in roles.items()}
   measured = measurement.Measurement(
-    {role: model.model for role, model in roles.items()},
-    params,
-    axes,
-    batches,
-    teacher_temperature,
+    models, params, axes, batches, teacher_temperature
   )
   sampler = sampler_lib.Sampler(
     oracle.model, params['oracle'], axes['oracle'], batches, seed
   )
-  # Everything that the samples and their files depend on.
-  identity = [
-    find.identity(found['oracle']),
-    os.fspath(found['oracle']),
-    oracle.dtype,
-    hashlib.sha256(x.tobytes()).hexdigest(),
+  completions = measurement.complete(
+    sampler,
+    batches,
+    x,
+    prefixes,
     num_completions,
-    seed,
-    batch_size,
-  ]
-  digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-  folder = completions_dir or os.path.join(output_dir, 'completions')
-  folder = os.path.join(folder, digest)
-  parts = {}
-  for s, tokens in measurement.complete(
-    sampler, batches, x, prefixes, num_completions, folder
-  ):
-    parts[s] = {
-      t: tuple(y.reshape(sequences, num_completions) for y in losses)
-      for t, losses in measured.losses(tokens, lengths).items()
-    }
+    completions_dir or os.path.join(output_dir, 'completions'),
+    [find.identity(found['oracle']), str(found['oracle']), oracle.dtype, seed],
+  )
+  by_text = lambda losses: losses.reshape(sequences, num_completions)
   results = theory_report.Results(
-    options=options,
     models={role: os.fspath(path) for role, path in found.items()},
     held_out=f'{held_out_task} ({split})',
-    parts=parts,
+    distillation_weight=distillation_weight,
+    teacher_temperature=teacher_temperature,
+    prefixes=prefixes,
+    training_sequences=training_sequences,
+    delta=delta,
+    parts={
+      s: jax.tree.map(by_text, measured.losses(tokens, lengths))
+      for s, tokens in completions
+    },
     losses=measured.losses(x, [length])[length],
     tokens=measured.divergences(x),
     log_class=theory_report.log_class(params['student']),

@@ -15,49 +15,71 @@
 """Token losses and divergences of texts under student, teacher and oracle.
 
 `token_losses` gives the loss of each token by its parts, so that ℓ^ω of eq. (4)
-is known for every ω. All functions are pure.
+is known for every ω. Models and parameters are given by role: 'student',
+'teacher' and 'oracle'. All functions are pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from salt_t5x import losses, models
+from salt_t5x import losses
+from salt_t5x import models as models_lib
 from salt_t5x.inference import sampling
 from salt_t5x.theory import divergences
 from t5x import models as t5x_models
 
 Array = jax.Array
 PyTree = Any
+Models = Mapping[str, t5x_models.DecoderOnlyModel]
 
 
-def _map_positions(function, chunk: int, arrays: Sequence[Array]):
-  """Maps [B, ...] functions over [B, T, ...] arrays, `chunk` tokens a step."""
-  swap = lambda x: jnp.swapaxes(x, 0, 1)
-  batch, length = arrays[0].shape[:2]
-  positions = min(max(chunk // batch, 1), length)
-  found = jax.lax.map(
-    lambda x: function(*x), [*map(swap, arrays)], batch_size=positions
-  )
-  return jax.tree.map(swap, found)
-
-
-def _hidden_and_embedding(model, params, tokens):
+def _map_tokens(
+  function: Callable[..., PyTree],
+  roles: Sequence[str],
+  models: Models,
+  params: Mapping[str, PyTree],
+  tokens: Array,
+  chunk: int,
+) -> PyTree:
+  """Maps (token, [V] logits of each role) -> a tree of scalars over [B, T]."""
+  hidden, embeddings = [], []
   # Without a prefix, which some models would read in both directions.
-  hidden, embedding = models.hidden_and_embedding(
-    model, params, models.features_of(tokens)
+  features = models_lib.features_of(tokens)
+  for role in roles:
+    x, embedding = models_lib.hidden_and_embedding(
+      models[role], params[role], features
+    )
+    hidden.append(x)
+    # Cast once, not in every chunk.
+    embeddings.append(None if embedding is None else embedding.astype(x.dtype))
+
+  @jax.vmap
+  def at_tokens(token, hidden):
+    return function(
+      token,
+      *(
+        losses.logits(x[None, None], embedding)[0, 0]
+        for x, embedding in zip(hidden, embeddings, strict=True)
+      ),
+    )
+
+  batch, length = tokens.shape
+  time_major = lambda tree: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
+  found = jax.lax.map(
+    lambda x: at_tokens(*x),
+    time_major((tokens, hidden)),
+    batch_size=min(max(chunk // batch, 1), length),
   )
-  if embedding is not None:
-    embedding = embedding.astype(hidden.dtype)  # Once, not in every chunk.
-  return hidden, embedding
+  return time_major(found)
 
 
 def token_losses(
-  student: tuple[t5x_models.DecoderOnlyModel, PyTree],
-  teacher: tuple[t5x_models.DecoderOnlyModel, PyTree],
+  models: Models,
+  params: Mapping[str, PyTree],
   tokens: Array,
   *,
   teacher_temperature: float,
@@ -66,8 +88,8 @@ def token_losses(
   """The parts of ℓ^ω: ℓ^ω = (1 - ω) · the first + ω · the second, eq. (4).
 
   Args:
-    student: θ, (model, parameters).
-    teacher: ζ.
+    models: by role; the oracle is not used.
+    params: their parameters.
     tokens: [B, T] int, without padding.
     teacher_temperature: ρ.
     chunk: tokens whose logits exist at once.
@@ -76,31 +98,27 @@ def token_losses(
     ([B, T] of eq. (1), [B, T] of eq. (3)), nats, float32. A sequence's loss is
     the mean over its tokens.
   """
-  vocab_size = student[0].output_vocabulary.vocab_size
-  ours, our_embedding = _hidden_and_embedding(*student, tokens)
-  theirs, their_embedding = _hidden_and_embedding(*teacher, tokens)
 
-  @jax.vmap
-  def token_parts(ours, theirs, target):
+  def parts(token, student, teacher):
     sums = losses.distillation_loss(
-      ours[None, None],
-      our_embedding,
-      theirs[None, None],
-      their_embedding,
-      target[None, None],
+      student[None, None],
+      None,
+      teacher[None, None],
+      None,
+      token[None, None],
       distillation_weight=0.0,
       teacher_temperature=teacher_temperature,
-      vocab_size=vocab_size,
+      vocab_size=models['student'].output_vocabulary.vocab_size,
     )
     return sums.cross_entropy, sums.distillation.cross_entropy
 
-  return _map_positions(token_parts, chunk, (ours, theirs, tokens))
+  roles = 'student', 'teacher'
+  return _map_tokens(parts, roles, models, params, tokens, chunk)
 
 
 def token_divergences(
-  student: tuple[t5x_models.DecoderOnlyModel, PyTree],
-  teacher: tuple[t5x_models.DecoderOnlyModel, PyTree],
-  oracle: tuple[t5x_models.DecoderOnlyModel, PyTree],
+  models: Models,
+  params: Mapping[str, PyTree],
   tokens: Array,
   *,
   teacher_temperature: float,
@@ -109,9 +127,8 @@ def token_divergences(
   """Computes losses and the quantities of `divergences` for real text.
 
   Args:
-    student: θ, (model, parameters).
-    teacher: ζ.
-    oracle: stands for D.
+    models: by role; the oracle stands for D.
+    params: their parameters.
     tokens: [B, T] int, without padding.
     teacher_temperature: ρ.
     chunk: tokens whose logits exist at once.
@@ -122,26 +139,19 @@ def token_divergences(
     'student_loss', 'teacher_loss', 'oracle_loss' (of the text's token, nats):
     [B, T] float32}.
   """
-  vocab_size = student[0].output_vocabulary.vocab_size
-  hidden, embeddings = zip(
-    *(_hidden_and_embedding(*x, tokens) for x in (student, teacher, oracle)),
-    strict=True,
-  )
+  vocab_size = models['student'].output_vocabulary.vocab_size
+  roles = 'student', 'teacher', 'oracle'
 
-  def at_position(targets, *hidden):
-    student, teacher, oracle = (
-      losses.logits(x[None], e)[0, :, :vocab_size]
-      for x, e in zip(hidden, embeddings, strict=True)
-    )
+  def measures(token, *logits):
+    student, teacher, oracle = (x[:vocab_size] for x in logits)
     # The distribution that completions are drawn from.
     oracle = sampling.only_tokens(oracle, vocab_size)
-    by_role = {'student': student, 'teacher': teacher, 'oracle': oracle}
+    loss = optax.softmax_cross_entropy_with_integer_labels
     return {
-      f'{role}_loss': optax.softmax_cross_entropy_with_integer_labels(
-        logits, targets
-      )
-      for role, logits in by_role.items()
-    } | {
+      **{
+        f'{role}_loss': loss(x, token)
+        for role, x in zip(roles, (student, teacher, oracle), strict=True)
+      },
       'excess_loss': divergences.excess_loss(student, oracle),
       'excess_error': divergences.excess_error(student, oracle),
       'total_variation': divergences.total_variation(
@@ -153,4 +163,4 @@ def token_divergences(
       'largest_loss': -jnp.min(jax.nn.log_softmax(student), axis=-1),
     }
 
-  return _map_positions(at_position, chunk, (tokens, *hidden))
+  return _map_tokens(measures, roles, models, params, tokens, chunk)

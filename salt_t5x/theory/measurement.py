@@ -15,7 +15,9 @@
 """Runs student, teacher and oracle on texts and on the oracle's completions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
+import functools
+import hashlib
+import json
 import os
 from typing import Any
 
@@ -25,61 +27,8 @@ import numpy as np
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.inference import sampler as sampler_lib
 from salt_t5x.theory import completions, deviations
-from t5x import models as t5x_models
 
 PyTree = Any
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-  """The numbers of `analyze.analyze`, checked.
-
-  Attributes:
-    length: T.
-    distillation_weight: ω.
-    teacher_temperature: ρ.
-    sequences: number of texts x.
-    num_completions: n_com.
-    prefixes: the t's, sorted.
-    lengths: the lengths T', sorted.
-    training_sequences: N; None for no bounds.
-    delta: δ.
-
-  Raises:
-    ValueError: a number is out of range.
-  """
-
-  length: int
-  distillation_weight: float
-  teacher_temperature: float
-  sequences: int
-  num_completions: int
-  prefixes: Sequence[int]
-  lengths: Sequence[int]
-  training_sequences: int | None
-  delta: float
-
-  def __post_init__(self):
-    checks = [
-      ('distillation_weight (DISTILLATION_WEIGHT)', 'in [0, 1]',
-       0 <= self.distillation_weight <= 1),
-      ('teacher_temperature (TEACHER_TEMPERATURE)', 'above 0',
-       self.teacher_temperature > 0),
-      ('sequences (SEQUENCES)', 'at least 2', self.sequences >= 2),
-      ('num_completions (NUM_COMPLETIONS)', 'at least 2',
-       self.num_completions >= 2),
-      ('prefixes (PREFIXES)', f'at least one from 1 to T = {self.length}',
-       len(self.prefixes) > 0 and self.prefixes[0] >= 1),
-      ('lengths', f'from 1 to T = {self.length}, T among them',
-       self.lengths[0] >= 1 and self.lengths[-1] == self.length),
-      ('training_sequences (TRAINING_SEQUENCES)', 'at least 16, or None',
-       self.training_sequences is None or self.training_sequences >= 16),
-      ('delta', 'between 0 and 1', 0 < self.delta < 1),
-    ]  # fmt: skip
-    for name, allowed, is_allowed in checks:
-      if not is_allowed:
-        value = getattr(self, name.split()[0])
-        raise ValueError(f'analyze.analyze.{name} = {value!r}: {allowed}.')
 
 
 class Measurement:
@@ -87,7 +36,7 @@ class Measurement:
 
   def __init__(
     self,
-    models: Mapping[str, t5x_models.DecoderOnlyModel],
+    models: completions.Models,
     params: Mapping[str, PyTree],
     axes: Mapping[str, PyTree],
     batches: batches_lib.GlobalBatches,
@@ -104,27 +53,14 @@ class Measurement:
     """
     self._batches, self._params = batches, params
     options = dict(teacher_temperature=teacher_temperature, chunk=batches.chunk)
-    pair = lambda role, params: (models[role], params[role])
-    self._losses = batches.program(
-      lambda params, tokens: completions.token_losses(
-        pair('student', params), pair('teacher', params), tokens, **options
-      ),
-      axes,
-    )
-    self._divergences = batches.program(
-      lambda params, tokens: completions.token_divergences(
-        pair('student', params),
-        pair('teacher', params),
-        pair('oracle', params),
-        tokens,
-        **options,
-      ),
-      axes,
+    self._losses, self._divergences = (
+      batches.program(functools.partial(function, models, **options), axes)
+      for function in (completions.token_losses, completions.token_divergences)
     )
 
   def losses(
     self, tokens: np.ndarray, lengths: Sequence[int]
-  ) -> dict[int, tuple[np.ndarray, ...]]:
+  ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Measures the losses of the beginnings of sequences.
 
     Args:
@@ -134,27 +70,21 @@ class Measurement:
     Returns:
       {T': ([n] of eq. (1), [n] of eq. (3)), nats per token, float64}.
     """
-    means = [
-      [
-        [np.mean(x[:, :t], axis=1, dtype=np.float64) for x in parts]
-        for t in lengths
-      ]
-      for parts in self._run(self._losses, tokens)
-    ]
-    return {
-      t: tuple(map(np.concatenate, zip(*parts, strict=True)))
-      for t, parts in zip(lengths, zip(*means, strict=True), strict=True)
-    }
+
+    def means(params, tokens):
+      parts = self._losses(params, tokens)
+      mean = lambda t: lambda x: np.mean(x[:, :t], axis=1, dtype=np.float64)
+      return {t: jax.tree.map(mean(t), parts) for t in lengths}
+
+    return self._run(means, tokens)
 
   def divergences(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
     """Measures [n, T] each of what `completions.token_divergences` returns."""
-    found = self._run(self._divergences, tokens)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    return self._run(self._divergences, tokens)
 
-  def _run(self, program: batches_lib.Program, tokens: np.ndarray):
-    return [
-      program(self._params, *batch) for batch in self._batches.split(tokens)
-    ]
+  def _run(self, program: batches_lib.Program, tokens: np.ndarray) -> PyTree:
+    found = [program(self._params, *x) for x in self._batches.split(tokens)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
 def complete(
@@ -164,6 +94,7 @@ def complete(
   prefixes: Sequence[int],
   num_completions: int,
   folder: str,
+  source: Sequence[str | int | None],
 ) -> Iterator[tuple[int, np.ndarray]]:
   """Samples the completions that ξ_t needs at each t.
 
@@ -173,27 +104,32 @@ def complete(
     sequences: [n, T] int32, the texts x.
     prefixes: the t's.
     num_completions: n_com.
-    folder: keeps the samples, which belong to these arguments.
+    folder: keeps the samples, in a folder named for all that determines them.
+    source: identifies the sampler's parameters and seed.
 
   Yields:
     (s, [n · n_com, T] int32 completions of x_1 ... x_s).
   """
   tokens = np.repeat(sequences, num_completions, axis=0)
-  rows = np.arange(len(tokens))
-  length = sequences.shape[1]
+  text, number = np.divmod(np.arange(len(tokens)), num_completions)
+  texts = hashlib.sha256(sequences.tobytes()).hexdigest()
+  identity = json.dumps([*source, texts, num_completions, batches.batch_size])
+  folder = os.path.join(
+    folder, hashlib.sha256(identity.encode()).hexdigest()[:16]
+  )
   given = deviations.prefix_lengths(prefixes)
-  if length in given:
+  if (length := sequences.shape[1]) in given:
     given.remove(length)
     yield length, tokens  # The whole text needs no completion.
   with batches_lib.progress_bar(
-    len(given) * batches.count(len(rows)), 'batch', 'Completions'
+    len(given) * batches.count(len(tokens)), 'batch', 'Completions'
   ) as progress:
     for s in given:
-      which = rows // num_completions, np.full_like(rows, s)
+      lengths = np.full_like(text, s)
       sampled = sampler.sample(
         tokens,
-        np.full(len(rows), s),
-        np.stack([*which, rows % num_completions], axis=1),
+        lengths,
+        np.stack([text, lengths, number], axis=1),
         os.path.join(folder, f'prefix_{s:05d}'),
         progress,
       )

@@ -16,25 +16,18 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import io
 import os
 from typing import Any
 
 import jax
-import matplotlib
-
-matplotlib.use('Agg')  # Files only; there may be no screen.
-
-import matplotlib.pyplot as plt
+from matplotlib import figure
 import numpy as np
 
 from salt_t5x import files, standard_errors
-from salt_t5x.theory import bounds, deviations, divergences, measurement
+from salt_t5x.theory import bounds, deviations, divergences
 
 # {T': (losses of eq. (1), of eq. (3)), [n, n_com] each, nats per token}
 Parts = Mapping[int, tuple[np.ndarray, np.ndarray]]
-
-_TITLE = '# The theory, from these models\n'
 
 # Title, key of `Deviations.summary`, digits.
 _TABLES = (
@@ -58,51 +51,49 @@ _COLUMNS = {
 }
 
 _NOTES = """
-What these numbers can show, and what they cannot:
-
-- D is the oracle's distribution, not the data's, whereas the contexts and the
-  x of ξ_t are real text. The mean of ξ_t is 0 if x follows the oracle; another
-  mean shows the oracle's error, and its square is in V_t, corrected or not.
-- Finitely many completions add noise to mean |ξ̂_t|, which is at least the
-  value of noise alone, and to the plug-in V̂_t. The corrected V̂_t is unbiased;
-  its single values may be negative.
-- C and the proxies of Theorem B.7 are maxima of noisy estimates and too large,
-  many times so where ξ_t is small. M is the maximum of a sample.
-- Σ_t V_t interpolates linearly between the estimated t, is constant after the
-  last, and counts a negative mean as 0. For x from the oracle it would be the
-  variance of a sequence's loss, Var[ℓ^ω], which is measured on completions of
-  the empty prefix.
-- The table over ω compares the two terms of the trade-off for one fixed
-  student. How well a student learns is a question for training runs.
-- Assumptions 3.1 and 3.3 take suprema over all contexts and all models of a
-  class. Here they are those of one model, for both θ̂ and θ*, and U_N is that
-  of held-out text rather than the training set: the bounds are illustrations
-  and guarantee nothing. With means in place of suprema, Theorem 3.4 cannot show
-  its gain over Theorem 3.2 (Remark 3.5). log |Θ| counts every setting of 32
-  bits a parameter.
+D is the oracle's distribution, not the data's. Finitely many completions add
+noise to |ξ̂_t|, to the plug-in V̂_t and to the bounds; the corrected V̂_t is
+unbiased, and its single values may be negative. The bounds take estimates from
+one model and a sample for suprema over all models and contexts: they are
+illustrations and guarantee nothing. docs/theory.md says what each number can
+show, and what it cannot.
 """
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
   """The measurements.
 
   Attributes:
+    models: {role: checkpoint}.
+    held_out: the data's name.
+    distillation_weight: ω of the tables.
+    teacher_temperature: ρ.
+    prefixes: the t's, sorted.
+    training_sequences: N; None for no bounds.
+    delta: δ.
     parts: {s: losses of the completions of x_1 ... x_s}.
     losses: those of the sequences themselves, [n] each.
     tokens: {name: [n, T]}, from `completions.token_divergences`.
     log_class: log |Θ|.
-    models: {role: checkpoint}.
-    held_out: the data's name.
   """
 
-  options: measurement.Options
   models: Mapping[str, str]
   held_out: str
+  distillation_weight: float
+  teacher_temperature: float
+  prefixes: Sequence[int]
+  training_sequences: int | None
+  delta: float
   parts: Mapping[int, Parts]
   losses: tuple[np.ndarray, np.ndarray]
   tokens: Mapping[str, np.ndarray]
   log_class: float
+
+  @property
+  def lengths(self) -> list[int]:
+    """The lengths T' of beginnings of sequences, T last."""
+    return sorted(next(iter(self.parts.values())))
 
 
 def log_class(params: Any) -> float:
@@ -115,7 +106,7 @@ def deviations_at(
 ) -> dict[int, deviations.Deviations]:
   """Returns {t: estimates} for sequences of `length` tokens and any ω."""
   mixed = {s: _mix(x[length], omega) for s, x in results.parts.items()}
-  prefixes = [t for t in results.options.prefixes if t <= length]
+  prefixes = [t for t in results.prefixes if t <= length]
   return deviations.by_prefix(mixed, prefixes)
 
 
@@ -124,7 +115,7 @@ def _mix(parts: tuple[np.ndarray, np.ndarray], omega: float) -> np.ndarray:
   return (1 - omega) * parts[0] + omega * parts[1]
 
 
-def at_omega(results: Results, omega: float) -> dict[str, float]:
+def at_omega(results: Results, omega: float) -> dict[str, float | None]:
   """Computes bias and variance of distillation for one ω (App. D).
 
   Returns:
@@ -132,49 +123,48 @@ def at_omega(results: Results, omega: float) -> dict[str, float]:
     (of ℓ^ω of sequences that the oracle writes; None if ξ_1 was not estimated),
     'last_v' (eq. 69), and with N, the bounds' totals and terms}.
   """
-  length = results.options.length
-  tokens, log_class = results.tokens, results.log_class
+  length, tokens = results.lengths[-1], results.tokens
   total_variation = float(np.mean(tokens['total_variation']))
   last = np.mean(tokens['log_likelihood_variance'][:, -1])
   found = deviations_at(results, length, omega)
-  summed_v = deviations.sum_over_positions(
-    # The correction may make a mean negative.
-    {t: max(float(np.mean(x.corrected)), 0.0) for t, x in found.items()},
-    length,
+  sum_over_t = lambda value: deviations.sum_over_positions(
+    {t: float(value(x)) for t, x in found.items()}, length
   )
+  # The correction may make a mean negative.
+  summed_v = sum_over_t(lambda x: max(np.mean(x.corrected), 0))
+  # Completions of the empty prefix are sequences from the oracle.
+  written = results.parts.get(0)
   row = {
     'omega': omega,
     'div': omega * length * total_variation,
     'summed_v': summed_v,
-    'variance': None,
+    'variance': written
+    and bounds.sample_variance(_mix(written[length], omega)),
     'last_v': float(divergences.last_variance(last, omega, length)),
   }
-  if 0 in results.parts:
-    # Completions of the empty prefix are sequences from the oracle.
-    losses = _mix(results.parts[0][length], omega)
-    row['variance'] = bounds.sample_variance(losses)
-  if results.options.training_sequences is None:
+  if results.training_sequences is None:
     return row
   setting = bounds.Setting(
-    sequences=results.options.training_sequences,
+    sequences=results.training_sequences,
     largest_loss=float(np.max(tokens['largest_loss'])),
     distillation_weight=omega,
     total_variation=total_variation,
-    delta=results.options.delta,
+    delta=results.delta,
   )
   variance = bounds.sample_variance(_mix(results.losses, omega))
-  largest = {t: float(np.max(np.abs(x.xi))) for t, x in found.items()}
-  summed_proxy = deviations.sum_over_positions(
-    {t: c**2 for t, c in largest.items()}, length
-  )
-  # A finite class covers itself.
-  log_cover = np.log(10) + log_class
+  largest = lambda x: np.max(np.abs(x.xi))
+  log_class = results.log_class
   for name, bound in {
-    'theorem_3_2': setting.sequence_bound(variance, variance, log_cover),
-    'theorem_3_4': setting.token_bound(
-      max(largest.values()), summed_v, log_class
+    # A finite class covers itself.
+    'theorem_3_2': setting.sequence_bound(
+      variance, variance, np.log(10) + log_class
     ),
-    'theorem_b_7': setting.subgaussian_bound(summed_proxy, log_class),
+    'theorem_3_4': setting.token_bound(
+      float(max(map(largest, found.values()))), summed_v, log_class
+    ),
+    'theorem_b_7': setting.subgaussian_bound(
+      sum_over_t(lambda x: largest(x) ** 2), log_class
+    ),
   }.items():
     row[name] = bound.total
     row |= {f'{name}_{k}': v for k, v in dataclasses.asdict(bound).items()}
@@ -184,38 +174,35 @@ def at_omega(results: Results, omega: float) -> dict[str, float]:
 def summarize(results: Results) -> dict[str, Any]:
   """Returns everything that the tables show, for JSON."""
   tokens = results.tokens
-  options = results.options
-  excess_loss = float(np.mean(tokens['excess_loss']))
+  mean = lambda name: float(np.mean(tokens[name]))
   by_sequence = np.mean(tokens['total_variation'], axis=1)
+  count, num_completions = next(iter(results.parts.values()))[
+    results.lengths[0]
+  ][0].shape
+  omega = results.distillation_weight
   return {
     'models': dict(results.models),
     'held_out': results.held_out,
-    'distillation_weight': options.distillation_weight,
-    'teacher_temperature': options.teacher_temperature,
-    'num_completions': options.num_completions,
-    'sequences': options.sequences,
+    'distillation_weight': omega,
+    'teacher_temperature': results.teacher_temperature,
+    'num_completions': num_completions,
+    'sequences': count,
     'deviations': [
       {'length': length, 't': t} | found.summary()
-      for length in options.lengths
-      for t, found in deviations_at(
-        results, length, options.distillation_weight
-      ).items()
+      for length in results.lengths
+      for t, found in deviations_at(results, length, omega).items()
     ],
     'total_variation': float(np.mean(by_sequence)),
     'total_variation_error': standard_errors.standard_error(by_sequence),
-    'log_likelihood_variance': float(
-      np.mean(tokens['log_likelihood_variance'])
-    ),
-    'losses': {
-      role: float(np.mean(tokens[f'{role}_loss'])) for role in results.models
-    },
-    'excess_loss': excess_loss,
-    'excess_error': float(np.mean(tokens['excess_error'])),
-    'excess_error_limit': bounds.excess_error(excess_loss),
+    'log_likelihood_variance': mean('log_likelihood_variance'),
+    'losses': {role: mean(f'{role}_loss') for role in results.models},
+    'excess_loss': mean('excess_loss'),
+    'excess_error': mean('excess_error'),
+    'excess_error_limit': bounds.excess_error(mean('excess_loss')),
     'largest_loss': float(np.max(tokens['largest_loss'])),
     'log_class': results.log_class,
-    'training_sequences': options.training_sequences,
-    'delta': options.delta,
+    'training_sequences': results.training_sequences,
+    'delta': results.delta,
     'over_omega': [at_omega(results, i / 10) for i in range(11)],
   }
 
@@ -245,6 +232,12 @@ def markdown(summary: Mapping[str, Any], errors_over: str = 'sequences') -> str:
   total_variation = standard_errors.with_error(
     summary['total_variation'], summary['total_variation_error'], 4
   )
+  losses = ', '.join(f'{k} {x:.3f}' for k, x in summary['losses'].items())
+  columns = {
+    name: column
+    for name, column in _COLUMNS.items()
+    if has_bounds or not name.startswith('theorem')
+  }
   lines = [
     '',
     *(f'- {role}: {path}' for role, path in summary['models'].items()),
@@ -253,12 +246,11 @@ def markdown(summary: Mapping[str, Any], errors_over: str = 'sequences') -> str:
     f'ω = {summary["distillation_weight"]:g}, '
     f'ρ = {summary["teacher_temperature"]:g}; '
     f'± standard errors over {errors_over}',
-    '- loss on them, nats per token: '
-    + ', '.join(f'{role} {x:.3f}' for role, x in summary['losses'].items()),
-  ]
-  for title, value, digits in _TABLES:
-    lines.append(f'\n{title}:\n\n{_table(summary, value, digits)}')
-  lines += [
+    f'- loss on them, nats per token: {losses}',
+    *(
+      f'\n{title}:\n\n{_table(summary, value, digits)}'
+      for title, value, digits in _TABLES
+    ),
     f'\nTeacher and oracle, D_TV(P_ζ^ρ, D): {total_variation} (mean over '
     'tokens). Variance of log P_θ under the oracle: '
     f'{summary["log_likelihood_variance"]:.2f} nats². Largest loss of any '
@@ -269,13 +261,6 @@ def markdown(summary: Mapping[str, Any], errors_over: str = 'sequences') -> str:
     f'{summary["excess_error_limit"]:.3f} at most; it is by '
     f'{summary["excess_error"]:.3f}.\n',
     'Bias and variance over ω (App. D; DIV and Σ_t are over a sequence):\n',
-  ]
-  columns = {
-    name: column
-    for name, column in _COLUMNS.items()
-    if has_bounds or not name.startswith('theorem')
-  }
-  lines.append(
     files.markdown_table(
       [title for title, _ in columns.values()],
       [
@@ -285,8 +270,8 @@ def markdown(summary: Mapping[str, Any], errors_over: str = 'sequences') -> str:
         ]
         for row in summary['over_omega']
       ],
-    )
-  )
+    ),
+  ]
   if has_bounds:
     lines.append(
       f'\nBounds on R(θ̂) - R(θ*) in nats per token, for N = '
@@ -315,7 +300,7 @@ def markdown_over_seeds(summaries: Sequence[Mapping[str, Any]]) -> str:
       }
     if isinstance(first, list):
       return [merge(*x) for x in zip(*values, strict=True)]
-    if isinstance(first, float) and all(v is not None for v in values):
+    if isinstance(first, float) and None not in values:
       return float(np.mean(values))
     return first
 
@@ -327,57 +312,49 @@ def markdown_over_seeds(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plot(results: Results, summary: Mapping[str, Any]) -> bytes:
-  figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout='constrained')
-  length = results.options.length
-  found = deviations_at(results, length, results.options.distillation_weight)
-  rows = {
-    x: [row for row in summary['deviations'] if row['length'] == x]
-    for x in results.options.lengths
-  }
+  canvas = figure.Figure(figsize=(15, 8), layout='constrained')
+  (xi, v, mean_xi), (mean_v, trade_off, distance) = canvas.subplots(2, 3)
+  length = results.lengths[-1]
+  found = deviations_at(results, length, results.distillation_weight)
 
-  def curve(axis, rows, name, label, x='t', **style):
-    y = [row[name] for row in rows]
-    axis.plot([row[x] for row in rows], y, label=label, **style)
+  def curve(axis, rows, x, y, **style):
+    axis.plot([row[x] for row in rows], [row[y] for row in rows], **style)
 
   for axis, name, title in (
-    (axes[0, 0], 'xi', r'$\hat\xi_t$, nats per token'),
-    (axes[0, 1], 'squared', r'$\hat V_t$ (plug-in), nats$^2$'),
+    (xi, 'xi', r'$\hat\xi_t$, nats per token'),
+    (v, 'squared', r'$\hat V_t$ (plug-in), nats$^2$'),
   ):
     for t in list(found)[:: max(1, len(found) // 5)]:
       values = getattr(found[t], name)
       axis.hist(values, bins=40, histtype='step', label=f't = {t}')
     axis.set(title=f'{title}, T = {length}', ylabel='sequences')
-  for x in results.options.lengths:
-    curve(axes[0, 2], rows[x], 'mean_absolute_xi', f'T = {x}', marker='o')
-  axes[0, 2].set(
+  for x in results.lengths:
+    rows = [row for row in summary['deviations'] if row['length'] == x]
+    curve(mean_xi, rows, 't', 'mean_absolute_xi', label=f'T = {x}', marker='o')
+  mean_xi.set(
     title=r'mean $|\hat\xi_t|$', xlabel='t', xscale='log', yscale='log'
   )
   for name, label in (('plug_in_v', 'plug-in'), ('v', 'corrected')):
-    curve(axes[1, 0], rows[length], name, label, marker='o')
-  axes[1, 0].set(
-    title=rf'mean $\hat V_t$, T = {length}', xlabel='t', xscale='log'
-  )
-  for axis in (*axes[0], axes[1, 0]):
+    curve(mean_v, rows, 't', name, label=label, marker='o')
+  mean_v.set(title=rf'mean $\hat V_t$, T = {length}', xlabel='t', xscale='log')
+  for axis in xi, v, mean_xi, mean_v:
     axis.legend()
   for axis, name, label, color in (
-    (axes[1, 1], 'summed_v', r'$\Sigma_t V_t$ (variance)', 'tab:blue'),
-    (axes[1, 1].twinx(), 'div', r'DIV$(\zeta, \omega)$ (bias)', 'tab:red'),
+    (trade_off, 'summed_v', r'$\Sigma_t V_t$ (variance)', 'tab:blue'),
+    (trade_off.twinx(), 'div', r'DIV$(\zeta, \omega)$ (bias)', 'tab:red'),
   ):
-    curve(axis, summary['over_omega'], name, None, 'omega', color=color)
+    curve(axis, summary['over_omega'], 'omega', name, color=color)
     axis.set_ylabel(label, color=color)
     axis.set_ylim(bottom=0)
-  axes[1, 1].set(title='bias and variance', xlabel=r'$\omega$')
+  trade_off.set(title='bias and variance', xlabel=r'$\omega$')
   by_position = np.mean(results.tokens['total_variation'], axis=0)
-  axes[1, 2].plot(np.arange(1, length + 1), by_position)
-  axes[1, 2].set(
+  distance.plot(np.arange(1, length + 1), by_position)
+  distance.set(
     title=r'$D_{TV}(P_{\zeta^\rho}, D)$ by position', xlabel='t', ylim=(0, 1)
   )
-  for axis in axes.flat:
+  for axis in xi, v, mean_xi, mean_v, trade_off, distance:
     axis.grid(alpha=0.3)
-  file = io.BytesIO()
-  figure.savefig(file, format='png', dpi=110)
-  plt.close(figure)
-  return file.getvalue()
+  return files.encode_figure(canvas, dpi=110)
 
 
 def write(results: Results, output_dir: str, write: bool) -> str:
@@ -392,7 +369,7 @@ def write(results: Results, output_dir: str, write: bool) -> str:
     The tables, as Markdown.
   """
   summary = summarize(results)
-  text = _TITLE + markdown(summary)
+  text = f'# The theory, from these models\n{markdown(summary)}'
   if write:
     path = lambda name: os.path.join(output_dir, name)
     files.write_json(path('theory.json'), summary)

@@ -21,7 +21,7 @@ import math
 import numpy as np
 import pytest
 
-from salt_t5x.theory import bounds, measurement
+from salt_t5x.theory import bounds
 from salt_t5x.theory import report as theory_report
 
 
@@ -95,19 +95,13 @@ def test_estimates_reach_the_bounds():
   }
   zeros = np.zeros((n, 2))
   results = theory_report.Results(
-    options=measurement.Options(
-      length=length,
-      distillation_weight=0.0,
-      teacher_temperature=1.0,
-      sequences=n,
-      num_completions=2,
-      prefixes=[1, 2],
-      lengths=[length],
-      training_sequences=20,
-      delta=0.1,
-    ),
     models={'student': 'a', 'teacher': 'b', 'oracle': 'c'},
     held_out='d',
+    distillation_weight=0.0,
+    teacher_temperature=1.0,
+    prefixes=[1, 2],
+    training_sequences=20,
+    delta=0.1,
     parts={s: {length: (x, zeros)} for s, x in parts.items()},
     losses=(np.array([3.0, 2.0]), np.zeros(n)),
     tokens=tokens,

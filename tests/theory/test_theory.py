@@ -78,6 +78,14 @@ def params(log_p):
   return {'table': jnp.asarray(log_p, jnp.float32)}
 
 
+MODELS = dict.fromkeys(('student', 'teacher', 'oracle'), model())
+PARAMS = {
+  'student': params(STUDENT),
+  'teacher': params(TEACHER),
+  'oracle': params(ORACLE),
+}
+
+
 class Truth:
   """What the estimators estimate, in float64 by sums."""
 
@@ -168,8 +176,8 @@ def sequence_losses(tokens, chunk=16):
   return [
     np.mean(np.asarray(x), axis=1, dtype=np.float64)
     for x in completions.token_losses(
-      (model(), params(STUDENT)),
-      (model(), params(TEACHER)),
+      MODELS,
+      PARAMS,
       jnp.asarray(tokens),
       teacher_temperature=RHO,
       chunk=chunk,
@@ -296,9 +304,8 @@ def test_divergences_are_those_of_the_chain():
   n, truth = 3000, Truth(0.0)
   x = sequences(n)
   found = completions.token_divergences(
-    (model(), params(STUDENT)),
-    (model(), params(TEACHER)),
-    (model(), params(ORACLE)),
+    MODELS,
+    PARAMS,
     jnp.asarray(x),
     teacher_temperature=RHO,
     chunk=n,
