@@ -29,6 +29,7 @@ and .png to DIR.
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import os
 
 from salt_t5x import command, files
@@ -59,11 +60,13 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
   """Writes and prints the tables."""
-  tasks = buckets.read(
-    args.results, args.teacher, args.baseline, args.tasks or None
-  )
+  tasks = buckets.read(args.results, args.teacher, args.baseline, args.tasks)
   text = buckets.markdown(tasks, args.teacher, args.baseline)
-  numbers = buckets.to_json(tasks, args.teacher, args.baseline)
+  numbers = {
+    'teacher': args.teacher,
+    'baseline': args.baseline,
+    'tasks': {x.name: dataclasses.asdict(x) for x in tasks},
+  }
   stem = os.path.join(args.results, 'difficulty')
   files.write_whole(f'{stem}.png', buckets.plot(tasks))
   files.write_json(f'{stem}.json', numbers)

@@ -24,13 +24,13 @@ import json
 import math
 import os
 import re
-from typing import Any
 
 from matplotlib import figure
 import numpy as np
 import tensorflow as tf
 
 from salt_t5x import files, standard_errors
+from salt_t5x.evaluation import bar_charts
 
 BUCKETS = ('easy', 'medium', 'hard')
 ALL = 'all'
@@ -109,11 +109,6 @@ def buckets(scores: np.ndarray, confidences: np.ndarray) -> np.ndarray:
   return len(BUCKETS) * ranks // max(len(scores), 1)
 
 
-def _mean(values: np.ndarray) -> Mean:
-  mean = float(np.mean(values)) if len(values) else math.nan
-  return Mean(mean, standard_errors.standard_error(values), len(values))
-
-
 def per_bucket(
   buckets: np.ndarray, scores_of_models: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, Mean]]:
@@ -126,13 +121,18 @@ def per_bucket(
   Returns:
     {model: {bucket: mean}}; the last bucket, 'all', holds all documents.
   """
+  rows = {name: buckets == i for i, name in enumerate(BUCKETS)}
+  rows[ALL] = np.ones_like(buckets, bool)
+
+  def mean(scores):
+    return Mean(
+      float(np.mean(scores)) if len(scores) else math.nan,
+      standard_errors.standard_error(scores),
+      len(scores),
+    )
+
   return {
-    model: {
-      **{
-        bucket: _mean(scores[buckets == i]) for i, bucket in enumerate(BUCKETS)
-      },
-      ALL: _mean(scores),
-    }
+    model: {name: mean(scores[which]) for name, which in rows.items()}
     for model, scores in scores_of_models.items()
   }
 
@@ -140,12 +140,6 @@ def per_bucket(
 def _stage(model: str) -> str:
   """The '@36K' of 'SALT @36K'; '' for the end of training."""
   return re.search(r'( ?@[^@]*)?$', model)[0]
-
-
-def _baselines(models: Sequence[str], baseline: str | None) -> dict[str, str]:
-  """{model: the baseline of its stage}, where there is one."""
-  found = {x: f'{baseline}{_stage(x)}' for x in models if baseline}
-  return {x: y for x, y in found.items() if y in models and y != x}
 
 
 def measure(
@@ -171,11 +165,11 @@ def measure(
     The means.
   """
   found = buckets(scores[teacher], confidences)
-  differences = {
-    model: scores[model] - scores[of_stage]
-    for model, of_stage in _baselines(list(scores), baseline).items()
-    if model != teacher
-  }
+  differences = {}
+  for model in scores:
+    of_stage = f'{baseline}{_stage(model)}' if baseline else None
+    if of_stage in scores and model not in (of_stage, teacher):
+      differences[model] = scores[model] - scores[of_stage]
   return Task(
     name,
     per_bucket(found, scores),
@@ -195,12 +189,11 @@ def _cell(mean: Mean, difference: Mean | None) -> str:
     mean.mean, mean.standard_error, 1, scale=100
   )
   # A single document has no standard error, and so no mark.
-  if (
-    difference and abs(difference.mean) > _ON_A_PAR * difference.standard_error
+  if not difference or not (
+    abs(difference.mean) > _ON_A_PAR * difference.standard_error
   ):
-    mark = '**' if difference.mean > 0 else '*'
-    return f'{mark}{text}{mark}'
-  return text
+    return text
+  return f'**{text}**' if difference.mean > 0 else f'*{text}*'
 
 
 def markdown(
@@ -222,17 +215,18 @@ def markdown(
     ]
   for task in tasks:
     counts = next(iter(task.means.values()))
-    names = (*BUCKETS, ALL)
-    header = [f'{name.capitalize()} ({counts[name].count})' for name in names]
-    rows = []
-    for model, means in task.means.items():
-      differences = task.differences.get(model, {})
-      rows.append(
-        [model, *(_cell(x, differences.get(name)) for name, x in means.items())]
-      )
-    table = files.markdown_table(
-      ['model', *header], rows, '-' + 'r' * len(header)
-    )
+    rows = [
+      [
+        model,
+        *(
+          _cell(x, task.differences.get(model, {}).get(name))
+          for name, x in means.items()
+        ),
+      ]
+      for model, means in task.means.items()
+    ]
+    header = [f'{name.capitalize()} ({x.count})' for name, x in counts.items()]
+    table = files.markdown_table(['model', *header], rows, '-rrrr')
     lines += ['', f'## {task.name}', '', table]
     if task.without_confidence:
       lines += [
@@ -246,17 +240,6 @@ def markdown(
   return '\n'.join(lines) + '\n'
 
 
-def to_json(
-  tasks: Sequence[Task], teacher: str, baseline: str | None = None
-) -> dict[str, Any]:
-  """Returns the tables as JSON objects."""
-  return {
-    'teacher': teacher,
-    'baseline': baseline,
-    'tasks': {x.name: dataclasses.asdict(x) for x in tasks},
-  }
-
-
 def plot(tasks: Sequence[Task]) -> bytes:
   """Draws each task's buckets as groups of bars, as PNG."""
   columns = min(len(tasks), 3)
@@ -265,40 +248,30 @@ def plot(tasks: Sequence[Task]) -> bytes:
     figsize=(1 + 4.5 * columns, 1 + 3 * rows), layout='constrained'
   )
   axes = canvas.subplots(rows, columns, squeeze=False).ravel()
-  models = list(dict.fromkeys(x for task in tasks for x in task.means))
-  width = 0.85 / len(models)
-  drawn = {}
+  models = dict.fromkeys(x for task in tasks for x in task.means)
+  missing = dict.fromkeys(BUCKETS, Mean(math.nan, math.nan, 0))
   for axis, task in zip(axes, tasks, strict=False):
-    for model, means in task.means.items():
-      i = models.index(model)
-      drawn[model] = axis.bar(
-        np.arange(len(BUCKETS)) + (i + 0.5) * width - 0.425,
-        [100 * means[bucket].mean for bucket in BUCKETS],
-        width,
-        yerr=[100 * means[bucket].standard_error for bucket in BUCKETS],
-        error_kw={'linewidth': 0.7},
-        color=f'C{i}',
-      )
-    axis.set_xticks(range(len(BUCKETS)), BUCKETS)
+    cells = {x: task.means.get(x, missing) for x in models}
+    scores = {
+      model: [(means[x].mean, means[x].standard_error) for x in BUCKETS]
+      for model, means in cells.items()
+    }
+    bar_charts.draw(axis, BUCKETS, scores)
     # Also where nobody scores.
     top = max(axis.get_ylim()[1], 1)
-    axis.set(title=task.name, ylabel='score, %', ylim=(0, top))
+    axis.set(title=task.name, ylim=(0, top))
     axis.grid(alpha=0.3, axis='y')
   for axis in axes[len(tasks) :]:
     axis.set_axis_off()
   canvas.legend(
-    drawn.values(), drawn, loc='outside lower center', ncols=min(len(drawn), 6)
+    *axes[0].get_legend_handles_labels(),
+    loc='outside lower center',
+    ncols=min(len(models), 6),
   )
   return files.encode_figure(canvas)
 
 
-# --- The command --------------------------------------------------------------
-
-
-def _number(value: Any) -> float:
-  if type(value) not in (int, float):
-    raise ValueError(f'{value!r} is no number')
-  return float(value)
+# --- Files --------------------------------------------------------------------
 
 
 def _read(path: str) -> dict[int, tuple[float, float]]:
@@ -312,67 +285,25 @@ def _read(path: str) -> dict[int, tuple[float, float]]:
     for number, line in enumerate(lines, 1):
       try:
         document = json.loads(line)
-        doc_id, confidence = document['doc_id'], document['confidence']
-        score = _number(document['score'])
-        confidence = math.nan if confidence is None else _number(confidence)
-        if type(doc_id) is not int:
-          raise ValueError(f'doc_id = {doc_id!r}')
+        names = ('doc_id', 'score', 'confidence')
+        doc_id, score, confidence = (document[name] for name in names)
+        confidence = math.nan if confidence is None else confidence
+        if type(doc_id) is not int or doc_id in found:
+          raise ValueError
+        if not {type(score), type(confidence)} <= {int, float}:
+          raise TypeError
+        found[doc_id] = float(score), float(confidence)
         if not math.isfinite(score):
-          raise ValueError(f'score = {score}')
-        if doc_id in found:
-          raise ValueError(f'document {doc_id} occurs twice')
-      except (
-        KeyError,
-        OverflowError,
-        RecursionError,
-        TypeError,
-        ValueError,
-      ) as e:
+          raise ValueError
+      except (KeyError, OverflowError, TypeError, ValueError) as e:
         raise ValueError(
           f'{path}, line {number}: expected a doc_id of its own, a finite '
-          f'score and a confidence, got {line.strip()[:200]!r} ({e!r}). Delete '
-          "the checkpoint's results of this task, and evaluate it again."
+          f'score and a confidence, got {line.strip()[:200]!r}. Delete the '
+          "checkpoint's results of this task, and evaluate it again."
         ) from e
-      found[doc_id] = score, confidence
   if not found:
     raise ValueError(f'{path} holds no documents.')
   return found
-
-
-def _read_task(
-  results: str,
-  name: str,
-  models: Sequence[str],
-  teacher: str,
-  baseline: str | None,
-) -> Task:
-  """Measures a task; `models` are the rows, and the teacher has results."""
-  path = lambda model: os.path.join(results, model, f'{name}.jsonl')
-  of_teacher = _read(path(teacher))
-  documents = sorted(of_teacher)
-  scores, missing = {}, []
-  for model in models:
-    if not tf.io.gfile.exists(path(model)):
-      missing.append(model)
-      continue
-    found = _read(path(model))
-    if differing := sorted(found.keys() ^ of_teacher.keys()):
-      paths = [path(model), path(teacher)]
-      has_it, lacks_it = paths if differing[0] in found else paths[::-1]
-      raise ValueError(
-        f'Document {differing[0]} is in {has_it}, but not in {lacks_it}; '
-        f'{len(differing)} differ. Evaluate both checkpoints on the same '
-        'documents (EXAMPLES).'
-      )
-    scores[model] = np.array([found[i][0] for i in documents])
-  confidences = np.array([of_teacher[i][1] for i in documents])
-  return measure(name, scores, teacher, confidences, baseline, missing)
-
-
-def _tasks_of(results: str, model: str) -> list[str]:
-  folder = os.path.join(results, model)
-  names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-  return sorted(x[: -len('.jsonl')] for x in names if x.endswith('.jsonl'))
 
 
 def _place(model: str) -> tuple:
@@ -403,27 +334,46 @@ def read(
     ValueError: there is no such checkpoint or task, a file is damaged, or its
       documents differ from the teacher's.
   """
-  if not tf.io.gfile.isdir(results):
-    raise ValueError(f'--results={results}: there is no such folder.')
-  # Remote file systems list folders with a slash at the end.
-  names = [x.rstrip('/') for x in tf.io.gfile.listdir(results)]
-  available = {x: found for x in names if (found := _tasks_of(results, x))}
-  of_any_stage = {x.removesuffix(_stage(x)) for x in available}
-  for flag, name, known in (
+  available = {}
+  for folder, _, names in tf.io.gfile.walk(results):
+    found = [x.removesuffix('.jsonl') for x in names if x.endswith('.jsonl')]
+    if found:
+      # Remote file systems list folders with a slash at the end.
+      available[os.path.basename(folder.rstrip('/'))] = sorted(found)
+  for flag, name, known in [
     ('teacher', teacher, available),
-    ('baseline', baseline, of_any_stage),
-  ):
+    ('baseline', baseline, {x.removesuffix(_stage(x)) for x in available}),
+    *(('tasks', name, available.get(teacher)) for name in tasks or ()),
+  ]:
     if name is not None and name not in known:
       raise ValueError(
-        f'--{flag}={name}: {results} has no results of it, only of '
-        f'{sorted(available)}.'
-      )
-  tasks = available[teacher] if tasks is None else tasks
-  for name in tasks:
-    if name not in available[teacher]:
-      raise ValueError(
-        f'--tasks={",".join(tasks)}: {teacher} has no results of {name!r}, '
-        f'only of {available[teacher]}.'
+        f'--{flag}={name}: {results} has no such results, only of '
+        f'{sorted(known)}.'
       )
   models = [teacher, *sorted(available.keys() - {teacher}, key=_place)]
-  return [_read_task(results, x, models, teacher, baseline) for x in tasks]
+
+  def read_task(name):
+    found = {
+      model: _read(os.path.join(results, model, f'{name}.jsonl'))
+      for model in models
+      if name in available[model]
+    }
+    of_teacher = found[teacher]
+    documents = sorted(of_teacher)
+    for model, of_model in found.items():
+      if differing := sorted(of_model.keys() ^ of_teacher.keys()):
+        raise ValueError(
+          f'{results}: {teacher} or {model} lacks document {differing[0]} of '
+          f'{name}; {len(differing)} differ. Evaluate both on the same '
+          'documents (EXAMPLES).'
+        )
+    return measure(
+      name,
+      {x: np.array([y[i][0] for i in documents]) for x, y in found.items()},
+      teacher,
+      np.array([of_teacher[i][1] for i in documents]),
+      baseline,
+      [x for x in models if x not in found],
+    )
+
+  return [read_task(x) for x in tasks or available[teacher]]

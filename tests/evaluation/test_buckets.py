@@ -281,9 +281,10 @@ def test_some_tasks_only(results, capsys):
 @pytest.mark.parametrize(
   'flags, message',
   [
-    (['--tasks=boolq,race'], "SLM has no results of 'race', only of"),
-    (['--baseline=RKD'], '--baseline=RKD: .* has no results of it'),
+    (['--tasks=boolq,race'], '--tasks=race: .* has no such results, only of'),
+    (['--baseline=RKD'], '--baseline=RKD: .* has no such results'),
     (['--teacher=TEACHER'], r"--teacher=TEACHER: .* only of \['BASELINE', "),
+    (['--results=/no/such'], r'/no/such has no such results, only of \[\]'),
   ],
 )
 def test_rejects_unknown_names(results, flags, message):
@@ -291,37 +292,29 @@ def test_rejects_unknown_names(results, flags, message):
     run(results, *flags)
 
 
-def test_rejects_missing_folders(tmp_path):
-  with pytest.raises(ValueError, match='there is no such folder'):
-    run(tmp_path / 'none')
-
-
 def test_rejects_other_documents(results):
   write(results, 'BASELINE', 'boolq', [(2, 0, 0), (5, 0, 0), (7, 1, 0)])
   with pytest.raises(ValueError) as e:
     run(results)
-  found = str(e.value)
-  assert found.startswith(
-    f'Document 4 is in {results}/SLM/boolq.jsonl, but not'
-  )
-  assert f'{results}/BASELINE/boolq.jsonl; 2 differ' in found
+  assert 'SLM or BASELINE lacks document 4 of boolq; 2 differ' in str(e.value)
+  assert str(results) in str(e.value)
 
 
 @pytest.mark.parametrize(
-  'line, message',
+  'line',
   [
-    ('{"doc_id": 9, "score": 1}', r"line 4: .*KeyError\('confidence'\)"),
-    ('{"doc_id": 9, ', 'line 4: expected a doc_id'),
-    ('[1]', 'line 4: expected a doc_id'),
-    ('{"doc_id": 2, "score": 1, "confidence": 0}', 'document 2 occurs twice'),
-    ('{"doc_id": 9, "score": NaN, "confidence": 0}', 'score = nan'),
-    ('{"doc_id": 9, "score": null, "confidence": 0}', 'line 4: expected'),
+    '{"doc_id": 9, "score": 1}',
+    '{"doc_id": 9, ',
+    '[1]',
+    '{"doc_id": 2, "score": 1, "confidence": 0}',
+    '{"doc_id": 9, "score": NaN, "confidence": 0}',
+    '{"doc_id": 9, "score": null, "confidence": 0}',
   ],
 )
-def test_rejects_damaged_files(results, line, message):
+def test_rejects_damaged_files(results, line):
   with open(results / 'SALT @36K/boolq.jsonl', 'a', encoding='utf-8') as f:
     f.write(line)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ValueError, match='line 4: expected a doc_id of its own'):
     run(results, '--tasks=boolq')
 
 
@@ -343,11 +336,3 @@ def test_rejects_flags(capsys, flags, message):
   with pytest.raises(SystemExit):
     difficulty.parse_flags(['difficulty', *flags])
   assert message in capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.parametrize('path', ['none', 'file'])
-def test_rejects_folders_without_results(tmp_path, path):
-  (tmp_path / 'file').touch()
-  flags = ['difficulty', '--teacher=t', f'--results={tmp_path / path}']
-  with pytest.raises(ValueError, match=f'--results={tmp_path / path}: there'):
-    difficulty.main(difficulty.parse_flags(flags))
