@@ -22,10 +22,12 @@ the results of each document. Rerunning computes only the missing results.
 """
 
 from collections.abc import Mapping, Sequence
+import itertools
 
 import gin
 import jax
 from jax.experimental import multihost_utils
+import numpy as np
 
 from salt_t5x import command as command_lib
 from salt_t5x import files
@@ -111,11 +113,10 @@ def evaluate(
   # All hosts check, because a host would wait for one that failed.
   parameter = f'evaluate.evaluate.output_dir (OUTPUT_DIR) = {output_dir!r}'
   files.make_folder(output_dir, parameter)
-  candidates = candidates_lib.named(model, checkpoints, dtype, teacher)
+  sources = candidates_lib.named(model, checkpoints, dtype, teacher)
+  vocabulary = model.output_vocabulary
   features = batches.feature_shapes(batch_size, length)
-  found, shapes = candidates_lib.find(
-    candidates, model.output_vocabulary, features, partitioner
-  )
+  candidates = candidates_lib.find(sources, vocabulary, features, partitioner)
   measurements, missing = [], {}
   if held_out_cfg is not None:
     train_data.check_vocabulary(held_out_cfg, model)
@@ -126,7 +127,7 @@ def evaluate(
     )
   if suite:
     few_shot, missing = measurements_lib.few_shot_measurements(
-      suite, data_dir, use_hub, examples, run_programs, length, model
+      suite, data_dir, use_hub, examples, run_programs, length, vocabulary
     )
     measurements += few_shot
   if isinstance(supervised_tasks, str):
@@ -134,49 +135,41 @@ def evaluate(
   for name in supervised_tasks:
     measurements.append(
       measurements_lib.supervised_measurement(
-        name, supervised_split, task_feature_lengths, examples, model
+        name, supervised_split, task_feature_lengths, examples, vocabulary
       )
     )
-  options = {
-    name: candidates_lib.options(x, found[name], shapes[id(x.model)][0], length)
-    for name, x in candidates.items()
-  }
   store = results_lib.Store(output_dir)
-  todo = measurements_lib.unfinished(store, options, measurements)
+  done = [
+    [
+      store.has(name, x.name, candidate.options | x.options)
+      for x in measurements
+    ]
+    for name, candidate in candidates.items()
+  ]
+  # All hosts must do the same.
+  done = multihost_utils.broadcast_one_to_all(np.array(done, bool))
+  progress = batches.progress_bar(int(np.sum(~done)), 'task')
   compiled: dict[int, language_model.LanguageModel] = {}
-  with batches.progress_bar(sum(map(len, todo.values())), 'task') as progress:
-    for name, candidate in candidates.items():
-      if not todo[name]:
-        continue
-      shape, axes = shapes[id(candidate.model)]
-      # One checkpoint at a time is in memory.
-      if found[name]:
-        params = candidate.restore(found[name], shape, axes, partitioner.mesh)
-      else:
-        params = candidates_lib.initialise(
-          candidate.model, features, axes, partitioner
-        )
-      if id(candidate.model) not in compiled:
-        compiled[id(candidate.model)] = language_model.LanguageModel(
-          candidate.model, params, axes, partitioner, batch_size, length
-        )
-      checkpoint_model = compiled[id(candidate.model)].with_params(params)
-      for measurement in todo[name]:
-        progress.set_description(f'{name}, {measurement.name}')
-        result, documents = measurement.run(
-          checkpoint_model, candidate.model.output_vocabulary
-        )
-        if jax.process_index() == 0:
-          store.write(
-            name,
-            measurement.name,
-            options[name] | measurement.options,
-            result,
-            documents,
-          )
-        progress.update()
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('evaluated')
+  for (name, candidate), is_done in zip(candidates.items(), done, strict=True):
+    if is_done.all():
+      continue
+    # One checkpoint at a time is in memory.
+    params, axes = candidate.load(features, partitioner)
+    network = candidate.source.model
+    if id(network) not in compiled:
+      compiled[id(network)] = language_model.LanguageModel(
+        network, params, axes, partitioner, batch_size, length
+      )
+    checkpoint_model = compiled[id(network)].with_params(params)
+    for measurement in itertools.compress(measurements, ~is_done):
+      progress.set_description(f'{name}, {measurement.name}')
+      result, documents = measurement.run(checkpoint_model)
+      if jax.process_index() == 0:
+        options = candidate.options | measurement.options
+        store.write(name, measurement.name, options, result, documents)
+      progress.update()
+  progress.close()
+  multihost_utils.sync_global_devices('evaluated')
   return results_lib.report(
     store,
     list(candidates),

@@ -15,8 +15,10 @@
 """The models that an evaluation compares."""
 
 from collections.abc import Mapping
+import dataclasses
 import hashlib
 import os
+import re
 from typing import Any
 
 from etils import epath
@@ -31,6 +33,7 @@ from t5x import models as t5x_models
 from t5x import partitioning
 
 PyTree = Any
+Features = Mapping[str, jax.ShapeDtypeStruct]
 
 # The name of the teacher's column, as in the paper.
 SLM = 'SLM'
@@ -58,117 +61,99 @@ def named(
   Raises:
     ValueError: a name or a path cannot be used.
   """
-  if not isinstance(checkpoints, Mapping):
+  found = {SLM: teacher} if teacher else {}
+  is_valid = isinstance(checkpoints, Mapping) and all(
+    isinstance(name, str)
+    # Names are those of folders.
+    and re.fullmatch(r'[^./][^/]*', name)
+    and name not in found
+    and isinstance(path, str | None)
+    for name, path in checkpoints.items()
+  )
+  if not is_valid or not (checkpoints or found):
     raise ValueError(
-      f"{_PARAMETER} = {checkpoints!r}: write {{'a name': 'a path'}}."
+      f"{_PARAMETER} = {checkpoints!r}: write {{'a name': 'a path'}}. A name "
+      f'is also that of a folder, and {SLM!r} is kept for the teacher.'
     )
-  if not checkpoints and teacher is None:
-    raise ValueError(
-      f"{_PARAMETER} is empty: name checkpoints to evaluate, e.g. {{'SALT': "
-      "'gs://bucket/student'}."
-    )
-  found = {}
-  if teacher is not None:
-    if SLM in checkpoints:
-      raise ValueError(
-        f"{_PARAMETER} names {SLM!r}, the teacher's column: choose another "
-        'name, or leave out runs/evaluate_with_teacher.gin.'
-      )
-    found[SLM] = teacher
   for name, path in checkpoints.items():
-    is_name = isinstance(name, str) and name
-    if not is_name or '/' in name or name.startswith('.'):
-      raise ValueError(
-        f'{_PARAMETER}: {name!r} cannot be the name of a folder; choose '
-        'another.'
-      )
-    parameter = f'{_PARAMETER}[{name!r}]'
-    if not isinstance(path, str | None):
-      raise ValueError(f"{parameter} = {path!r}: write {{'a name': 'a path'}}.")
+    parameters = pretrained.Parameters(
+      path=f'{_PARAMETER}[{name!r}]', model=f'The model of {name!r}'
+    )
     found[name] = pretrained.Pretrained(
-      model,
-      path,
-      dtype=dtype,
-      parameters=pretrained.Parameters(
-        path=parameter, model=f'The model of {name!r}'
-      ),
+      model, path, dtype=dtype, parameters=parameters
     )
   return found
 
 
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """A model whose checkpoint was found and checked.
+
+  Attributes:
+    source: the model.
+    checkpoint: its checkpoint; None for a model as initialised.
+    options: what its results depend on.
+  """
+
+  source: pretrained.Pretrained
+  checkpoint: epath.Path | None
+  options: Mapping[str, Any]
+
+  def load(
+    self, features: Features, partitioner: partitioning.BasePartitioner
+  ) -> tuple[PyTree, PyTree]:
+    """Restores or initialises the parameters; see `Pretrained.load`."""
+    if self.checkpoint:
+      return self.source.load(self.checkpoint, features, partitioner)
+    _, axes = self.source.shapes_and_axes(features, partitioner)
+
+    def initialise(rng):
+      variables = self.source.model.get_initial_variables(
+        rng,
+        {name: x.shape for name, x in features.items()},
+        {name: x.dtype for name, x in features.items()},
+      )
+      return flax.core.unfreeze(variables['params'])
+
+    initialise = partitioner.partition(initialise, None, axes)
+    return initialise(jax.random.PRNGKey(0)), axes
+
+
 def find(
-  candidates: Mapping[str, pretrained.Pretrained],
+  sources: Mapping[str, pretrained.Pretrained],
   vocabulary: seqio.Vocabulary,
-  features: Mapping[str, jax.ShapeDtypeStruct],
+  features: Features,
   partitioner: partitioning.BasePartitioner,
-) -> tuple[dict[str, epath.Path | None], dict[int, tuple[PyTree, PyTree]]]:
+) -> dict[str, Candidate]:
   """Finds and checks all checkpoints before anything compiles.
 
   Args:
-    candidates: {name in the tables: model}; see `named`.
+    sources: {name in the tables: model}; see `named`.
     vocabulary: the vocabulary of the evaluation, and so of all checkpoints.
-    features: the shapes of a batch.
+    features: the shapes of a [B, T] batch.
     partitioner: shards parameters and batches.
 
   Returns:
-    {name: checkpoint, or None for a model as initialised}, and {id of the
-    model: (shapes, axes) of its parameters}.
+    {name in the tables: candidate}.
 
   Raises:
     ValueError: a checkpoint is missing or of another model or vocabulary.
   """
-  found = {
-    name: None if name != SLM and x.path is None else x.find()
-    for name, x in candidates.items()
-  }
-  for name, x in candidates.items():
-    if found[name]:
-      x.check_vocabulary(vocabulary)
-  shapes = {
-    id(x.model): x.shapes_and_axes(features, partitioner)
-    for x in candidates.values()
-  }
-  for name, x in candidates.items():
-    if found[name]:
-      restore.check_architecture(
-        found[name], shapes[id(x.model)][0], x.parameters.model
-      )
-  return found, shapes
-
-
-def options(
-  candidate: pretrained.Pretrained,
-  checkpoint: epath.Path | None,
-  shapes: PyTree,
-  length: int,
-) -> dict[str, Any]:
-  """Returns the options of a candidate on which its results depend."""
-  model = hashlib.sha256(str(shapes).encode())
-  vocabulary = candidate.model.output_vocabulary
-  return {
-    'checkpoint': os.fspath(checkpoint or 'as initialised'),
-    'model': model.hexdigest()[:16],
-    'vocabulary': run_record.fingerprint(vocabulary),
-    'dtype': candidate.dtype,
-    'length': length,
-  }
-
-
-def initialise(
-  model: t5x_models.DecoderOnlyModel,
-  features: Mapping[str, jax.ShapeDtypeStruct],
-  axes: PyTree,
-  partitioner: partitioning.BasePartitioner,
-) -> PyTree:
-  """Initialises parameters on the mesh."""
-
-  def initialise(rng):
-    shapes = {name: x.shape for name, x in features.items()}
-    types = {name: x.dtype for name, x in features.items()}
-    variables = model.get_initial_variables(rng, shapes, types)
-    return flax.core.unfreeze(variables['params'])
-
-  initialise = partitioner.partition(
-    initialise, in_axis_resources=None, out_axis_resources=axes
-  )
-  return initialise(jax.random.PRNGKey(0))
+  found = {}
+  for name, source in sources.items():
+    checkpoint = None if name != SLM and source.path is None else source.find()
+    if checkpoint:
+      source.check_vocabulary(vocabulary)
+    shapes, _ = source.shapes_and_axes(features, partitioner)
+    if checkpoint:
+      restore.check_architecture(checkpoint, shapes, source.parameters.model)
+    digest = hashlib.sha256(str(shapes).encode()).hexdigest()
+    options = {
+      'checkpoint': os.fspath(checkpoint or 'as initialised'),
+      'model': digest[:16],
+      'vocabulary': run_record.fingerprint(source.model.output_vocabulary),
+      'dtype': source.dtype,
+      'length': features['decoder_target_tokens'].shape[1],
+    }
+    found[name] = Candidate(source, checkpoint, options)
+  return found

@@ -70,9 +70,9 @@ def measure(
 def _measure(
   found: Sequence[language_model.LogLikelihood],
 ) -> dict[str, float]:
-  tokens = np.array([x.tokens for x in found], np.float64)
-  losses = np.array([-x.value for x in found], np.float64)
-  hits = np.array([x.hits for x in found], np.float64)
+  tokens, hits, losses = np.array(
+    [(x.tokens, x.hits, -x.value) for x in found], np.float64
+  ).T
   accuracy, accuracy_error = _ratio(hits, tokens)
   log_perplexity, log_perplexity_error = _ratio(losses, tokens)
   return {
@@ -107,12 +107,9 @@ def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
 
   first = next(iter(results.values()))
   rows = [
-    [
-      domain,
-      first[domain]['tokens'],
-      *(cell(x[domain]) for x in results.values()),
-    ]
-    for domain in [x for x in first if x != ALL] + [ALL]
+    [domain, of_domain['tokens'], *(cell(x[domain]) for x in results.values())]
+    # `ALL` comes last.
+    for domain, of_domain in sorted(first.items(), key=lambda x: x[0] == ALL)
   ]
   table = files.markdown_table(['domain', 'tokens', *results], rows)
   return (

@@ -20,10 +20,11 @@ The functions here check their arguments before anything compiles.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
+import itertools
 from typing import Any
 
 from absl import logging
-import jax
 from jax.experimental import multihost_utils
 import numpy as np
 import seqio
@@ -35,7 +36,6 @@ from salt_t5x.evaluation import held_out
 from salt_t5x.evaluation import results as results_lib
 from salt_t5x.evaluation import supervised as supervised_lib
 from salt_t5x.inference import language_model
-from t5x import models as t5x_models
 from t5x import utils
 
 
@@ -46,13 +46,13 @@ class Measurement:
   Attributes:
     name: the file's name, without its extension.
     options: options that the result depends on.
-    run: (model, vocabulary) -> (result, results of each document).
+    run: model -> (result, results of each document).
   """
 
   name: str
   options: Mapping[str, Any]
   run: Callable[
-    [language_model.LanguageModel, seqio.Vocabulary],
+    [language_model.LanguageModel],
     tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]],
   ]
 
@@ -88,7 +88,7 @@ def held_out_measurement(
       'examples': len(sequences),
       'data': source.fingerprint(cfg.split),
     },
-    run=lambda model, _: held_out.measure(model, sequences),
+    run=lambda model: held_out.measure(model, sequences),
   )
 
 
@@ -99,7 +99,7 @@ def few_shot_measurements(
   examples: int | None,
   run_programs: bool,
   length: int,
-  model: t5x_models.DecoderOnlyModel,
+  vocabulary: seqio.Vocabulary,
 ) -> tuple[list[Measurement], dict[str, str]]:
   """Makes the measurements of few-shot tasks (App. F).
 
@@ -110,7 +110,7 @@ def few_shot_measurements(
     examples: documents of each benchmark, from the first; None for all.
     run_programs: see `evaluate.evaluate`.
     length: T of the model.
-    model: a model with the vocabulary of the checkpoints.
+    vocabulary: of the checkpoints.
 
   Returns:
     (a measurement of each available task, {benchmark: why it is missing}).
@@ -128,7 +128,12 @@ def few_shot_measurements(
       "The few-shot tasks need lm-eval: pip install 'salt_t5x[evaluate]', or "
       f'set SUITE = () to skip them. ({e})'
     ) from e
-  _warn_of_newlines(model.output_vocabulary)
+  if '\n' not in vocabulary.decode(vocabulary.encode('a\nb')):
+    logging.warning(
+      'VOCABULARY, %s, has no newline. Answers of few-shot tasks end with one, '
+      'so generated answers run to their limit and count as wrong.',
+      vocabulary,
+    )
   benchmarks = suite_lib.find(suite)
   tasks, missing = loading.load(
     benchmarks,
@@ -137,25 +142,19 @@ def few_shot_measurements(
     run_programs=run_programs,
     length=length,
   )
-  if jax.process_count() > 1:
-    # A hub may have failed on one host; all must run the same programs.
-    mine = {task.benchmark.name for task in tasks}
-    everywhere = multihost_utils.process_allgather(
-      np.array([x.name in mine for x in benchmarks])
-    ).all(axis=0)
-    common = {
-      x.name for x, there in zip(benchmarks, everywhere, strict=True) if there
-    }
-    missing |= {name: 'not on all hosts' for name in mine - common}
-    tasks = [task for task in tasks if task.benchmark.name in common]
+  # A hub may have failed on one host; all must run the same programs.
+  names = [task.benchmark.name for task in tasks]
+  here = np.array([x.name in names for x in benchmarks], bool)
+  everywhere = multihost_utils.process_allgather(here).all(axis=0)
+  common = [x.name for x in itertools.compress(benchmarks, everywhere)]
+  missing |= {x: 'not on all hosts' for x in names if x not in common}
 
-  def measurement(task):
-    def run(model, vocabulary):
-      view = lm_eval_model.HarnessModel(model, vocabulary)
-      result, documents = running.run(view, task, examples)
-      return dataclasses.asdict(result), documents
+  def run(task, model):
+    view = lm_eval_model.HarnessModel(model, vocabulary)
+    return running.run(view, task, examples)
 
-    return Measurement(
+  found = [
+    Measurement(
       name=task.benchmark.name,
       options={
         'shots': task.benchmark.shots,
@@ -163,19 +162,12 @@ def few_shot_measurements(
         'data': task.data,
         'examples': examples,
       },
-      run=run,
+      run=functools.partial(run, task),
     )
-
-  return [measurement(task) for task in tasks], missing
-
-
-def _warn_of_newlines(vocabulary: seqio.Vocabulary) -> None:
-  if '\n' not in vocabulary.decode(vocabulary.encode('a\nb')):
-    logging.warning(
-      'VOCABULARY, %s, has no newline. Answers of few-shot tasks end with one, '
-      'so generated answers run to their limit and count as wrong.',
-      vocabulary,
-    )
+    for task in tasks
+    if task.benchmark.name in common
+  ]
+  return found, missing
 
 
 def supervised_measurement(
@@ -183,7 +175,7 @@ def supervised_measurement(
   split: str | Mapping[str, str],
   lengths: Mapping[str, int],
   examples: int | None,
-  model: t5x_models.DecoderOnlyModel,
+  vocabulary: seqio.Vocabulary,
 ) -> Measurement:
   """Makes the measurement of a supervised task (Table 4).
 
@@ -192,21 +184,15 @@ def supervised_measurement(
     split: see `supervised_split` of `evaluate.evaluate`.
     lengths: see `task_feature_lengths` of `evaluate.evaluate`.
     examples: the number of examples from the first; None for all.
-    model: a model with the vocabulary of the checkpoints.
+    vocabulary: of the checkpoints.
 
   Raises:
     ValueError: it has no such split, another vocabulary, or cannot be
       evaluated.
   """
-  parameter = 'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS)'
   task = seqio.get_mixture_or_task(name)
   if isinstance(split, Mapping):
-    if name not in split:
-      raise ValueError(
-        f'evaluate.evaluate.supervised_split (SUPERVISED_SPLIT) = {split}: '
-        f'{name} is missing.'
-      )
-    split = split[name]
+    split = split.get(name)
   if split not in task.splits:
     raise ValueError(
       f'evaluate.evaluate.supervised_split (SUPERVISED_SPLIT) = {split!r}: '
@@ -214,18 +200,17 @@ def supervised_measurement(
       'give {task: split}.'
     )
   theirs = task.output_features['targets'].vocabulary
-  if run_record.fingerprint(theirs) != run_record.fingerprint(
-    model.output_vocabulary
-  ):
+  if run_record.fingerprint(theirs) != run_record.fingerprint(vocabulary):
     raise ValueError(
-      f'{parameter}: {name} has another vocabulary ({theirs}) than the '
-      'model: bind VOCABULARY to the one that the task was registered with.'
+      f'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS): {name} has '
+      f'another vocabulary ({theirs}) than the model: bind VOCABULARY to the '
+      'one that the task was registered with.'
     )
   supervised_lib.check(task, lengths)
 
-  def run(checkpoint_model, _):
+  def run(model):
     metrics, found = supervised_lib.evaluate(
-      checkpoint_model, task, split, lengths, examples
+      model, task, split, lengths, examples
     )
     # The first metric is the mean of the scores of the examples.
     scores = [100 * x['score'] for x in found if 'score' in x]
@@ -238,37 +223,3 @@ def supervised_measurement(
     options={'split': split, 'examples': examples, 'lengths': dict(lengths)},
     run=run,
   )
-
-
-def unfinished(
-  store: results_lib.Store,
-  options: Mapping[str, Mapping[str, Any]],
-  measurements: Sequence[Measurement],
-) -> dict[str, list[Measurement]]:
-  """Finds the measurements that have no result yet.
-
-  Args:
-    store: the results so far.
-    options: {name in the tables: options of the checkpoint}.
-    measurements: the measurements of each checkpoint.
-
-  Returns:
-    {name in the tables: its missing measurements}, the same on all hosts.
-
-  Raises:
-    ValueError: a result was made with other options.
-  """
-  missing = np.array(
-    [
-      [not store.has(name, x.name, {**of_name, **x.options})
-       for x in measurements]
-      for name, of_name in options.items()
-    ],
-    bool,
-  )  # fmt: skip
-  if jax.process_count() > 1:
-    missing = np.asarray(multihost_utils.broadcast_one_to_all(missing))
-  return {
-    name: [x for x, todo in zip(measurements, row, strict=True) if todo]
-    for name, row in zip(options, missing, strict=True)
-  }

@@ -24,6 +24,8 @@ import tensorflow as tf
 
 from salt_t5x import files, standard_errors
 from salt_t5x.evaluation import held_out
+from salt_t5x.evaluation.few_shot import results as few_shot_results
+from salt_t5x.evaluation.few_shot import suite
 
 HELD_OUT = 'held_out'
 
@@ -32,11 +34,11 @@ class Store:
   """`<checkpoint>/<measurement>.json`, and `.jsonl` of its documents."""
 
   def __init__(self, output_dir: str):
-    self.output_dir = output_dir
+    self._output_dir = output_dir
 
   def path(self, *names: str) -> str:
     """Returns a path below the output directory."""
-    return os.path.join(self.output_dir, *names)
+    return os.path.join(self._output_dir, *names)
 
   def has(
     self, checkpoint: str, measurement: str, options: Mapping[str, Any]
@@ -47,17 +49,15 @@ class Store:
       ValueError: the result is damaged or was made with other options.
     """
     path = self.path(checkpoint, f'{measurement}.json')
-    if not tf.io.gfile.exists(path):
-      return False
-    found = _load(path)['options']
-    # Convert tuples to lists, as JSON does.
-    options = json.loads(json.dumps(options))
-    if found != options:
-      raise ValueError(
-        f'{path} was made with {found}, not with {options}: choose another '
-        'evaluate.evaluate.output_dir (OUTPUT_DIR), or delete the file.'
-      )
-    return True
+    files.claim(
+      path,
+      {'options': options},
+      what=path,
+      remedy='Choose another evaluate.evaluate.output_dir (OUTPUT_DIR), or '
+      'delete the file.',
+      write=False,
+    )
+    return tf.io.gfile.exists(path)
 
   def write(
     self,
@@ -83,26 +83,14 @@ class Store:
     Raises:
       ValueError: it is missing or damaged.
     """
-    return _load(self.path(checkpoint, f'{measurement}.json'))['result']
-
-
-def _load(path: str) -> dict[str, dict[str, Any]]:
-  """{'options': ..., 'result': ...}.
-
-  Raises:
-    ValueError: the file is missing, or of another form.
-  """
-  try:
-    content = files.read_json_object(path)
-    for name in ('options', 'result'):
-      if not isinstance(content.get(name), dict):
-        raise ValueError(f'{name!r} is {content.get(name)!r}')
-    return content
-  except ValueError as e:
-    raise ValueError(
-      f'{path} is missing or not a result of an evaluation ({e}). Delete it, '
-      'and evaluate again.'
-    ) from e
+    path = self.path(checkpoint, f'{measurement}.json')
+    try:
+      return files.read_json_object(path)['result']
+    except (KeyError, ValueError) as e:
+      raise ValueError(
+        f'{path} is not a result of an evaluation ({e!r}). Delete it, and '
+        'evaluate again.'
+      ) from e
 
 
 def report(
@@ -141,25 +129,15 @@ def report(
   few_shot = [name for name in measurements if name not in others]
   png = None
   if few_shot or missing:
-    # An optional package.
-    from salt_t5x.evaluation.few_shot import results as few_shot_results
-    from salt_t5x.evaluation.few_shot import suite
-
-    results = {
-      checkpoint: few_shot_results.from_json(
-        {name: of_checkpoint[name] for name in few_shot}
-      )
-      for checkpoint, of_checkpoint in found.items()
-    }
     benchmarks = suite.find([*few_shot, *missing])
     sections += [
       '## Few-shot, domains',
-      few_shot_results.domains_table(results, benchmarks),
+      few_shot_results.domains_table(found, benchmarks),
       '## Few-shot, tasks',
-      few_shot_results.tasks_table(results, benchmarks),
+      few_shot_results.tasks_table(found, benchmarks),
     ]
     if few_shot:
-      png = few_shot_results.plot(results, benchmarks)
+      png = few_shot_results.plot(found, benchmarks)
       sections += ['![Few-shot results](results.png)']
     if missing:
       sections += [few_shot_results.missing_list(missing)]

@@ -64,7 +64,7 @@ def evaluate(
 
   Args:
     model: a model with the vocabulary of the task.
-    task: a task with metric functions of predictions.
+    task: a task that passes `check`.
     split: a split of the task.
     sequence_length: the lengths of training, {'inputs': T, 'targets': n}; at
       most n tokens are generated.
@@ -78,16 +78,9 @@ def evaluate(
     counts them)}]).
 
   Raises:
-    ValueError: see `check`; or the split has no examples, or T exceeds the
-      model's.
+    ValueError: the split has no examples.
   """
-  check(task, sequence_length)
   length, max_tokens = max(sequence_length.values()), sequence_length['targets']
-  if length > model.length:
-    raise ValueError(
-      f'TASK_FEATURE_LENGTHS = {dict(sequence_length)}: the model was made for '
-      f'{model.length} tokens.'
-    )
   dataset = task.get_dataset(
     sequence_length, split=split, shuffle=False, num_epochs=1
   )

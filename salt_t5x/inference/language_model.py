@@ -138,15 +138,15 @@ class LanguageModel:
   def continuations(
     self,
     contexts: Sequence[Tokens],
-    max_tokens: int,
+    max_tokens: int | Sequence[int],
     progress: str | None = None,
   ) -> list[list[int]]:
     """Continues contexts by greedy decoding.
 
     Args:
       contexts: at most T - 1 tokens each.
-      max_tokens: the maximum length of a continuation, which also ends where
-        the sequence reaches T tokens.
+      max_tokens: the maximum length of the continuations, or of each; they also
+        end where the sequence reaches T tokens.
       progress: label of a progress bar; None for no bar.
 
     Returns:
@@ -157,7 +157,8 @@ class LanguageModel:
       ValueError: a context is too long.
     """
     self._check_lengths([len(x) + 1 for x in contexts])
-    sizes = [min(len(x) + max_tokens, self.length) for x in contexts]
+    longest = [len(x) for x in contexts] + np.asarray(max_tokens, int)
+    sizes = np.minimum(longest, self.length).tolist()
     prompts = [(x, len(x)) for x in contexts]
     found = self._run(self._continue, prompts, sizes, progress)
     return [

@@ -114,23 +114,23 @@ def test_score_is_the_one_made_by_hand(tasks, name):
   case, task = few_shot_data.CASES[name], tasks[name]
   model = Pretender(case.answers)
   result, documents = running.run(model, task, examples=None)
-  assert result.score == pytest.approx(case.expected)
-  assert result.chance == pytest.approx(case.chance)
-  assert result.documents == len(case.answers) == len(documents)
-  assert result.from_evaluated
-  assert (result.cut, result.requests) == (1, len(model.requests))
+  assert result['score'] == pytest.approx(case.expected)
+  assert result['chance'] == pytest.approx(case.chance)
+  assert result['documents'] == len(case.answers) == len(documents)
+  assert result['from_evaluated']
+  assert (result['cut'], result['requests']) == (1, len(model.requests))
   assert [x['doc_id'] for x in documents] == list(range(len(case.answers)))
   if name != 'multirc':
     scores = [x['score'] for x in documents]
     assert np.mean(scores) == pytest.approx(case.expected)
-    assert result.standard_error == pytest.approx(
+    assert result['standard_error'] == pytest.approx(
       np.std(scores, ddof=1) / math.sqrt(len(scores))
     )
   if isinstance(case.answers[0], str):
     expected = [-10.0 - i for i in range(len(documents))]
   elif name == 'lambada':
     expected = [-1.0 - i for i in range(len(documents))]
-    assert result.log_perplexity == pytest.approx(2.0)
+    assert result['log_perplexity'] == pytest.approx(2.0)
   else:
     expected = [-0.5] * len(documents)
   assert [x['confidence'] for x in documents] == expected
@@ -170,7 +170,7 @@ def test_answers_have_a_limit(tasks):
     running.run(model, tasks[name], examples=1)
     limit = tasks[name].benchmark.max_tokens
     for request in model.requests:
-      if limit:
+      if isinstance(case.answers[0], str):
         assert request.args[1]['max_gen_toks'] == min(limit, 64)
       else:
         assert request.request_type == 'loglikelihood'
@@ -218,7 +218,7 @@ def test_demonstrations_come_from_training_data_where_there_are(tmp_path):
   )
   model = Pretender(few_shot_data.CASES['rte'].answers)
   result, _ = running.run(model, task, examples=None)
-  assert not result.from_evaluated and result.documents == len(documents)
+  assert not result['from_evaluated'] and result['documents'] == len(documents)
   start = 'A lamp.\nQuestion: Light. True or False?\nAnswer: False\n\n'
   assert all(x.args[0].startswith(start) for x in model.requests)
 
@@ -239,17 +239,16 @@ def test_lists_missing_benchmarks(tmp_path):
   assert 'RUN_PROGRAMS = True' in missing['mbpp']
   text = results.missing_list(missing)
   assert '- RTE: ' in text and '- MBPP: ' in text
-  assert not results.missing_list({})
 
 
 def test_a_hub_out_of_reach_is_asked_once(monkeypatch):
   asked = []
 
-  def fail(self, benchmark, overrides):
-    asked.append(benchmark.name)
+  def fail(self, spec):
+    asked.append(spec)
     raise ConnectionError('no route')
 
-  monkeypatch.setattr(loading._Builder, '__call__', fail)
+  monkeypatch.setattr('lm_eval.tasks.TaskManager.load', fail)
   found, missing = loading.load(
     suite.find(['rte', 'cb']),
     data_dir=None,
@@ -258,7 +257,7 @@ def test_a_hub_out_of_reach_is_asked_once(monkeypatch):
     length=128,
   )
   assert not found and len(asked) == 1 and set(missing) == {'rte', 'cb'}
-  assert 'no route' in missing[asked[0]]
+  assert any('no route' in reason for reason in missing.values())
 
 
 @pytest.mark.parametrize(
@@ -299,6 +298,7 @@ def test_rejects_unknown_names():
 
 def _result(score, **kwargs):
   options = dict(
+    score=score,
     standard_error=0.01,
     chance=0.25,
     documents=100,
@@ -310,7 +310,7 @@ def _result(score, **kwargs):
     log_perplexity_error=None,
     measures={},
   )
-  return running.Result(score, **(options | kwargs))
+  return options | kwargs
 
 
 def test_tables():
@@ -318,7 +318,11 @@ def test_tables():
     'A': {
       'arc_easy': _result(0.5, cut=20, from_evaluated=True),
       'lambada': _result(
-        0.1, log_perplexity=5.25, log_perplexity_error=0.125, chance=0.0
+        0.1,
+        chance=0.0,
+        log_perplexity=5.25,
+        log_perplexity_error=0.125,
+        measures={'perplexity': 190.6},
       ),
       'piqa': _result(0.75),
     },

@@ -164,22 +164,13 @@ def test_a_task_of_seqios_own(reference):
 
 
 @pytest.mark.parametrize(
-  'lengths',
+  'lengths, options, message',
   [
-    {'targets': T},
-    {'inputs': T, 'targets': 0},
-    {'inputs': T + 1, 'targets': 12},
+    ({'targets': T}, {}, 'TASK_FEATURE_LENGTHS = .* leave room'),
+    ({'inputs': T, 'targets': 0}, {}, 'TASK_FEATURE_LENGTHS = .* leave room'),
+    (LENGTHS, {'metric_fns': []}, 'stories has no metric of predictions'),
   ],
 )
-def test_rejects_lengths_without_room(lengths, reference, register):
-  with pytest.raises(
-    ValueError, match='TASK_FEATURE_LENGTHS = .*(leave room|made for 64)'
-  ):
-    supervised_lib.evaluate(reference.compiled, register(), 'test', lengths)
-
-
-def test_rejects_tasks(reference, register):
-  with pytest.raises(ValueError, match='stories has no metric of predictions'):
-    supervised_lib.evaluate(
-      reference.compiled, register(metric_fns=[]), 'test', LENGTHS
-    )
+def test_rejects_tasks(lengths, options, message, register):
+  with pytest.raises(ValueError, match=message):
+    supervised_lib.check(register(**options), lengths)

@@ -20,6 +20,7 @@ module answers its three kinds of request with a t5x model.
 
 import bisect
 from collections.abc import Sequence
+import itertools
 
 from absl import logging
 from lm_eval import utils as lm_eval_utils
@@ -31,6 +32,8 @@ from salt_t5x.inference import language_model
 
 # t5x shifts sequences right, so that every sequence begins after a 0.
 _BEGIN = 0
+# (context, scored tokens)
+_Pair = tuple[list[int], list[int]]
 
 
 class HarnessModel(lm_eval_model.TemplateLM):
@@ -85,8 +88,8 @@ class HarnessModel(lm_eval_model.TemplateLM):
     self, requests, disable_tqdm: bool = False, **kwargs
   ) -> list[tuple[float, bool]]:
     del kwargs
-    pairs, windows, cut = [], {}, 0
-    for i, (texts, context, continuation) in enumerate(requests):
+    parts, cut = [], 0
+    for texts, context, continuation in requests:
       if not continuation:
         raise ValueError(
           f'An answer has no tokens: {texts[1]!r}, after {texts[0][-200:]!r}. '
@@ -95,37 +98,34 @@ class HarnessModel(lm_eval_model.TemplateLM):
       context = [token for token in context if token != _BEGIN]
       room = self._model.length - len(continuation)
       cut += room < len(context)
-      if room < 0:
-        windows[i] = self._windows(continuation)
-      pairs.append((_last(context, room), continuation))
+      # Continuations longer than T are scored in windows, like long texts.
+      parts.append(
+        self._windows(continuation)
+        if room < 0
+        else [(_last(context, room), continuation)]
+      )
     self._count('loglikelihood', cut, len(requests))
-    # Continuations longer than T are scored in windows, like long texts.
-    asked = [pair for i, pair in enumerate(pairs) if i not in windows]
-    asked += [window for found in windows.values() for window in found]
-    likelihoods = self._model.log_likelihoods(
-      asked, None if disable_tqdm else 'Log-likelihoods'
-    )
-    answers = ((x.value, x.is_greedy) for x in likelihoods)
-    found = {i: next(answers) for i in range(len(pairs)) if i not in windows}
-    for i, parts in windows.items():
-      values = [next(answers) for _ in parts]
-      found[i] = sum(v for v, _ in values), all(g for _, g in values)
-    return [found[i] for i in range(len(pairs))]
+    return self._scores(parts, None if disable_tqdm else 'Log-likelihoods')
 
   def loglikelihood_rolling(
     self, requests: Sequence[instance.Instance], disable_tqdm: bool = False
   ) -> list[float]:
     """log P of whole texts, each token scored once, in windows of T."""
-    windows = [
-      self._windows(self.tok_encode(request.args[0])) for request in requests
+    parts = [self._windows(self.tok_encode(x.args[0])) for x in requests]
+    found = self._scores(parts, None if disable_tqdm else 'Log-likelihoods')
+    return [value for value, _ in found]
+
+  def _scores(
+    self, parts: Sequence[Sequence[_Pair]], progress: str | None
+  ) -> list[tuple[float, bool]]:
+    """(log P, whether all is greedy) of texts in (context, tokens) parts."""
+    windows = list(itertools.chain.from_iterable(parts))
+    found = iter(self._model.log_likelihoods(windows, progress))
+    likelihoods = [[next(found) for _ in of_text] for of_text in parts]
+    return [
+      (sum(x.value for x in of_text), all(x.is_greedy for x in of_text))
+      for of_text in likelihoods
     ]
-    answers = iter(
-      self._model.log_likelihoods(
-        [window for found in windows for window in found],
-        None if disable_tqdm else 'Rolling log-likelihoods',
-      )
-    )
-    return [sum(next(answers).value for _ in found) for found in windows]
 
   def generate_until(
     self, requests: Sequence[instance.Instance], disable_tqdm: bool = False
@@ -135,45 +135,45 @@ class HarnessModel(lm_eval_model.TemplateLM):
     Raises:
       ValueError: a request asks for samples, or for T or more tokens.
     """
-    groups: dict[int, list[int]] = {}
-    for i, request in enumerate(requests):
-      options = request.args[1]
+    contexts, limits, stops, cut = [], [], [], 0
+    for request in requests:
+      context, options = request.args
       if options.get('do_sample') or options.get('temperature'):
         raise ValueError(
           f'{request.task_name} asks for samples, {options}: only greedy '
           'generation is supported; set do_sample: false and temperature: 0.'
         )
-      max_tokens = options.get('max_gen_toks', self._max_tokens)
-      if not 0 < max_tokens < self._model.length:
+      limit = options.get('max_gen_toks', self._max_tokens)
+      if not 0 < limit < self._model.length:
         raise ValueError(
-          f'{request.task_name}: max_gen_toks = {max_tokens} must be positive '
-          f'and less than the {self._model.length} tokens of a sequence.'
+          f'{request.task_name}: max_gen_toks = {limit} must be positive and '
+          f'less than the {self._model.length} tokens of a sequence.'
         )
-      groups.setdefault(max_tokens, []).append(i)
-    results, cut = [''] * len(requests), 0
-    generated = []  # (request, context, its tokens up to a stop string)
-    for max_tokens, rows in groups.items():
-      room = self._model.length - max_tokens
-      contexts = [self.tok_encode(requests[i].args[0]) for i in rows]
-      cut += sum(len(x) > room for x in contexts)
-      contexts = [_last(x, room) for x in contexts]
-      found = self._model.continuations(
-        contexts, max_tokens, None if disable_tqdm else 'Continuations'
-      )
-      for i, context, tokens in zip(rows, contexts, found, strict=True):
-        until = requests[i].args[1].get('until') or []
-        stops = [until] if isinstance(until, str) else until
-        results[i] = _until(self._decoded(context, tokens), stops)
-        # Append EOS to outputs that stopped early.
-        ended = [self.eot_token_id] if len(tokens) < max_tokens else []
-        tokens = self._stopped(context, tokens, stops) or [*tokens, *ended]
-        generated.append((i, context, tokens))
+      until = options.get('until') or []
+      stops.append([until] if isinstance(until, str) else until)
+      limits.append(limit)
+      tokens, room = self.tok_encode(context), self._model.length - limit
+      contexts.append(_last(tokens, room))
+      cut += room < len(tokens)
     self._count('generate_until', cut, len(requests))
-    found = self._model.log_likelihoods([(a, b) for _, a, b in generated])
-    for (i, _, _), likelihood in zip(generated, found, strict=True):
-      key = requests[i].task_name, requests[i].doc_id
+    found = self._model.continuations(
+      contexts, limits, None if disable_tqdm else 'Continuations'
+    )
+    texts, outputs = [], []
+    for context, tokens, limit, stop in zip(
+      contexts, found, limits, stops, strict=True
+    ):
+      texts.append(_until(self._decoded(context, tokens), stop))
+      # Append EOS to outputs that stopped early.
+      ended = [self.eot_token_id] if len(tokens) < limit else []
+      outputs.append(
+        (context, self._stopped(context, tokens, stop) or [*tokens, *ended])
+      )
+    likelihoods = self._model.log_likelihoods(outputs)
+    for request, likelihood in zip(requests, likelihoods, strict=True):
+      key = request.task_name, request.doc_id
       self.confidences[key] = likelihood.value
-    return results
+    return texts
 
   def _stopped(
     self, context: list[int], tokens: list[int], stops: Sequence[str]
@@ -188,7 +188,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
     first = bisect.bisect_left(counts, True, key=holds_stop)
     return tokens[: counts[first]] if first < len(counts) else []
 
-  def _windows(self, tokens: list[int]) -> list[tuple[list[int], list[int]]]:
+  def _windows(self, tokens: list[int]) -> list[_Pair]:
     """Windows of T tokens: (context, scored tokens)."""
     windows = lm_eval_utils.get_rolling_token_windows(
       tokens, _BEGIN, max_seq_len=self._model.length - 1, context_len=1

@@ -31,11 +31,9 @@ from salt_t5x.evaluation.few_shot import sandbox, suite
 
 _HERE = pathlib.Path(__file__).parent
 # LAMBADA's answers begin with a space of their own: a demonstration must not
-# have another.
-_ALWAYS = {'lambada': {'target_delimiter': ''}}
-# Tasks without another split take demonstrations from the one they evaluate;
-# lm-eval then leaves out the document itself.
-_HUB = {'lambada': {'fewshot_split': 'test'}}
+# have another. The hub has no other split of it for demonstrations; lm-eval
+# then leaves out the document itself.
+_OVERRIDES = {'lambada': {'target_delimiter': '', 'fewshot_split': 'test'}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +44,24 @@ class Task:
     benchmark: the benchmark.
     task: lm-eval's task object.
     source: the local folder, or the hub's data set.
-    from_evaluated: whether demonstrations come from the other evaluated
-      documents.
-    data: {split: size of its local file, bytes}; empty for a hub's data.
   """
 
   benchmark: suite.Benchmark
   task: lm_eval_task.ConfigurableTask
   source: str
-  from_evaluated: bool
-  data: Mapping[str, int]
+
+  @property
+  def from_evaluated(self) -> bool:
+    """Whether demonstrations come from the other evaluated documents."""
+    config = self.task.config
+    evaluated = config.test_split or config.validation_split
+    return (config.fewshot_split or config.training_split) == evaluated
+
+  @property
+  def data(self) -> dict[str, int]:
+    """{split: size of its local file, bytes}; empty for a hub's data."""
+    files = (self.task.config.dataset_kwargs or {}).get('data_files', {})
+    return {split: os.path.getsize(path) for split, path in files.items()}
 
 
 def load(
@@ -93,53 +99,62 @@ def load(
       'salt_t5x.minipile.benchmark_data`, or set None to read all tasks from '
       'the hub.'
     )
-  build = _Builder(benchmarks)
+  theirs = pathlib.Path(lm_eval_tasks.__file__).parent
+  folders = {theirs / x.folder if x.folder else _HERE for x in benchmarks}
+  # Not lm-eval's 14,000 tasks, which take seconds to list.
+  manager = lm_eval_tasks.TaskManager(
+    include_path=sorted(folders), include_defaults=False
+  )
   found, missing = [], {}
   bar = tqdm.tqdm(benchmarks, desc='Tasks', leave=False, disable=None)
   for benchmark in bar:
-    if benchmark.runs_programs:
-      if not run_programs:
-        missing[benchmark.name] = (
-          'it runs the programs that a model writes: set RUN_PROGRAMS = True'
-        )
-        continue
-      sandbox.check()
-    local = _local(benchmark, data_dir)
-    if local is None and not use_hub:
-      missing[benchmark.name] = 'no local files, and USE_HUB = False'
+    name, folder = benchmark.name, os.path.join(data_dir or '', benchmark.name)
+    is_local = bool(data_dir) and os.path.isdir(folder)
+    if benchmark.runs_programs and not run_programs:
+      missing[name] = (
+        'it runs the programs that a model writes: set RUN_PROGRAMS = True'
+      )
       continue
-    overrides = _HUB.get(benchmark.name, {}) if local is None else local
+    if not is_local and not use_hub:
+      missing[name] = 'no local files, and USE_HUB = False'
+      continue
+    if benchmark.runs_programs:
+      sandbox.check()
     try:
-      task = build(benchmark, _ALWAYS.get(benchmark.name, {}) | overrides)
-      _check_documents(task)
+      overrides = _OVERRIDES.get(name, {})
+      if is_local:
+        overrides = overrides | _local(folder)
+      task = _load(manager, benchmark.task, overrides)
     except Exception as e:  # pylint: disable=broad-exception-caught
-      if local is not None:
+      if is_local:
         raise ValueError(
-          f'{os.path.join(data_dir, benchmark.name)} cannot be read as '
-          f'{benchmark.title}: {_reason(e)} Mend its files, or remove the '
-          'folder.'
+          f'{folder} cannot be read as {benchmark.title}: {_reason(e)} Mend '
+          'its files, or remove the folder.'
         ) from e
       # A hub can fail in any way; the rest of the suite still runs.
       reason = str(e).strip().split('\n')[0]
-      missing[benchmark.name] = f'{type(e).__name__}: {reason}'
+      missing[name] = f'{type(e).__name__}: {reason}'
       if isinstance(e, ConnectionError):
         logging.warning('The hub cannot be reached: %s', reason)
         use_hub = False
       continue
-    config = task.config
-    source = f'{config.dataset_path} (hub)'
-    if local is not None:
-      source = os.path.join(data_dir, benchmark.name)
-    evaluated = config.test_split or config.validation_split
     task.set_config('num_fewshot', benchmark.shots)
-    if benchmark.max_tokens:
+    if task.OUTPUT_TYPE == 'generate_until':
       limit = min(benchmark.max_tokens, length // 2)
       task.set_config('generation_kwargs', {'max_gen_toks': limit}, update=True)
-    same = (config.fewshot_split or config.training_split) == evaluated
-    files = local['dataset_kwargs']['data_files'] if local else {}
-    data = {split: os.path.getsize(path) for split, path in files.items()}
-    found.append(Task(benchmark, task, source, same, data))
+    source = folder if is_local else f'{task.config.dataset_path} (hub)'
+    found.append(Task(benchmark, task, source))
   return found, missing
+
+
+def _load(
+  manager: lm_eval_tasks.TaskManager, name: str, overrides: Mapping[str, Any]
+) -> lm_eval_task.ConfigurableTask:
+  # Members of a group are tasks with overrides.
+  group = {'group': 'salt_t5x', 'task': [{'task': name, **overrides}]}
+  task = manager.load([group])['tasks'][name]
+  _check_documents(task)
+  return task
 
 
 def _reason(error: BaseException) -> str:
@@ -160,30 +175,26 @@ def _check_documents(task: lm_eval_task.ConfigurableTask) -> None:
   Raises:
     ValueError: there is such a document among those to evaluate.
   """
-  config = task.config
+  config, choices = task.config, task.config.doc_to_choice
   columns = set(task.eval_docs.column_names)
   right = _fields(config.doc_to_target, columns)
   used = right | _fields(config.doc_to_text, columns)
-  used |= _fields(config.doc_to_choice, columns)
-  choices, label = config.doc_to_choice, config.doc_to_target
-  # Where choices depend on the document, so does their number.
-  has_label = isinstance(label, str) and label in columns
-  count = len(choices) if has_label and isinstance(choices, list) else None
-  for number, document in enumerate(
-    task.eval_docs.select_columns(sorted(used))
-  ):
+  used |= _fields(choices, columns)
+  documents = task.eval_docs.select_columns(sorted(used))
+  for number, document in enumerate(documents):
     for name, value in document.items():
       values = value if isinstance(value, list) else [value]
       is_secret = name in right and value in ('', -1)
-      if is_secret or not values or None in values:
+      # Where choices depend on the document, so does their number.
+      is_no_choice = (
+        name == config.doc_to_target
+        and isinstance(choices, list)
+        and value not in range(len(choices))
+      )
+      if not values or None in values or is_secret or is_no_choice:
         raise ValueError(
           f'document {number} (from 0) has {name!r} = {value!r}.'
         )
-    if count is not None and document[label] not in range(count):
-      raise ValueError(
-        f'document {number} (from 0) has {label!r} = {document[label]!r}, and '
-        f'the choices are 0 to {count - 1}.'
-      )
 
 
 def _fields(template: Any, columns: set[str]) -> set[str]:
@@ -195,51 +206,21 @@ def _fields(template: Any, columns: set[str]) -> set[str]:
   return columns & {template, *jinja2.meta.find_undeclared_variables(parsed)}
 
 
-class _Builder:
-  """Knows the tasks' YAML files."""
-
-  def __init__(self, benchmarks: Sequence[suite.Benchmark]):
-    theirs = pathlib.Path(lm_eval_tasks.__file__).parent
-    folders = {theirs / x.folder for x in benchmarks if x.folder} | {_HERE}
-    # Not lm-eval's 14,000 tasks, which take seconds to list.
-    self._manager = lm_eval_tasks.TaskManager(
-      include_path=sorted(folders), include_defaults=False
-    )
-
-  def __call__(
-    self, benchmark: suite.Benchmark, overrides: Mapping[str, Any]
-  ) -> lm_eval_task.ConfigurableTask:
-    # Members of a group are tasks with overrides.
-    group = {
-      'group': 'salt_t5x',
-      'task': [{'task': benchmark.task, **overrides}],
-    }
-    return self._manager.load([group])['tasks'][benchmark.task]
-
-
-def _local(
-  benchmark: suite.Benchmark, data_dir: str | None
-) -> dict[str, Any] | None:
-  """Options that read a benchmark's local files; None if there are none."""
-  folder = os.path.join(data_dir or '', benchmark.name)
-  if not data_dir or not os.path.isdir(folder):
-    return None
-  files = {
+def _local(folder: str) -> dict[str, Any]:
+  """Options that read a benchmark's local files."""
+  paths = {
     split: os.path.abspath(os.path.join(folder, f'{split}.jsonl'))
-    for split in ('train', 'prompt', 'validation', 'test')
-    if os.path.exists(os.path.join(folder, f'{split}.jsonl'))
+    for split in ('test', 'validation', 'prompt', 'train')
   }
-  evaluated = [split for split in ('test', 'validation') if split in files]
+  paths = {split: x for split, x in paths.items() if os.path.exists(x)}
+  evaluated = [x for x in paths if x in ('test', 'validation')]
   if not evaluated:
-    raise ValueError(
-      f'{folder} has neither test.jsonl nor validation.jsonl: there is nothing '
-      'to evaluate. Add one, or remove the folder.'
-    )
-  others = [split for split in ('prompt', 'train') if split in files]
+    raise ValueError('there is neither test.jsonl nor validation.jsonl.')
+  others = [x for x in paths if x in ('prompt', 'train')]
   return {
     'dataset_path': 'json',
     'dataset_name': None,
-    'dataset_kwargs': {'data_files': files},
+    'dataset_kwargs': {'data_files': paths},
     # lm-eval leaves the document at hand out of its demonstrations only where
     # both come from the "test" split.
     'training_split': None,

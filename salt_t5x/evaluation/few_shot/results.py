@@ -22,40 +22,19 @@ from matplotlib import figure
 import numpy as np
 
 from salt_t5x import files
-from salt_t5x.evaluation.few_shot import running, suite
+from salt_t5x.evaluation import bar_charts
+from salt_t5x.evaluation.few_shot import suite
 from salt_t5x.standard_errors import with_error
 
-# {model: {benchmark: its result}}
-Results = Mapping[str, Mapping[str, running.Result]]
-
-
-def from_json(
-  found: Mapping[str, Mapping[str, Any]],
-) -> dict[str, running.Result]:
-  """Converts {benchmark: JSON object} to {benchmark: result}.
-
-  Raises:
-    ValueError: a result is of another form.
-  """
-  results = {}
-  for name, fields in found.items():
-    try:
-      # JSON has no NaN.
-      numbers = {'score', 'standard_error'}
-      if 'perplexity' in fields['measures']:
-        numbers |= {'log_perplexity', 'log_perplexity_error'}
-      nan = {x: math.nan for x in numbers if fields[x] is None}
-      results[name] = running.Result(**(fields | nan))
-    except (KeyError, TypeError) as e:
-      raise ValueError(
-        f'A result of {name} is not of the form that few-shot tasks have '
-        f'({e!r}). Delete its files, and evaluate again.'
-      ) from e
-  return results
+# {benchmark: its result of `running.run`, with None for NaN, as JSON has it}
+ModelResults = Mapping[str, Mapping[str, Any]]
+# {model: its results}
+Results = Mapping[str, ModelResults]
+_AVERAGE = 'Average'
 
 
 def averages(
-  results: Mapping[str, running.Result], benchmarks: Sequence[suite.Benchmark]
+  results: ModelResults, benchmarks: Sequence[suite.Benchmark]
 ) -> dict[str, tuple[float, float]]:
   """Averages scores over the tasks of each domain, unweighted.
 
@@ -64,103 +43,86 @@ def averages(
     without a result are left out, and domains without a task.
   """
   means = {}
-  for domain in [*suite.DOMAINS, 'Average']:
+  for domain in [*suite.DOMAINS, _AVERAGE]:
     found = [
-      results[x.name]
+      (results[x.name]['score'], results[x.name]['standard_error'])
       for x in benchmarks
-      if x.name in results and domain in (x.domain, 'Average')
+      if x.name in results and domain in (x.domain, _AVERAGE)
     ]
     if found:
+      scores, errors = np.array(found, float).T
       # Tasks are independent of each other.
-      error = np.linalg.norm([x.standard_error for x in found]) / len(found)
-      means[domain] = float(np.mean([x.score for x in found])), float(error)
+      error = np.linalg.norm(errors) / len(found)
+      means[domain] = float(np.mean(scores)), float(error)
   return means
 
 
-def _best(cells: Sequence[float | None], texts: Sequence[str]) -> list[str]:
-  """Sets a row's highest value in bold, unless all are equal."""
-  known = [x for x in cells if x is not None and not math.isnan(x)]
-  highest = max(known) if len(set(known)) > 1 else None
-  return [
-    f'**{text}**' if cell is not None and cell == highest else text
-    for cell, text in zip(cells, texts, strict=True)
-  ]
+def _row(cells: Sequence[tuple[float, float] | None], digits: int) -> list[str]:
+  """Formats scores in percent; the highest is bold, unless all are equal."""
+  scores = {x[0] for x in cells if x and x[0] is not None}
+  scores = {x for x in scores if not math.isnan(x)}
+  highest = max(scores) if len(scores) > 1 else None
+  texts = []
+  for cell in cells:
+    text = with_error(*cell, digits, scale=100) if cell else '–'
+    is_highest = cell and highest is not None and cell[0] == highest
+    texts.append(f'**{text}**' if is_highest else text)
+  return texts
 
 
 def tasks_table(results: Results, benchmarks: Sequence[suite.Benchmark]) -> str:
   """Formats all tasks as Markdown (App. H): percent, standard errors."""
-  known, rows = {}, []
+  rows, cut, nats, is_marked = [], [], [], False
   for benchmark in benchmarks:
-    found = [of_model.get(benchmark.name) for of_model in results.values()]
-    first = next((x for x in found if x), None)
+    found = {model: x.get(benchmark.name) for model, x in results.items()}
+    first = next(filter(None, found.values()), None)
     if first is None:
       continue
-    known[benchmark] = first
-    texts = [
-      with_error(x.score, x.standard_error, 1, scale=100) if x else '–'
-      for x in found
-    ]
+    title, is_marked = benchmark.title, is_marked or first['from_evaluated']
     rows.append(
       [
         benchmark.domain,
-        benchmark.title + (' †' if first.from_evaluated else ''),
+        title + (' †' if first['from_evaluated'] else ''),
         benchmark.metric,
-        first.documents,
-        f'{100 * first.chance:.1f}',
-        *_best([x and x.score for x in found], texts),
+        first['documents'],
+        f'{100 * first["chance"]:.1f}',
+        *_row(
+          [x and (x['score'], x['standard_error']) for x in found.values()], 1
+        ),
       ]
     )
+    if first['cut']:
+      cut.append(f'{title} {100 * first["cut"] / first["requests"]:.0f}%')
+    if 'perplexity' in first['measures']:
+      cells = [
+        f'{model} '
+        + with_error(x['log_perplexity'], x['log_perplexity_error'], 3)
+        for model, x in found.items()
+        if x
+      ]
+      nats += [
+        '',
+        f'{title}, log-perplexity of the right answer, nats (lower is better): '
+        f'{"; ".join(cells)}.',
+      ]
   header = ['domain', 'task', 'metric', 'documents', 'chance', *results]
+  others = [f'{x.title} {x.shots}-shot' for x in benchmarks if x.shots != 1]
   lines = [
     files.markdown_table(header, rows),
     '',
-    f'Percent ± standard error; {_shots(benchmarks)}.',
+    f'Percent ± standard error; {", ".join(["1-shot", *others])}.',
   ]
-  if any(x.from_evaluated for x in known.values()):
+  if is_marked:
     lines.append(
       '† There is no training split here: demonstrations are other documents '
       'of the evaluated file.'
     )
-  if cut := [
-    f'{benchmark.title} {100 * x.cut / x.requests:.0f}%'
-    for benchmark, x in known.items()
-    if x.cut
-  ]:
+  if cut:
     lines.append(
       'Requests longer than the model is wide, which lost the beginning of '
       f'their context: {", ".join(cut)}.'
     )
-  lines += _log_perplexities(results, benchmarks)
-  return '\n'.join(lines) + '\n'
-
-
-def _shots(benchmarks: Sequence[suite.Benchmark]) -> str:
-  others = [f'{x.title} {x.shots}-shot' for x in benchmarks if x.shots != 1]
-  return ', '.join(['1-shot', *others])
-
-
-def _log_perplexities(
-  results: Results, benchmarks: Sequence[suite.Benchmark]
-) -> list[str]:
-  lines = []
-  for benchmark in benchmarks:
-    found = {
-      model: of_model[benchmark.name]
-      for model, of_model in results.items()
-      if benchmark.name in of_model
-    }
-    cells = [
-      f'{model} {with_error(x.log_perplexity, x.log_perplexity_error, 3)}'
-      for model, x in found.items()
-      if x.log_perplexity is not None
-    ]
-    if cells:
-      lines += [
-        '',
-        f'{benchmark.title}, log-perplexity of the right answer, nats (lower '
-        f'is better): {"; ".join(cells)}.',
-      ]
-  return lines
+  return '\n'.join(lines + nats) + '\n'
 
 
 def domains_table(
@@ -170,28 +132,19 @@ def domains_table(
 
   For an incomplete domain the table shows how many of its tasks it has.
   """
-  means = {
-    model: averages(of_model, benchmarks) for model, of_model in results.items()
-  }
+  means = [averages(x, benchmarks) for x in results.values()]
   done = {name for of_model in results.values() for name in of_model}
   rows = []
-  for domain in [*suite.DOMAINS, 'Average']:
-    of_domain = [x for x in benchmarks if domain in (x.domain, 'Average')]
-    count = sum(x.name in done for x in of_domain)
-    if not count:
-      continue
-    tasks = count if count == len(of_domain) else f'{count} of {len(of_domain)}'
-    found = [means[model].get(domain) for model in results]
-    cells = [x and x[0] for x in found]
-    texts = [with_error(*x, 2, scale=100) if x else '–' for x in found]
-    rows.append([domain, tasks, *_best(cells, texts)])
+  for domain in [*suite.DOMAINS, _AVERAGE]:
+    names = {x.name for x in benchmarks if domain in (x.domain, _AVERAGE)}
+    if count := len(names & done):
+      tasks = count if names <= done else f'{count} of {len(names)}'
+      rows.append([domain, tasks, *_row([x.get(domain) for x in means], 2)])
   return files.markdown_table(['domain', 'tasks', *results], rows)
 
 
 def missing_list(missing: Mapping[str, str]) -> str:
-  """Lists the missing benchmarks as Markdown; '' if there are none."""
-  if not missing:
-    return ''
+  """Lists the missing benchmarks, {name: reason}, as Markdown."""
   titles = {x.name: x.title for x in suite.PAPER}
   by_reason = {}
   for name, reason in missing.items():
@@ -203,34 +156,28 @@ def missing_list(missing: Mapping[str, str]) -> str:
 
 def plot(results: Results, benchmarks: Sequence[suite.Benchmark]) -> bytes:
   """Draws scores, standard errors and chance as bars: a PNG file's bytes."""
-  done = [x for x in benchmarks if any(x.name in r for r in results.values())]
+  missing = {'score': math.nan, 'standard_error': math.nan}
+  done, chances = [], []
+  for benchmark in benchmarks:
+    found = [x[benchmark.name] for x in results.values() if benchmark.name in x]
+    if found:
+      done.append(benchmark)
+      chances.append(100 * found[0]['chance'])
   canvas = figure.Figure(
     figsize=(max(6, 0.12 * len(done) * (len(results) + 1)), 4.2),
     layout='constrained',
   )
   axis = canvas.subplots()
-  width = 0.85 / len(results)
-  for i, (model, of_model) in enumerate(results.items()):
-    places = [j for j, x in enumerate(done) if x.name in of_model]
-    found = [of_model[done[j].name] for j in places]
-    axis.bar(
-      [j + (i + 0.5) * width - 0.425 for j in places],
-      [100 * x.score for x in found],
-      width,
-      yerr=[100 * x.standard_error for x in found],
-      error_kw={'linewidth': 0.7},
-      label=model,
-    )
-  for j, benchmark in enumerate(done):
-    chance = next(
-      r[benchmark.name].chance for r in results.values() if benchmark.name in r
-    )
-    axis.hlines(100 * chance, j - 0.45, j + 0.45, 'black', 'dotted')
-  axis.set_xticks(
-    range(len(done)), [x.title for x in done], rotation=45, ha='right'
-  )
+  scores = {}
+  for model, of_model in results.items():
+    found = [of_model.get(x.name, missing) for x in done]
+    scores[model] = [(x['score'], x['standard_error']) for x in found]
+  titles, places = [x.title for x in done], np.arange(len(done))
+  bar_charts.draw(axis, titles, scores)
+  axis.set_xticks(places, titles, rotation=45, ha='right')
+  axis.hlines(chances, places - 0.45, places + 0.45, 'black', 'dotted')
   axis.margins(x=0.01)
-  axis.set(ylabel='score, % (dotted: chance)')
+  axis.set_ylabel('score, % (dotted: chance)')
   canvas.legend(
     loc='outside upper center', ncols=len(results), fontsize='small'
   )

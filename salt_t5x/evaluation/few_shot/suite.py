@@ -22,15 +22,16 @@ data (`loading`).
 from collections.abc import Sequence
 import dataclasses
 
-DOMAINS = (
-  'World Knowledge',
-  'Reading Comprehension',
-  'Commonsense Reasoning',
-  'LAMBADA',
-  'SuperGLUE',
-  'NLG',
-  'MBPP',
-)
+# {lm-eval's name of a measure: (the paper's name, the most tokens of a
+# generated answer)}. The paper does not limit answers.
+_MEASURES = {
+  'exact_match': ('EM', 32),
+  'f1': ('F1', 32),
+  'acc': ('Acc', None),
+  'acc_norm': ('Acc', None),
+  'rouge2': ('Rg2', 128),
+  'pass_at_1': ('Acc', 256),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,131 +39,95 @@ class Benchmark:
   """One task.
 
   Attributes:
+    domain: the paper's domain.
     name: the name in `SUITE` and of the folder of local data.
     title: the paper's name for it.
-    domain: the paper's domain.
-    metric: the paper's name for the measure: EM, F1, Acc or Rg2.
-    task: lm-eval's name of the task, or a YAML file of this package.
     measure: lm-eval's name of the metric.
+    task: lm-eval's name of the task, or a YAML file of this package.
     folder: the folder of lm-eval's tasks that holds the task; None for tasks of
       this package.
-    shots: demonstrations in a prompt.
-    max_tokens: the most tokens of a generated answer, at most half of the
-      model's length; None for tasks that generate nothing. The paper gives no
-      numbers.
   """
 
+  domain: str
   name: str
   title: str
-  domain: str
-  metric: str
-  task: str
   measure: str
+  task: str
   folder: str | None = None
-  shots: int = 1
-  max_tokens: int | None = None
+
+  @property
+  def metric(self) -> str:
+    """The paper's name for the measure: EM, F1, Acc or Rg2."""
+    return _MEASURES[self.measure][0]
+
+  @property
+  def max_tokens(self) -> int | None:
+    """The most tokens of a generated answer, at most half the model's T."""
+    return _MEASURES[self.measure][1]
 
   @property
   def runs_programs(self) -> bool:
     """Whether evaluation executes what the model writes."""
     return self.name == 'mbpp'
 
+  @property
+  def shots(self) -> int:
+    """The number of demonstrations in a prompt."""
+    return 3 if self.name == 'mbpp' else 1
 
-def _domain(domain: str, *rows: tuple) -> tuple[Benchmark, ...]:
-  return tuple(
-    Benchmark(name, title, domain, metric, task, measure, folder, **options)
-    for name, title, metric, task, measure, folder, options in rows
-  )
-
-
-_ANSWER = {'max_tokens': 32}
-_SUMMARY = {'max_tokens': 128}
 
 # Where lm-eval divides log-likelihoods by the answers' lengths as well, that
 # accuracy is taken: it is the one whose values are like the paper's.
-PAPER = (
-  *_domain(
-    DOMAINS[0],
-    ('nq_open', 'NaturalQuestions-Open', 'EM', 'nq_open', 'exact_match',
-     'nq_open', _ANSWER),
-    ('triviaqa', 'TriviaQA', 'EM', 'triviaqa', 'exact_match', 'triviaqa',
-     _ANSWER),
-    ('tydiqa_nocontext', 'TyDiQA-NoContext', 'F1', 'salt_tydiqa_nocontext',
-     'f1', None, _ANSWER),
-    ('webqs', 'WebQuestions', 'EM', 'salt_webqs', 'exact_match', None,
-     _ANSWER),
-  ),
-  *_domain(
-    DOMAINS[1],
-    ('race_middle', 'RACE-M', 'Acc', 'salt_race_middle', 'acc', None, {}),
-    ('race_high', 'RACE-H', 'Acc', 'salt_race_high', 'acc', None, {}),
-    ('squadv2', 'SQuADv2', 'EM', 'salt_squadv2', 'exact_match', None,
-     _ANSWER),
-    ('tydiqa_goldp', 'TyDiQA-GoldP', 'F1', 'tydiqa_goldp_en', 'f1', 'tydiqa',
-     _ANSWER),
-  ),
-  *_domain(
-    DOMAINS[2],
-    ('arc_easy', 'ARC-E', 'Acc', 'arc_easy', 'acc_norm', 'arc', {}),
-    ('arc_challenge', 'ARC-C', 'Acc', 'arc_challenge', 'acc_norm', 'arc', {}),
-    ('hellaswag', 'HellaSwag', 'Acc', 'hellaswag', 'acc_norm', 'hellaswag', {}),
-    ('openbookqa', 'OpenBookQA', 'Acc', 'openbookqa', 'acc_norm', 'openbookqa',
-     {}),
-    ('piqa', 'PiQA', 'Acc', 'piqa', 'acc_norm', 'piqa', {}),
-    ('storycloze', 'StoryCloze', 'Acc', 'storycloze_2016', 'acc', 'storycloze',
-     {}),
-    ('winogrande', 'WinoGrande', 'Acc', 'winogrande', 'acc', 'winogrande', {}),
-  ),
-  *_domain(
-    DOMAINS[3],
-    ('lambada', 'LAMBADA', 'Acc', 'lambada_openai', 'acc', 'lambada', {}),
-  ),
-  *_domain(
-    DOMAINS[4],
-    ('boolq', 'BoolQ', 'Acc', 'boolq', 'acc', 'super_glue/boolq', {}),
-    ('cb', 'CB', 'Acc', 'cb', 'acc', 'super_glue/cb', {}),
-    ('copa', 'COPA', 'Acc', 'copa', 'acc', 'super_glue/copa', {}),
-    ('multirc', 'MultiRC', 'F1', 'salt_multirc', 'f1', None, {}),
-    ('rte', 'RTE', 'Acc', 'sglue_rte', 'acc', 'super_glue/rte', {}),
-    ('record', 'ReCoRD', 'Acc', 'salt_record', 'acc', None, {}),
-    ('wic', 'WiC', 'Acc', 'wic', 'acc', 'super_glue/wic', {}),
-    ('wsc', 'WSC', 'Acc', 'wsc', 'acc', 'super_glue/wsc', {}),
-  ),
-  *_domain(
-    DOMAINS[5],
-    ('xlsum', 'GEM-XLSum', 'Rg2', 'salt_xlsum', 'rouge2', None, _SUMMARY),
-    ('xsum', 'GEM-XSum', 'Rg2', 'salt_xsum', 'rouge2', None, _SUMMARY),
-    ('wikilingua', 'WikiLingua', 'Rg2', 'salt_wikilingua', 'rouge2', None,
-     _SUMMARY),
-  ),
-  *_domain(
-    DOMAINS[6],
-    ('mbpp', 'MBPP', 'Acc', 'salt_mbpp', 'pass_at_1', None,
-     {'shots': 3, 'max_tokens': 256}),
-  ),
-)  # fmt: skip
-
+_ROWS = {
+  'World Knowledge': [
+    ('nq_open', 'NaturalQuestions-Open', 'exact_match', 'nq_open', 'nq_open'),
+    ('triviaqa', 'TriviaQA', 'exact_match', 'triviaqa', 'triviaqa'),
+    ('tydiqa_nocontext', 'TyDiQA-NoContext', 'f1', 'salt_tydiqa_nocontext'),
+    ('webqs', 'WebQuestions', 'exact_match', 'salt_webqs'),
+  ],
+  'Reading Comprehension': [
+    ('race_middle', 'RACE-M', 'acc', 'salt_race_middle'),
+    ('race_high', 'RACE-H', 'acc', 'salt_race_high'),
+    ('squadv2', 'SQuADv2', 'exact_match', 'salt_squadv2'),
+    ('tydiqa_goldp', 'TyDiQA-GoldP', 'f1', 'tydiqa_goldp_en', 'tydiqa'),
+  ],
+  'Commonsense Reasoning': [
+    ('arc_easy', 'ARC-E', 'acc_norm', 'arc_easy', 'arc'),
+    ('arc_challenge', 'ARC-C', 'acc_norm', 'arc_challenge', 'arc'),
+    ('hellaswag', 'HellaSwag', 'acc_norm', 'hellaswag', 'hellaswag'),
+    ('openbookqa', 'OpenBookQA', 'acc_norm', 'openbookqa', 'openbookqa'),
+    ('piqa', 'PiQA', 'acc_norm', 'piqa', 'piqa'),
+    ('storycloze', 'StoryCloze', 'acc', 'storycloze_2016', 'storycloze'),
+    ('winogrande', 'WinoGrande', 'acc', 'winogrande', 'winogrande'),
+  ],
+  'LAMBADA': [('lambada', 'LAMBADA', 'acc', 'lambada_openai', 'lambada')],
+  'SuperGLUE': [
+    ('boolq', 'BoolQ', 'acc', 'boolq', 'super_glue/boolq'),
+    ('cb', 'CB', 'acc', 'cb', 'super_glue/cb'),
+    ('copa', 'COPA', 'acc', 'copa', 'super_glue/copa'),
+    ('multirc', 'MultiRC', 'f1', 'salt_multirc'),
+    ('rte', 'RTE', 'acc', 'sglue_rte', 'super_glue/rte'),
+    ('record', 'ReCoRD', 'acc', 'salt_record'),
+    ('wic', 'WiC', 'acc', 'wic', 'super_glue/wic'),
+    ('wsc', 'WSC', 'acc', 'wsc', 'super_glue/wsc'),
+  ],
+  'NLG': [
+    ('xlsum', 'GEM-XLSum', 'rouge2', 'salt_xlsum'),
+    ('xsum', 'GEM-XSum', 'rouge2', 'salt_xsum'),
+    ('wikilingua', 'WikiLingua', 'rouge2', 'salt_wikilingua'),
+  ],
+  'MBPP': [('mbpp', 'MBPP', 'pass_at_1', 'salt_mbpp')],
+}
+DOMAINS = tuple(_ROWS)
+PAPER = tuple(
+  Benchmark(domain, *row) for domain, rows in _ROWS.items() for row in rows
+)
 # Appendix G.
 SEARCH = tuple(
-  benchmark
-  for benchmark in PAPER
-  if benchmark.name
-  in (
-    'nq_open',
-    'triviaqa',
-    'webqs',
-    'squadv2',
-    'lambada',
-    'boolq',
-    'cb',
-    'copa',
-    'rte',
-    'wic',
-    'wsc',
-    'multirc',
-    'record',
-    'hellaswag',
-  )
+  x
+  for x in PAPER
+  if x.domain in ('LAMBADA', 'SuperGLUE')
+  or x.name in ('nq_open', 'triviaqa', 'webqs', 'squadv2', 'hellaswag')
 )
 
 
