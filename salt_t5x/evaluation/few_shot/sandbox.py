@@ -26,26 +26,20 @@ can: it shares its process with the tests, as every program under test does.
 """
 
 from collections.abc import Sequence
-import contextlib
 import dataclasses
 import functools
 import marshal
-import os
 import pathlib
 import platform
 import secrets
-import select
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 from salt_t5x.evaluation.few_shot import sandbox_child
 
 _CHILD = pathlib.Path(sandbox_child.__file__)
-# Limits of the reply.
-_REPLY_BYTES = 4096
 _REASON_CHARACTERS = 200
 
 
@@ -125,84 +119,46 @@ def _run(
   seconds: float,
   megabytes: int,
 ) -> Outcome:
-  deadline = time.monotonic() + seconds
   # The process reads the token, and replies with it, after the last test.
   token = secrets.token_hex(sandbox_child.TOKEN_BYTES // 2).encode()
-  with contextlib.ExitStack() as stack:
-    folder = stack.enter_context(tempfile.TemporaryDirectory())
-    # A file, because a pipe that nobody reads would block.
-    job = stack.enter_context(tempfile.TemporaryFile())
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    tempfile.TemporaryFile() as job,
+    # Files, because a pipe that nobody reads or writes would block.
+    tempfile.TemporaryFile() as reply_file,
+  ):
     sources = map(str, [program, setup, *tests])
     marshal.dump([*sources, float(seconds), int(megabytes)], job)
+    job.write(token)
     job.seek(0)
-    token_out, token_in = _pipe(stack)
-    token_in.write(token)
-    token_in.close()
-    reply_out, reply_in = _pipe(stack)
-    files = [x.fileno() for x in (job, token_out, reply_in)]
-    process = subprocess.Popen(
-      # Without site-packages, the environment's variables and .pyc files.
-      [sys.executable, '-I', '-S', '-B', _CHILD, *map(str, files)],
-      stdin=subprocess.DEVNULL,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
-      cwd=folder,
-      # Without it, some modules ask a name service for it, over a socket.
-      env={'HOME': folder},
-      pass_fds=files,
-      start_new_session=True,
-    )
+    files = [job.fileno(), reply_file.fileno()]
     try:
-      reply_in.close()
-      reply = _read(reply_out.fileno(), deadline)
-      # A program that still writes finds the pipe closed.
-      reply_out.close()
-      process.wait(max(0.0, deadline - time.monotonic()))
-    except (TimeoutError, subprocess.TimeoutExpired):
+      # It has no children to outlive it: the filter lets none be born.
+      code = subprocess.run(
+        # Without site-packages, the environment's variables and .pyc files.
+        [sys.executable, '-I', '-S', '-B', _CHILD, *map(str, files)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        # Without it, some modules ask a name service for it, over a socket.
+        env={'HOME': folder},
+        pass_fds=files,
+        start_new_session=True,
+        timeout=seconds,
+        check=False,
+      ).returncode
+    except subprocess.TimeoutExpired:
       return Outcome(False, 'time')
-    finally:
-      # It has no children: the filter lets none be born.
-      process.kill()
-      process.wait()
-  if reply == token and process.returncode == 0:
+    reply_file.seek(0)
+    reply = reply_file.read()
+  if reply == token and code == 0:
     return Outcome(True, 'passed')
-  if process.returncode == -signal.SIGSYS:
+  if code == -signal.SIGSYS:
     return Outcome(False, 'forbidden')
   # A program can have written anything, and the reason goes to logs.
   text = ' '.join(reply.decode(errors='replace').split())
   text = ''.join(x if x.isprintable() else '?' for x in text)
-  if process.returncode < 0:
-    text = f'killed: {signal.Signals(-process.returncode).name}'
-  return Outcome(
-    False,
-    text[:_REASON_CHARACTERS] or f'it ended early ({process.returncode})',
-  )
-
-
-def _pipe(stack: contextlib.ExitStack):
-  """A pipe's ends, to read and to write; closed with the stack."""
-  out, into = os.pipe()
-  return (
-    stack.enter_context(os.fdopen(out, 'rb', 0)),
-    stack.enter_context(os.fdopen(into, 'wb', 0)),
-  )
-
-
-def _read(file: int, deadline: float) -> bytes:
-  """Reads at most `_REPLY_BYTES`, until the other end is closed.
-
-  Raises:
-    TimeoutError: it is still open at the deadline.
-  """
-  data = b''
-  poll = select.poll()
-  poll.register(file, select.POLLIN)
-  while len(data) < _REPLY_BYTES:
-    left = deadline - time.monotonic()
-    if left <= 0 or not poll.poll(1000 * left):
-      raise TimeoutError
-    part = os.read(file, _REPLY_BYTES - len(data))
-    if not part:
-      break
-    data += part
-  return data
+  if code < 0:
+    text = f'killed: {signal.Signals(-code).name}'
+  return Outcome(False, text[:_REASON_CHARACTERS] or f'it ended early ({code})')

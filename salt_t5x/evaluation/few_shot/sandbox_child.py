@@ -14,10 +14,9 @@
 
 """The process in which `sandbox` runs a program; standard library only.
 
-`python sandbox_child.py JOB TOKEN REPLY` takes three file descriptors: JOB is a
-file with the sources, seconds and megabytes; TOKEN is a pipe that holds the
-token; REPLY is a pipe, to which the process writes the token once all tests
-have passed, or the error.
+`python sandbox_child.py JOB REPLY` takes two descriptors of files: JOB holds
+the sources, seconds and megabytes, and then the token; to REPLY the process
+writes the token once all tests have passed, or the error.
 """
 
 # Each import delays each program; json's or ast's would double that.
@@ -31,6 +30,7 @@ import sys
 import types
 
 TOKEN_BYTES = 32
+_REPLY_BYTES = 4096
 
 # {machine: AUDIT_ARCH of its system calls}
 ARCHITECTURES = {'x86_64': 0xC000003E, 'aarch64': 0xC00000B7}
@@ -94,7 +94,7 @@ _ALLOWED = {
   'time': (201, None),
   'times': (100, 153),
   'uname': (63, 160),
-  # Only the reply's pipe and the null device are open for writing.
+  # Only the two files of the parent and the null device are open for writing.
   'write': (1, 64),
   'writev': (20, 66),
 }
@@ -143,39 +143,39 @@ _PERMISSION_DENIED = 13  # EACCES
 _Program = list[tuple[int, int, int, int]]
 
 
+def _answer(value: int) -> _Program:
+  return [(_RETURN, 0, 0, value)]
+
+
+def _load(offset: int) -> _Program:
+  return [(_LOAD, 0, 0, offset)]
+
+
+def _when(number: int | None, body: _Program) -> _Program:
+  """Runs the body, which ends with an answer, if this number is loaded."""
+  return [] if number is None else [(_EQUAL, 0, len(body), number), *body]
+
+
 def computing_and_reading(machine: str) -> _Program:
   """The filter of a process that may compute, and import modules."""
   column = list(ARCHITECTURES).index(machine)
-  program = [
-    (_LOAD, 0, 0, _ARCHITECTURE),
-    (_EQUAL, 1, 0, ARCHITECTURES[machine]),
-    (_RETURN, 0, 0, _KILL),
-    # Those of x86_64's other numbering, x32, are greater than any below.
-    (_LOAD, 0, 0, _NUMBER),
-  ]
+  architecture = (_EQUAL, 1, 0, ARCHITECTURES[machine])
+  program = [*_load(_ARCHITECTURE), architecture, *_answer(_KILL)]
+  # Those of x86_64's other numbering, x32, are greater than any below.
+  program += _load(_NUMBER)
   for numbers in _ALLOWED.values():
-    if numbers[column] is not None:
-      program += [
-        (_EQUAL, 0, 1, numbers[column]),
-        (_RETURN, 0, 0, _ALLOW),
-      ]
+    program += _when(numbers[column], _answer(_ALLOW))
   # The arguments below are ints: the kernel, too, sees their low half alone.
   for numbers, argument, values in _WITH_VALUES.values():
-    body = [(_LOAD, 0, 0, _ARGUMENTS + 8 * argument)]
+    body = _load(_ARGUMENTS + 8 * argument)
     for value in values:
-      body += [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
-    body.append((_RETURN, 0, 0, _KILL))
-    program += [(_EQUAL, 0, len(body), numbers[column]), *body]
+      body += _when(value, _answer(_ALLOW))
+    program += _when(numbers[column], body + _answer(_KILL))
   for numbers, argument in _WITHOUT_FLAGS.values():
-    if numbers[column] is not None:
-      program += [
-        (_EQUAL, 0, 4, numbers[column]),
-        (_LOAD, 0, 0, _ARGUMENTS + 8 * argument),
-        (_ANY_BIT, 0, 1, _WRITING),
-        (_RETURN, 0, 0, _KILL),
-        (_RETURN, 0, 0, _ALLOW),
-      ]
-  return program + [(_RETURN, 0, 0, _KILL)]
+    body = _load(_ARGUMENTS + 8 * argument)
+    body += [(_ANY_BIT, 0, 1, _WRITING), *_answer(_KILL), *_answer(_ALLOW)]
+    program += _when(numbers[column], body)
+  return program + _answer(_KILL)
 
 
 def computing(machine: str) -> _Program:
@@ -186,13 +186,11 @@ def computing(machine: str) -> _Program:
   that the program can catch, because it may look for a missing module.
   """
   column = list(ARCHITECTURES).index(machine)
-  program = [(_LOAD, 0, 0, _NUMBER)]
-  answers = {name: _REFUSE | _PERMISSION_DENIED for name in _WITHOUT_FLAGS}
-  for name, answer in (answers | {'prctl': _KILL}).items():
-    number = (_WITHOUT_FLAGS | _WITH_VALUES)[name][0][column]
-    if number is not None:
-      program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
-  return program + [(_RETURN, 0, 0, _ALLOW)]
+  program = _load(_NUMBER)
+  for numbers, _ in _WITHOUT_FLAGS.values():
+    program += _when(numbers[column], _answer(_REFUSE | _PERMISSION_DENIED))
+  program += _when(_WITH_VALUES['prctl'][0][column], _answer(_KILL))
+  return program + _answer(_ALLOW)
 
 
 def _prctl(option: int, *arguments: int) -> None:
@@ -222,7 +220,7 @@ def _limit(seconds: float, megabytes: int) -> None:
     # The parent is stricter, while it lives.
     resource.RLIMIT_CPU: int(seconds) + 2,
     resource.RLIMIT_CORE: 0,
-    resource.RLIMIT_FSIZE: 0,
+    resource.RLIMIT_FSIZE: _REPLY_BYTES,
     resource.RLIMIT_NOFILE: 32,
   }
   for name, limit in limits.items():
@@ -269,13 +267,13 @@ def _import_each(names: list[str] | tuple[str, ...]) -> None:
       continue  # The program will see the same, if it gets there.
 
 
-def main(job: int, token: int, reply: int) -> None:
+def main(job: int, reply: int) -> None:
   """Runs the program of `job` and replies with `token` if it succeeds."""
   # A program may replace them.
   execute, leave, read, write = exec, os._exit, os.read, os.write
   module = types.ModuleType('program')
   try:
-    with open(job, 'rb') as f:
+    with open(job, 'rb', buffering=0, closefd=False) as f:
       *sources, seconds, megabytes = marshal.load(f)
     machine = os.uname().machine
     _limit(seconds, megabytes)
@@ -290,17 +288,16 @@ def main(job: int, token: int, reply: int) -> None:
     _install(computing(machine))
     for code in codes:
       execute(code, module.__dict__)
+    answer, status = read(job, TOKEN_BYTES), 0
   except AssertionError:
-    write(reply, b'assertion')
-    leave(1)
+    answer, status = b'assertion', 1
   except MemoryError:
-    write(reply, b'memory')
-    leave(1)
+    answer, status = b'memory', 1
   except BaseException as e:  # SystemExit, too: it is no success.
-    write(reply, f'{type(e).__name__}: {e}'[:200].encode(errors='replace'))
-    leave(1)
-  write(reply, read(token, TOKEN_BYTES))
-  leave(0)
+    text = f'{type(e).__name__}: {e}'[:200]
+    answer, status = text.encode(errors='replace'), 1
+  write(reply, answer)
+  leave(status)
 
 
 if __name__ == '__main__':
