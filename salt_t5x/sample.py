@@ -38,11 +38,9 @@ from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find
 from salt_t5x.data import ordered_cache
 from salt_t5x.inference import batches as batches_lib
-from salt_t5x.inference import language_model, sample_cache
+from salt_t5x.inference import language_model
 from salt_t5x.inference import sampler as sampler_lib
 from t5x import partitioning
-
-_SPLITS = ('train', 'validation')
 
 
 def sample(
@@ -79,19 +77,19 @@ def sample(
     ValueError: an argument does not fit, or the folder holds other samples.
   """
   length = command_lib.check_lengths(task_feature_lengths)['targets']
-  counts = dict(zip(_SPLITS, (examples, held_out_examples), strict=True))
+  counts = {'train': examples, 'validation': held_out_examples}
   for name, count in counts.items():
     if type(count) is not int or count < 1:
       raise ValueError(
         f'sample.sample: {count!r} sequences of the {name} split (EXAMPLES, '
         'HELD_OUT_EXAMPLES): at least 1.'
       )
+  prompts = f'sample.sample.prompt_length (PROMPT_LENGTH) = {prompt_length}'
   is_set = bool(prompt_length)
   if not 0 <= prompt_length < length or is_set != bool(prompt_task):
     raise ValueError(
-      f'sample.sample.prompt_length (PROMPT_LENGTH) = {prompt_length} and '
-      f'prompt_task (PROMPT_TASK) = {prompt_task!r}: set both, with a length '
-      f'below T = {length}, or 0 and None.'
+      f'{prompts} and prompt_task (PROMPT_TASK) = {prompt_task!r}: set both, '
+      f'with a length below T = {length}, or 0 and None.'
     )
   vocabulary = teacher.model.output_vocabulary
   if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
@@ -127,33 +125,30 @@ def sample(
   def ids(number, count):
     return np.stack([np.full(count, number), np.arange(count)], axis=1)
 
-  _check_teacher(
-    teacher,
-    language_model.LanguageModel(
-      teacher.model, params, axes, partitioner, batch_size, length
-    ),
-    sampler.sample_batch(
-      np.zeros((batch_size, length)),
-      np.zeros(batch_size),
-      ids(len(_SPLITS), batch_size),
-    ),
+  # The cross-entropy of a teacher's own samples shows whether it is trained.
+  drawn = sampler.sample_batch(
+    np.zeros((batch_size, length)),
+    np.zeros(batch_size),
+    ids(len(counts), batch_size),
+  )
+  likelihoods = language_model.LanguageModel(
+    teacher.model, params, axes, partitioner, batch_size, length
+  ).log_likelihoods([([], tokens) for tokens in drawn])
+  teacher_lib.check_cross_entropy(
+    -sum(x.value for x in likelihoods) / drawn.size,
+    vocabulary.vocab_size,
+    teacher.minimum_gain,
   )
   samples = {}
-  with batches_lib.progress_bar(
-    sum(map(batches.count, counts.values())), 'batch'
-  ) as progress:
+  total = sum(map(batches.count, counts.values()))
+  with batches_lib.progress_bar(total, 'batch') as progress:
     for number, (split, count) in enumerate(counts.items()):
       tokens = np.zeros((count, length), np.int32)
       if prompt_task:
-        prompts = ordered_cache.read_prefixes(
-          prompt_task,
-          split,
-          prompt_length,
-          1,
-          f'sample.sample.prompt_length (PROMPT_LENGTH) = {prompt_length}',
-          'PROMPT_TASK',
+        found = ordered_cache.read_prefixes(
+          prompt_task, split, prompt_length, 1, prompts, 'PROMPT_TASK'
         )
-        tokens[:, :prompt_length] = np.resize(prompts, (count, prompt_length))
+        tokens[:, :prompt_length] = np.resize(found, (count, prompt_length))
       samples[split] = sampler.sample(
         tokens,
         np.full(count, prompt_length),
@@ -162,28 +157,13 @@ def sample(
         progress,
       )
   if jax.process_index() == 0:
-    sample_cache.write(output_dir, samples, vocabulary)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('sampled')
+    sampler_lib.write_cache(output_dir, samples, vocabulary)
+  multihost_utils.sync_global_devices('sampled')
   return (
     f'{counts["train"]} and {counts["validation"]} sequences of {length} '
     f'tokens, drawn from {checkpoint}, are in {output_dir}.\n'
     f'Next: SALT_T5X_SAMPLES={output_dir}, import salt_t5x.tasks.samples in a '
     "gin file, and train with MIXTURE_OR_TASK_NAME = 'samples_causal'."
-  )
-
-
-def _check_teacher(
-  teacher: teacher_lib.Teacher,
-  model: language_model.LanguageModel,
-  samples: np.ndarray,
-) -> None:
-  """Refuses an untrained teacher by the cross-entropy of its own samples."""
-  found = model.log_likelihoods([([], tokens) for tokens in samples])
-  teacher_lib.check_cross_entropy(
-    -sum(x.value for x in found) / samples.size,
-    teacher.model.output_vocabulary.vocab_size,
-    teacher.minimum_gain,
   )
 
 

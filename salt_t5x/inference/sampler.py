@@ -12,18 +12,26 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Samples many sequences in batches and keeps each batch on disk."""
+"""Samples many sequences in batches, keeps each batch on disk, caches them all.
 
+`salt_t5x.tasks.samples` reads the cache.
+"""
+
+from collections.abc import Mapping
 import functools
+import os
 from typing import Any
 
 from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
+import seqio
+import tensorflow as tf
 import tqdm
 
 from salt_t5x import files
+from salt_t5x.data import cache_writer, text_tasks
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.inference import sampling
 from t5x import models as t5x_models
@@ -99,13 +107,50 @@ class Sampler:
 
 def _read(path: str, shape: tuple[int, int]) -> np.ndarray | None:
   """Reads a batch of samples; None if it is missing on any host."""
-  sampled, file = None, epath.Path(path)
-  if file.exists():
-    values = np.frombuffer(file.read_bytes(), '<i4')
-    if values.size == shape[0] * shape[1]:
-      sampled = values.reshape(shape)
-  if jax.process_count() > 1:
-    exists = multihost_utils.process_allgather(np.array(sampled is not None))
-    if not np.all(exists):
-      return None
-  return sampled
+  file = epath.Path(path)
+  values = np.frombuffer(file.read_bytes() if file.exists() else b'', '<i4')
+  is_whole = values.size == shape[0] * shape[1]
+  if not multihost_utils.process_allgather(np.array(is_whole)).all():
+    return None
+  return values.reshape(shape)
+
+
+def write_cache(
+  output_dir: str,
+  samples: Mapping[str, np.ndarray],
+  vocabulary: seqio.SentencePieceVocabulary,
+) -> None:
+  """Writes `cache` and `vocabulary.model`.
+
+  Args:
+    output_dir: their folder.
+    samples: {split: [n, T] int32}.
+    vocabulary: of the samples.
+  """
+
+  def read(split, shuffle_files, seed=None):
+    del shuffle_files, seed
+    count = len(samples[split])
+    return tf.data.Dataset.from_tensor_slices(
+      {
+        'targets': samples[split],
+        'id': np.arange(count, dtype=np.int64),
+        'domain': np.full(count, b'samples'),
+      }
+    )
+
+  # Not `vocabulary.sp_model`, which includes the extra ids.
+  model = epath.Path(vocabulary.sentencepiece_model_file).read_bytes()
+  files.write_whole(os.path.join(output_dir, 'vocabulary.model'), model)
+  task = text_tasks.cached_task('samples', vocabulary, list(samples))
+  cache_writer.write(
+    seqio.Task(
+      task.name,
+      source=seqio.FunctionDataSource(read, list(samples)),
+      preprocessors=[seqio.CacheDatasetPlaceholder()],
+      output_features=task.output_features,
+    ),
+    os.path.join(output_dir, 'cache'),
+    {'train': 4, 'validation': 1},
+    key=lambda example: example['id'],
+  )

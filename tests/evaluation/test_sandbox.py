@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_read_stays(tmp_path):
     ('raise KeyboardInterrupt', 'KeyboardInterrupt'),
     ('import signal; signal.raise_signal(9)', 'forbidden'),
     ('import sys; raise ValueError(sys.argv)', "ValueError: ['program']"),
-    # It writes to the pipe, but not the token.
+    # It writes to the reply, but not the token.
     ('import os\nfor f in range(3, 512):\n  try: os.write(f, b"passed")\n'
      '  except OSError: pass\nos._exit(0)', 'passed'),
     ('import os; os.write = os._exit = print; raise ValueError("a")',
