@@ -190,12 +190,9 @@ def _over_chunks(
   options: loss_tiles.Options, with_gradients: bool, *arrays
 ) -> tuple[losses.LossSums, _Gradients | None]:
   """(the sums; ∂loss/∂hidden [B, T, D] and ∂loss/∂embedding [V_s, D])."""
-  run = functools.partial(_scan, options, with_gradients)
+  on = lambda name: functools.partial(_scan, options, with_gradients, name)
   return jax.lax.platform_dependent(
-    *arrays,
-    cpu=functools.partial(run, 'cpu'),
-    tpu=functools.partial(run, 'tpu'),
-    default=functools.partial(run, 'default'),
+    *arrays, cpu=on('cpu'), tpu=on('tpu'), default=on('default')
   )
 
 
@@ -231,41 +228,34 @@ def _scan(
   )
 
   def add_chunk(carry, index):
-    total, gradients = carry
-    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1)
+    total, d_hidden, d_embedding = carry
+    start = index * size
+    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
     part = jax.tree.map(lambda x: _by_batch(cut(x)), rows)
-    if gradients is None:
-      sums, _ = loss_passes.chunk(head, part, None)
-    else:
-      d_hidden, d_embedding = gradients
-      sums, (found, d_embedding) = loss_passes.chunk(head, part, d_embedding)
+    sums, found, d_embedding = loss_passes.chunk(head, part, d_embedding)
     total = jax.tree.map(jnp.add, total, sums)
-    if gradients is not None:
+    if found is not None:
       found = sharding.constrain(found, ('batch', 'length', 'embed'))
-      gradients = (
-        jax.lax.dynamic_update_slice_in_dim(
-          d_hidden, found, index * size, axis=1
-        ),
-        d_embedding,
+      d_hidden = jax.lax.dynamic_update_slice_in_dim(
+        d_hidden, found, start, axis=1
       )
-    return (total, gradients), None
+    return (total, d_hidden, d_embedding), None
 
-  gradients = None
+  d_hidden = d_embedding = None
   if with_gradients:
-    d_embedding = jnp.zeros((_batch_parts(batch), *embedding.shape), dtype)
-    gradients = (
-      jnp.zeros(rows.student_hidden.shape, hidden.dtype),
-      sharding.constrain(d_embedding, loss_passes.PARTS),
+    d_hidden = jnp.zeros(rows.student_hidden.shape, hidden.dtype)
+    d_embedding = sharding.constrain(
+      jnp.zeros((_batch_parts(batch), *embedding.shape), dtype),
+      loss_passes.PARTS,
     )
   first = jax.tree.map(lambda x: x[:, :size], rows)
   total = loss_passes.zeros_of(lambda: loss_passes.chunk(head, first, None)[0])
-  (total, gradients), _ = jax.lax.scan(
-    add_chunk, (total, gradients), jnp.arange(count)
+  (total, d_hidden, d_embedding), _ = jax.lax.scan(
+    add_chunk, (total, d_hidden, d_embedding), jnp.arange(count)
   )
-  if gradients is not None:
-    d_hidden, d_embedding = gradients
-    gradients = d_hidden[:, :length], jnp.sum(d_embedding, axis=0)
-  return total, gradients
+  if not with_gradients:
+    return total, None
+  return total, (d_hidden[:, :length], jnp.sum(d_embedding, axis=0))
 
 
 # --- Parts of the batch -------------------------------------------------------

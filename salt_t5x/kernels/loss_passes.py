@@ -153,7 +153,7 @@ def make_head(
 
 def chunk(
   head: Head, rows: Rows, d_embedding: Array | None
-) -> tuple[losses.LossSums, tuple[Array, Array] | None]:
+) -> tuple[losses.LossSums, Array | None, Array | None]:
   """Runs the three passes over V for the positions of one chunk.
 
   Args:
@@ -163,8 +163,8 @@ def chunk(
       gradients.
 
   Returns:
-    (sums over the chunk's tokens; ∂loss/∂hidden [B, t, D] and `d_embedding`
-    with the chunk's own added, or None).
+    (sums over the chunk's tokens; ∂loss/∂hidden [B, t, D] or None;
+    `d_embedding` with the chunk's own added).
   """
   logits = _logits_and_maxima(head, rows)
   sums, chosen = _vocab_sums(head, rows, logits)
@@ -179,9 +179,12 @@ def chunk(
     rows.targets,
     rows.weights,
   )
-  if d_embedding is None:
-    return result, None
-  return result, _gradients(head, rows, logits, log_z, sums, d_embedding)
+  d_hidden = None
+  if d_embedding is not None:
+    d_hidden, d_embedding = _gradients(
+      head, rows, logits, log_z, sums, d_embedding
+    )
+  return result, d_hidden, d_embedding
 
 
 class _Logits(NamedTuple):
@@ -247,13 +250,9 @@ def _logits_and_maxima(head: Head, rows: Rows) -> _Logits:
       if head.known < vocab_size:
         teacher = jnp.where(tiles.tokens(i) < head.known, teacher, -jnp.inf)
       found.append(teacher)
-    return (
-      [tiles.put(i, x, y) for x, y in zip(values, found, strict=True)],
-      [
-        jnp.maximum(x, jnp.max(y, axis=-1))
-        for x, y in zip(highest, found, strict=True)
-      ],
-    )
+    values = jax.tree.map(lambda x, y: tiles.put(i, x, y), values, found)
+    found = [jnp.max(x, axis=-1) for x in found]
+    return values, jax.tree.map(jnp.maximum, highest, found)
 
   models = 1 if rows.teacher_hidden is None else 2
   empty = sharding.constrain(jnp.zeros((*shape, vocab_size), dtype), LOGITS)
