@@ -45,16 +45,10 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   add = parser.add_argument
   add('--results', required=True, help='the folder of salt_t5x.evaluate')
   add(
-    '--teacher',
-    required=True,
-    help='the checkpoint whose results define the buckets',
+    '--teacher', required=True, help='the checkpoint that defines the buckets'
   )
   add('--baseline', help='the checkpoint that others are compared with')
-  add(
-    '--tasks',
-    type=command.words,
-    help='comma-separated; default: all tasks with results of the teacher',
-  )
+  add('--tasks', type=command.words, help="a,b; default: all the teacher's")
   return parser.parse_args(argv[1:])
 
 

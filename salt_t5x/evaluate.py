@@ -113,10 +113,11 @@ def evaluate(
   # All hosts check, because a host would wait for one that failed.
   parameter = f'evaluate.evaluate.output_dir (OUTPUT_DIR) = {output_dir!r}'
   files.make_folder(output_dir, parameter)
-  sources = candidates_lib.named(model, checkpoints, dtype, teacher)
-  vocabulary = model.output_vocabulary
   features = batches.feature_shapes(batch_size, length)
-  candidates = candidates_lib.find(sources, vocabulary, features, partitioner)
+  candidates = candidates_lib.find(
+    model, checkpoints, dtype, teacher, features, partitioner
+  )
+  vocabulary = model.output_vocabulary
   measurements, missing = [], {}
   if held_out_cfg is not None:
     train_data.check_vocabulary(held_out_cfg, model)

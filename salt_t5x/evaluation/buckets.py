@@ -94,18 +94,9 @@ def buckets(scores: np.ndarray, confidences: np.ndarray) -> np.ndarray:
 
   Returns:
     [N] int, indices into BUCKETS.
-
-  Raises:
-    ValueError: a score is NaN.
   """
-  scores, confidences = np.asarray(scores), np.asarray(confidences)
-  if np.isnan(scores).any():
-    first = int(np.isnan(scores).argmax())
-    raise ValueError(f'The score of document {first} is NaN: it has no rank.')
   # Stable, and NaN comes last.
-  order = np.lexsort((-confidences, -scores))
-  ranks = np.empty(len(scores), int)
-  ranks[order] = np.arange(len(scores))
+  ranks = np.argsort(np.lexsort((-confidences, -scores)))
   return len(BUCKETS) * ranks // max(len(scores), 1)
 
 
@@ -200,44 +191,36 @@ def markdown(
   tasks: Sequence[Task], teacher: str, baseline: str | None = None
 ) -> str:
   """Formats tables like Table 24, one for each task, in percent."""
-  lines = [
+  sections = [
     '# Easy, medium and hard documents',
-    '',
     f'Tertiles by the score of {teacher}, ties by its confidence in its own '
     'output. Percent ± standard error over documents.',
   ]
   if baseline:
-    lines += [
-      '',
+    sections.append(
       f'**Better** and *worse* than {baseline} of the same stage by more than '
       f'{_ON_A_PAR} standard errors of the difference, document by document; '
-      'unmarked ones are on a par. By chance some 5% of equals are marked.',
-    ]
+      'unmarked ones are on a par. By chance some 5% of equals are marked.'
+    )
   for task in tasks:
     counts = next(iter(task.means.values()))
-    rows = [
-      [
-        model,
-        *(
-          _cell(x, task.differences.get(model, {}).get(name))
-          for name, x in means.items()
-        ),
-      ]
-      for model, means in task.means.items()
-    ]
     header = [f'{name.capitalize()} ({x.count})' for name, x in counts.items()]
+    rows = []
+    for model, means in task.means.items():
+      differences = task.differences.get(model, dict.fromkeys(means))
+      cells = map(_cell, means.values(), differences.values())
+      rows.append([model, *cells])
     table = files.markdown_table(['model', *header], rows, '-rrrr')
-    lines += ['', f'## {task.name}', '', table]
+    sections += [f'## {task.name}', table]
     if task.without_confidence:
-      lines += [
-        '',
+      sections.append(
         f'The confidence of {teacher} is not a number in '
         f'{task.without_confidence} of {counts[ALL].count} documents; of equal '
-        'scores they are the hardest.',
-      ]
+        'scores they are the hardest.'
+      )
     if task.missing:
-      lines += ['', f'No results: {", ".join(task.missing)}.']
-  return '\n'.join(lines) + '\n'
+      sections.append(f'No results: {", ".join(task.missing)}.')
+  return '\n\n'.join(sections) + '\n'
 
 
 def plot(tasks: Sequence[Task]) -> bytes:

@@ -24,7 +24,6 @@ from typing import Any
 from etils import epath
 import flax
 import jax
-import seqio
 
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import restore, run_record
@@ -38,51 +37,6 @@ Features = Mapping[str, jax.ShapeDtypeStruct]
 # The name of the teacher's column, as in the paper.
 SLM = 'SLM'
 _PARAMETER = 'evaluate.evaluate.checkpoints (CHECKPOINTS)'
-
-
-def named(
-  model: t5x_models.DecoderOnlyModel,
-  checkpoints: Mapping[str, str | None],
-  dtype: str | None,
-  teacher: teacher_lib.Teacher | None,
-) -> dict[str, pretrained.Pretrained]:
-  """Names the models that an evaluation compares.
-
-  Args:
-    model: the model of all checkpoints.
-    checkpoints: {name in the tables: model directory or checkpoint}; None
-      stands for the model as initialised.
-    dtype: dtype of the parameters, or None for that of the checkpoint.
-    teacher: joins the others as `SLM`, if not None.
-
-  Returns:
-    {name in the tables: model}, the teacher first.
-
-  Raises:
-    ValueError: a name or a path cannot be used.
-  """
-  found = {SLM: teacher} if teacher else {}
-  is_valid = isinstance(checkpoints, Mapping) and all(
-    isinstance(name, str)
-    # Names are those of folders.
-    and re.fullmatch(r'[^./][^/]*', name)
-    and name not in found
-    and isinstance(path, str | None)
-    for name, path in checkpoints.items()
-  )
-  if not is_valid or not (checkpoints or found):
-    raise ValueError(
-      f"{_PARAMETER} = {checkpoints!r}: write {{'a name': 'a path'}}. A name "
-      f'is also that of a folder, and {SLM!r} is kept for the teacher.'
-    )
-  for name, path in checkpoints.items():
-    parameters = pretrained.Parameters(
-      path=f'{_PARAMETER}[{name!r}]', model=f'The model of {name!r}'
-    )
-    found[name] = pretrained.Pretrained(
-      model, path, dtype=dtype, parameters=parameters
-    )
-  return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,37 +74,63 @@ class Candidate:
 
 
 def find(
-  sources: Mapping[str, pretrained.Pretrained],
-  vocabulary: seqio.Vocabulary,
+  model: t5x_models.DecoderOnlyModel,
+  checkpoints: Mapping[str, str | None],
+  dtype: str | None,
+  teacher: teacher_lib.Teacher | None,
   features: Features,
   partitioner: partitioning.BasePartitioner,
 ) -> dict[str, Candidate]:
   """Finds and checks all checkpoints before anything compiles.
 
   Args:
-    sources: {name in the tables: model}; see `named`.
-    vocabulary: the vocabulary of the evaluation, and so of all checkpoints.
+    model: the model of all checkpoints.
+    checkpoints: {name in the tables: model directory or checkpoint}; None
+      stands for the model as initialised.
+    dtype: dtype of the parameters, or None for that of the checkpoint.
+    teacher: joins the others as `SLM`, if not None.
     features: the shapes of a [B, T] batch.
     partitioner: shards parameters and batches.
 
   Returns:
-    {name in the tables: candidate}.
+    {name in the tables: candidate}, the teacher first.
 
   Raises:
-    ValueError: a checkpoint is missing or of another model or vocabulary.
+    ValueError: a name or a path cannot be used, or a checkpoint is missing or
+      of another model or vocabulary.
   """
+  sources = {SLM: teacher} if teacher else {}
+  is_valid = isinstance(checkpoints, Mapping) and all(
+    isinstance(name, str)
+    # Names are those of folders.
+    and re.fullmatch(r'[^./][^/]*', name)
+    and name not in sources
+    and isinstance(path, str | None)
+    for name, path in checkpoints.items()
+  )
+  if not is_valid or not (checkpoints or sources):
+    raise ValueError(
+      f"{_PARAMETER} = {checkpoints!r}: write {{'a name': 'a path'}}. A name "
+      f'is also that of a folder, and {SLM!r} is kept for the teacher.'
+    )
+  for name, path in checkpoints.items():
+    parameters = pretrained.Parameters(
+      path=f'{_PARAMETER}[{name!r}]', model=f'The model of {name!r}'
+    )
+    sources[name] = pretrained.Pretrained(
+      model, path, dtype=dtype, parameters=parameters
+    )
   found = {}
   for name, source in sources.items():
     checkpoint = None if name != SLM and source.path is None else source.find()
     if checkpoint:
-      source.check_vocabulary(vocabulary)
+      source.check_vocabulary(model.output_vocabulary)
     shapes, _ = source.shapes_and_axes(features, partitioner)
     if checkpoint:
       restore.check_architecture(checkpoint, shapes, source.parameters.model)
-    digest = hashlib.sha256(str(shapes).encode()).hexdigest()
     options = {
       'checkpoint': os.fspath(checkpoint or 'as initialised'),
-      'model': digest[:16],
+      'model': hashlib.sha256(str(shapes).encode()).hexdigest()[:16],
       'vocabulary': run_record.fingerprint(source.model.output_vocabulary),
       'dtype': source.dtype,
       'length': features['decoder_target_tokens'].shape[1],

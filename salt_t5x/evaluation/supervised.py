@@ -16,6 +16,7 @@
 """Evaluates a model on a seqio task by greedy decoding (§5.3)."""
 
 from collections.abc import Mapping
+import functools
 import numbers
 from typing import Any
 
@@ -89,43 +90,35 @@ def evaluate(
     raise ValueError(f'The split {split!r} of {task.name} has no example.')
   room = length - max_tokens
   inputs = [example['inputs'].tolist() for example in examples]
-  for example, tokens in zip(examples, inputs, strict=True):
-    if len(tokens) > room:
-      example['inputs_cut'] = example.get('inputs_cut', 0) + len(tokens) - room
-  inputs = [tokens[:room] for tokens in inputs]
-  generated = model.continuations(inputs, max_tokens, task.name)
   vocabulary = task.output_features['targets'].vocabulary
+  contexts = [tokens[:room] for tokens in inputs]
+  generated = model.continuations(contexts, max_tokens, task.name)
   likelihoods = model.log_likelihoods(
     [
       # Append EOS to outputs that stopped early.
       (context, [*tokens, vocabulary.eos_id][:max_tokens])
-      for context, tokens in zip(inputs, generated, strict=True)
+      for context, tokens in zip(contexts, generated, strict=True)
     ]
   )
   results, targets, predictions = [], [], []
-  for i, (example, tokens, likelihood) in enumerate(
-    zip(examples, generated, likelihoods, strict=True)
-  ):
-    target = _text(task, example, 'targets')
-    prediction = vocabulary.decode(tokens)
-    targets.append(task.postprocess_fn(target, example=example, is_target=True))
-    predictions.append(
-      task.postprocess_fn(prediction, example=example, is_target=False)
-    )
-    results.append(
-      {
-        'doc_id': i,
-        'inputs': _text(task, example, 'inputs'),
-        'target': target,
-        'prediction': prediction,
-        'confidence': likelihood.value,
-      }
-    )
+  for i, example in enumerate(examples):
+    result = {
+      'doc_id': i,
+      'inputs': _text(task, example, 'inputs'),
+      'target': _text(task, example, 'targets'),
+      'prediction': vocabulary.decode(generated[i]),
+      'confidence': likelihoods[i].value,
+    }
+    postprocess = functools.partial(task.postprocess_fn, example=example)
+    targets.append(postprocess(result['target'], is_target=True))
+    predictions.append(postprocess(result['prediction'], is_target=False))
     alone = task.predict_metric_fns[0](targets[-1:], predictions[-1:])
     if isinstance(score := next(iter(alone.values())), numbers.Real):
-      results[-1]['score'] = float(score) / 100
-    if 'inputs_cut' in example:
-      results[-1]['inputs_cut'] = int(example['inputs_cut'])
+      result['score'] = float(score) / 100
+    cut = max(len(inputs[i]) - room, 0)
+    if cut or 'inputs_cut' in example:
+      result['inputs_cut'] = cut + int(example.get('inputs_cut', 0))
+    results.append(result)
   if cut := sum(bool(result.get('inputs_cut')) for result in results):
     logging.warning(
       '%s: the inputs of %d of %d examples were trimmed at the end to %d '
@@ -133,7 +126,7 @@ def evaluate(
       task.name,
       cut,
       len(results),
-      length - max_tokens,
+      room,
     )
   metrics = {}
   for metric_fn in task.predict_metric_fns:

@@ -16,5 +16,5 @@
 
 `pretrained` restores a model, `batches` runs a program on global batches,
 `language_model` computes log-likelihoods and generates, and `sampler` draws
-completions with the pure functions of `sampling`; `sample_cache` keeps them.
+completions and caches them.
 """

@@ -30,10 +30,10 @@ Program = Callable[..., PyTree]
 
 
 def progress_bar(
-  total: int, unit: str, label: str | None = None, **options: Any
+  total: int, unit: str, label: str = '', hidden: bool = False, **options: Any
 ) -> tqdm.tqdm:
   """Returns a progress bar, shown on the first host if on a terminal."""
-  options = {'disable': True if jax.process_index() else None, **options}
+  options['disable'] = hidden or jax.process_index() > 0 or None
   return tqdm.tqdm(total=total, desc=label, unit=unit, **options)
 
 

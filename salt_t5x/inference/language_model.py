@@ -185,9 +185,8 @@ class LanguageModel:
     # The longest first: a batch that does not fit in memory fails at once.
     order = np.argsort([-x for x in sizes], kind='stable')
     results = [()] * len(sizes)
-    hidden = {} if progress else {'disable': True}
     with batches_lib.progress_bar(
-      len(sizes), 'text', progress, leave=False, **hidden
+      len(sizes), 'text', progress, hidden=not progress, leave=False
     ) as bar:
       for (rows,) in self._batches.split(order):
         tokens = np.zeros((len(rows), self._width(sizes[rows[0]])), np.int32)

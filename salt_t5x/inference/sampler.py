@@ -12,9 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Samples many sequences in batches, keeps each batch on disk, caches them all.
+"""Samples sequences from a language model, keeps batches on disk, caches them.
 
-`salt_t5x.tasks.samples` reads the cache.
+Each sample depends only on the seed and its own ids and prefix, not on
+batches or devices. `salt_t5x.tasks.samples` reads the cache.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from typing import Any
 from etils import epath
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 import numpy as np
 import seqio
 import tensorflow as tf
@@ -33,14 +35,82 @@ import tqdm
 from salt_t5x import files
 from salt_t5x.data import cache_writer, text_tasks
 from salt_t5x.inference import batches as batches_lib
-from salt_t5x.inference import sampling
 from t5x import models as t5x_models
 
+Array = jax.Array
 PyTree = Any
 
 
+def only_tokens(logits: Array, vocab_size: int) -> Array:
+  """Excludes padding (0) and rows past the vocabulary from a distribution."""
+  rows = jnp.arange(logits.shape[-1])
+  return jnp.where((rows > 0) & (rows < vocab_size), logits, -jnp.inf)
+
+
+def draw(
+  model: t5x_models.DecoderOnlyModel,
+  params: PyTree,
+  tokens: Array,
+  lengths: Array,
+  ids: Array,
+  *,
+  seed: int,
+) -> Array:
+  """Continues x_1 ... x_s to T tokens, each drawn from P(·|x_<t).
+
+  An end-of-sequence token does not end a sequence: another document follows
+  it, as in the training data.
+
+  Args:
+    model: its module follows t5x's decoding contract (`decode` with the
+      collection `cache`), which reads causally.
+    params: its parameters.
+    tokens: [B, T] int; tokens after the prefix have no effect.
+    lengths: [B] int, s from 0 to T.
+    ids: [B, n] int, unique for each sample.
+    seed: of all samples.
+
+  Returns:
+    [B, T] int32, the completed sequences.
+  """
+  vocab_size = model.output_vocabulary.vocab_size
+  length = tokens.shape[1]
+
+  def apply(cache, inputs):
+    return model.module.apply(
+      {'params': params, **cache},
+      inputs,
+      inputs,
+      enable_dropout=False,
+      decode=True,
+      max_decode_length=length,
+      mutable=['cache'],
+    )
+
+  keys = jnp.broadcast_to(jax.random.key(seed), tokens.shape[:1])
+  for i in range(ids.shape[1]):
+    keys = jax.vmap(jax.random.fold_in)(keys, ids[:, i])
+
+  def step(carry, position):
+    cache, previous = carry
+    logits, cache = apply(cache, previous[:, None])
+    drawn = jax.vmap(jax.random.categorical)(
+      jax.vmap(jax.random.fold_in, (0, None))(keys, position),
+      only_tokens(logits[:, 0].astype(jnp.float32), vocab_size),
+    )
+    given = jax.lax.dynamic_index_in_dim(tokens, position, 1, keepdims=False)
+    token = jnp.where(position < lengths, given, drawn).astype(jnp.int32)
+    return (cache, token), token
+
+  # The first call creates an empty cache.
+  _, cache = apply({}, jnp.zeros(tokens.shape, jnp.int32))
+  start = cache, jnp.zeros(tokens.shape[:1], jnp.int32)
+  _, drawn = jax.lax.scan(step, start, jnp.arange(length))
+  return jnp.swapaxes(drawn, 0, 1)
+
+
 class Sampler:
-  """Continues sequences with one model; see `sampling.draw`."""
+  """Continues sequences with one model; see `draw`."""
 
   def __init__(
     self,
@@ -62,7 +132,7 @@ class Sampler:
     self._batches = batches
     self._params = params
     self._draw = batches.program(
-      functools.partial(sampling.draw, model, seed=seed), axes
+      functools.partial(draw, model, seed=seed), axes
     )
 
   def sample(

@@ -28,7 +28,7 @@ import optax
 
 from salt_t5x import losses
 from salt_t5x import models as models_lib
-from salt_t5x.inference import sampling
+from salt_t5x.inference import sampler
 from salt_t5x.theory import divergences
 from t5x import models as t5x_models
 
@@ -145,7 +145,7 @@ def token_divergences(
   def measures(token, *logits):
     student, teacher, oracle = (x[:vocab_size] for x in logits)
     # The distribution that completions are drawn from.
-    oracle = sampling.only_tokens(oracle, vocab_size)
+    oracle = sampler.only_tokens(oracle, vocab_size)
     loss = optax.softmax_cross_entropy_with_integer_labels
     return {
       **{

@@ -444,14 +444,24 @@ def test_filters_of_either_architecture(machine):
 
 
 def test_rejects_machines_without_filters(monkeypatch):
+  scores = pytest.importorskip('salt_t5x.evaluation.few_shot.scores')
   monkeypatch.setattr(platform, 'machine', lambda: 'riscv64')
   sandbox.check.cache_clear()
   with pytest.raises(RuntimeError, match='not on linux, riscv64.*RUN_PROGRAMS'):
-    run('x = 1')
+    scores.pass_at_1({'test_list': []}, ['x = 1'])
   monkeypatch.undo()
   sandbox.check.cache_clear()
-  monkeypatch.setattr(sandbox, '_run', lambda *args: PASSED)
-  with pytest.raises(RuntimeError, match='The kernel needs seccomp'):
-    run('x = 1')
-  with pytest.raises(RuntimeError, match='The kernel needs seccomp'):
-    sandbox.run('x = 1', [])
+  monkeypatch.setattr(sandbox, 'run', lambda *args, **options: PASSED)
+  for _ in range(2):
+    with pytest.raises(RuntimeError, match='The kernel needs seccomp'):
+      sandbox.check()
+
+
+def test_runs_nothing_without_filters(monkeypatch, tmp_path):
+  child = tmp_path / 'child.py'
+  text = pathlib.Path(sandbox_child.__file__).read_text()
+  child.write_text(
+    text.replace('ARCHITECTURES = {', 'ARCHITECTURES, _ = {}, {')
+  )
+  monkeypatch.setattr(sandbox, '_CHILD', child)
+  assert run('x = 1').reason.startswith('ValueError')

@@ -29,7 +29,7 @@ import pytest
 import seqio
 
 from salt_t5x import models
-from salt_t5x.inference import sampling
+from salt_t5x.inference import sampler
 from salt_t5x.theory import (
   bounds,
   completions,
@@ -125,7 +125,7 @@ def draw(lengths, names, tokens=None, seed=0):
   if tokens is None:
     tokens = np.zeros((len(lengths), T), np.int32)
   return np.asarray(
-    sampling.draw(
+    sampler.draw(
       model(),
       params(ORACLE),
       jnp.asarray(tokens),

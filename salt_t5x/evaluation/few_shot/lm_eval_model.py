@@ -32,6 +32,8 @@ from salt_t5x.inference import language_model
 
 # t5x shifts sequences right, so that every sequence begins after a 0.
 _BEGIN = 0
+# The most tokens of an answer where a task sets no limit.
+_MAX_TOKENS = 256
 # (context, scored tokens)
 _Pair = tuple[list[int], list[int]]
 
@@ -43,28 +45,23 @@ class HarnessModel(lm_eval_model.TemplateLM):
   number is logged and kept in `truncated`.
 
   Attributes:
-    truncated: {kind of request: (requests cut, requests)}, over all calls.
+    truncated: {kind of request: (requests cut, requests)}, of its last call.
     confidences: {(task, document): log-likelihood in nats of the generated
       text}.
   """
 
   def __init__(
-    self,
-    model: language_model.LanguageModel,
-    vocabulary: seqio.Vocabulary,
-    max_tokens: int = 256,
+    self, model: language_model.LanguageModel, vocabulary: seqio.Vocabulary
   ):
     """Constructor.
 
     Args:
       model: scores and continues sequences of tokens.
       vocabulary: the model's vocabulary.
-      max_tokens: tokens to generate for a task that sets no limit.
     """
     super().__init__()
     self._model = model
     self._vocabulary = vocabulary
-    self._max_tokens = max_tokens
     self.truncated: dict[str, tuple[int, int]] = {}
     self.confidences: dict[tuple[str | None, int | None], float] = {}
 
@@ -143,7 +140,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
           f'{request.task_name} asks for samples, {options}: only greedy '
           'generation is supported; set do_sample: false and temperature: 0.'
         )
-      limit = options.get('max_gen_toks', self._max_tokens)
+      limit = options.get('max_gen_toks', _MAX_TOKENS)
       if not 0 < limit < self._model.length:
         raise ValueError(
           f'{request.task_name}: max_gen_toks = {limit} must be positive and '
@@ -205,8 +202,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
     return decode([*context, *tokens])[len(decode(context)) :]
 
   def _count(self, kind: str, cut: int, requests: int):
-    before = self.truncated.get(kind, (0, 0))
-    self.truncated[kind] = before[0] + cut, before[1] + requests
+    self.truncated[kind] = cut, requests
     if cut:
       logging.warning(
         '%s: %d of %d requests are longer than %d tokens; their contexts were '

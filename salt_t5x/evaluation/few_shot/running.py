@@ -34,7 +34,7 @@ def run(
   """Evaluates a model.
 
   Args:
-    model: as lm-eval sees it.
+    model: as lm-eval sees it; it has not run before.
     task: the task.
     examples: documents, from the first one; None for all.
 
@@ -57,8 +57,6 @@ def run(
   """
   benchmark, lm_eval_task = task.benchmark, task.task
   lm_eval_task.set_fewshot_seed(_SEED)
-  model.truncated.clear()
-  model.confidences.clear()
   found = evaluator.evaluate(
     model,
     {'tasks': {benchmark.task: lm_eval_task}},

@@ -72,8 +72,8 @@ def check() -> None:
       f'{list(sandbox_child.ARCHITECTURES)}, not on {sys.platform}, {machine}: '
       'set RUN_PROGRAMS = False, or evaluate on another machine.'
     )
-  harmless = _run('x = 1', ['assert x == 1'], '', 60.0, 256)
-  harmful = _run('import socket\nsocket.socket()', [], '', 60.0, 256)
+  harmless = run('x = 1', ['assert x == 1'], seconds=60.0)
+  harmful = run('import socket\nsocket.socket()', [], seconds=60.0)
   if not harmless.passed or harmful.reason != 'forbidden':
     raise RuntimeError(
       f'Programs cannot be run safely here: a harmless one ended with '
@@ -91,7 +91,9 @@ def run(
   seconds: float = 10.0,
   megabytes: int = 256,
 ) -> Outcome:
-  """Runs a program, and then its tests.
+  """Runs a program, and then its tests; or nothing where it cannot be shut in.
+
+  `check` tells the two apart.
 
   Args:
     program: Python source.
@@ -104,21 +106,7 @@ def run(
   Returns:
     Passed only if the last test ran to its end: a program that exits before is
     wrong.
-
-  Raises:
-    RuntimeError: programs cannot be run safely here.
   """
-  check()
-  return _run(program, tests, setup, seconds, megabytes)
-
-
-def _run(
-  program: str,
-  tests: Sequence[str],
-  setup: str,
-  seconds: float,
-  megabytes: int,
-) -> Outcome:
   # The process reads the token, and replies with it, after the last test.
   token = secrets.token_hex(sandbox_child.TOKEN_BYTES // 2).encode()
   with (

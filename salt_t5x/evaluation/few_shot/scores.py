@@ -74,6 +74,7 @@ def rouge2(references: Sequence[str], predictions: Sequence[str]) -> float:
 
 def pass_at_1(doc: Document, results: Sequence[str]) -> dict[str, float]:
   """Whether the program passes the task's tests, without challenge tests."""
+  sandbox.check()
   outcome = sandbox.run(
     results[0], doc['test_list'], setup=doc.get('test_setup_code') or ''
   )
