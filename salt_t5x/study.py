@@ -27,9 +27,9 @@ import os
 import signal
 import sys
 
-from salt_t5x import command
+from salt_t5x import command, files
 from salt_t5x.minipile import prepare
-from salt_t5x.studies import definition, plans, processes, results, web_page
+from salt_t5x.studies import definition, jobs, processes, results, web_page
 
 _ALL = (
   'main',
@@ -45,8 +45,7 @@ _ALL = (
 
 def _seeds(text: str) -> list[str]:
   seeds = text.split(',')
-  is_decimal = all(x.isdecimal() for x in seeds)
-  if not is_decimal or len({*map(int, seeds)}) < len(seeds):
+  if not all(map(str.isdecimal, seeds)) or len({*map(int, seeds)}) < len(seeds):
     raise argparse.ArgumentTypeError(
       f'{text!r}: give different whole numbers, separated by commas.'
     )
@@ -103,17 +102,12 @@ def main(args: argparse.Namespace) -> None:
   """Runs the studies that the flags name, and writes their report."""
   work_dir = os.path.abspath(args.work_dir)
   output_dir = os.path.abspath(args.output_dir or args.work_dir)
-  names = _ALL if args.study == ['all'] else args.study
+  wheels = os.path.join(os.path.dirname(work_dir), 'wheels')
   # Errors surface now, not after the teacher's training.
   try:
     setting = definition.Setting(args.gin, args.setting)
-    found = list(definition.read(names))
-    of_name = dict(found)
-    if len(of_name) < len(found):
-      raise definition.StudyError(
-        f'--study={",".join(names)}: two studies have one name; rename a file.'
-      )
-    planned, made = plans.make(of_name, args.seeds, setting, work_dir)
+    studies = definition.read(_ALL if args.study == ['all'] else args.study)
+    plans, made = jobs.plan(studies, args.seeds, setting, work_dir)
     data = {
       name: setting.number(name.upper())
       for name in ('sequence_length', 'vocab_size', 'megabytes')
@@ -123,48 +117,36 @@ def main(args: argparse.Namespace) -> None:
   # As at Ctrl-C, the runs end with this process.
   for kind in signal.SIGTERM, signal.SIGHUP:
     signal.signal(kind, lambda *_: sys.exit('Terminated.'))
+  folder = os.path.join(work_dir, 'data')
   try:
-    info = prepare.build(
-      os.path.join(work_dir, 'data'),
-      cache_dir=os.path.join(os.path.dirname(work_dir), 'wheels'),
-      **data,
-    )
+    info = prepare.build(folder, cache_dir=wheels, **data)
   except ValueError as e:
-    sys.exit(
-      f'{e} For this command it is {work_dir}/data: choose another --work_dir.'
-    )
+    sys.exit(f'{e} For this command it is {folder}: choose another --work_dir.')
   print(prepare.table(info))
-  if any(plan.benchmarks for plan in planned):
+  if any('benchmarks' in plan.measured for plan in plans):
     # Imported here because it needs an extra.
     from salt_t5x.minipile import benchmark_data
 
-    benchmark_data.build(
-      os.path.join(work_dir, 'benchmarks'),
-      os.path.join(os.path.dirname(work_dir), 'wheels'),
-    )
+    benchmark_data.build(os.path.join(work_dir, 'benchmarks'), wheels)
   print(f'Logs are in {work_dir}/seed_*/*/log.txt')
   try:
     processes.run_all(made, args.workers)
   except processes.JobError as e:
     sys.exit(f'\n{e}')
-  texts = {
-    plan.name: results.write(plan, output_dir, args.students)
-    for plan in planned
-  }
-  page = os.path.join(output_dir, 'report.html')
+  sections = [
+    (
+      results.write(plan, output_dir, args.students),
+      os.path.join(output_dir, plan.name),
+    )
+    for plan in plans
+  ]
+  print(*(text for text, _ in sections), sep='\n')
   configuration = results.configuration(setting, info, args.seeds, len(made))
-  web_page.write(
-    page,
-    title='SALT in small',
-    sections=[
-      *((text, os.path.join(output_dir, name)) for name, text in texts.items()),
-      (configuration, output_dir),
-    ],
-  )
-  for text in texts.values():
-    print(f'\n{text}')
+  page = web_page.page('SALT in small', [*sections, (configuration, '')])
+  path = os.path.join(output_dir, 'report.html')
+  files.write_whole(path, page.encode())
   print(
-    f'All of it: {page}\n'
+    f'All of it: {path}\n'
     f'Numbers:   {output_dir}/*/results.json\n'
     f'More:      tensorboard --logdir {work_dir}\n'
     'Next:      change the recipe with --gin (gin/recipes/tiny_salt.gin says '

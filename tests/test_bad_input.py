@@ -91,11 +91,7 @@ def read_result(folder):
 
 
 def read_options(folder):
-  job = processes.Job('teacher', folder, [], JOB)
-  try:
-    return job.is_done()
-  except processes.JobError as e:
-    raise ValueError(str(e)) from e
+  return processes.Job('teacher', folder, [], JOB).is_done()
 
 
 @dataclasses.dataclass(frozen=True)

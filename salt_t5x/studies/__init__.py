@@ -14,11 +14,10 @@
 
 """Studies: runs that differ in one thing, compared (`salt_t5x.study`).
 
-`definition` is what a gin file says (`gin_files` reads it), `jobs` makes the
-jobs of its variants, `plans` those of several studies, and `processes` runs
-them. `results` collects what they leave; `report` makes tables and a verdict of
-it, `curves` the plots, `evaluations` and `costs` further tables, and `web_page`
-one page.
+`definition` has the content of a study's gin file, which `gin_files` reads;
+`jobs` plans the jobs of its variants, and `processes` runs them. `results`
+collects what they wrote: `curves` reads it, `report`, `evaluations` and `costs`
+make tables, and `web_page` makes one page.
 """
 
 from salt_t5x.studies.definition import Study

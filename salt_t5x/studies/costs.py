@@ -12,18 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What SALT saves in time (App. J, Table 20).
+"""The time that SALT saves (App. J, Table 20).
 
 Times are in plain training steps of the student, the unit of Table 20.
 """
 
 from collections.abc import Mapping, Sequence
+import math
+from typing import Any
 
 import numpy as np
 
 from salt_t5x.studies import curves as curves_lib
-
-_RATE = 'timing/steps_per_second'
 
 
 def saving(
@@ -33,14 +33,14 @@ def saving(
   ratio: float,
   teacher_time: float = 0.0,
 ) -> float:
-  """The share of BASELINE's time that a student saves.
+  """Returns the share of BASELINE's time that a student saves.
 
   Args:
-    steps: after which it has BASELINE's final quality.
-    total_steps: of BASELINE.
-    kd_steps: n_KD; the first ones of the student.
+    steps: the student's steps until it matches BASELINE's final quality.
+    total_steps: the steps of BASELINE.
+    kd_steps: n_KD, the student's first steps.
     ratio: the time of a distillation step over that of a plain one.
-    teacher_time: of the teacher's training, as far as this student pays for it,
+    teacher_time: the part of the teacher's training that this student pays for,
       in plain steps of the student.
 
   Returns:
@@ -52,61 +52,60 @@ def saving(
 
 
 def step_time(curves: curves_lib.Curves) -> float:
-  """Seconds of a step: the median of a run's own.
+  """Returns the seconds of a step, the median over a run.
 
   Args:
-    curves: of the run's `train` directory. The first value holds compilation
-      and is left out.
+    curves: the scalars of the run's `train` directory. The first value includes
+      compilation and is left out.
   """
-  rates = [rate for _, rate in curves[_RATE]]
+  rates = [rate for _, rate in curves['timing/steps_per_second']]
   return float(np.median([1 / rate for rate in rates[1:]]))
 
 
 def measure(
   passes: Mapping[str, Sequence[float | None]],
   kd_steps: Mapping[str, int],
-  kd_times: Sequence[float],
-  plain_times: Sequence[float],
+  times: Mapping[str, Sequence[float]],
   teacher_steps: int,
-  teacher_times: Sequence[float],
   total_steps: int,
   students: int,
-) -> dict:
-  """The savings of a study's variants.
+) -> dict[str, Any]:
+  """Measures the savings of a study's variants.
 
   Args:
-    passes: {variant: share of the steps at which it passes BASELINE, or None,
-      for each seed}.
+    passes: {variant: for each seed, the share of the steps after which it
+      matches BASELINE, or None}.
     kd_steps: {variant: n_KD}, for those whose savings are wanted.
-    kd_times: seconds of a distillation step, for each seed.
-    plain_times: of a plain one.
-    teacher_steps: of the teacher's run.
-    teacher_times: seconds of a step of it, for each seed.
-    total_steps: of the students.
-    students: among how many the teacher's training may be shared.
+    times: {'RKD', 'BASELINE' or 'SLM': for each seed, the seconds of a
+      distillation step, a plain step or a step of the teacher's training}.
+    teacher_steps: the steps of the teacher's run.
+    total_steps: the steps of the students.
+    students: the number of students that may share the teacher's training.
 
   Returns:
     A JSON-able dict, lists over seeds: 'ratio' of a distillation step to a
     plain one, 'teacher_step' to a plain one, and 'savings': {variant: {'alone',
-    'with_teacher', 'shared': shares of BASELINE's time, of the seeds that reach
-    it}}.
+    'with_teacher', 'shared': shares of BASELINE's time, for the seeds that
+    match it}}.
   """
-  ratio = np.divide(kd_times, plain_times).tolist()
-  teacher = np.divide(teacher_times, plain_times).tolist()
+  ratio, teacher = (
+    np.divide(times[x], times['BASELINE']).tolist() for x in ('RKD', 'SLM')
+  )
+  # The students among whom the teacher's training is shared.
+  payers = {'alone': math.inf, 'with_teacher': 1, 'shared': students}
   savings = {}
-  for variant, of_variant in kd_steps.items():
-    found = {'alone': [], 'with_teacher': [], 'shared': []}
-    for share, r, t in zip(passes[variant], ratio, teacher, strict=True):
-      if share is None:
-        continue
-      whole = teacher_steps * t
-      for name, part in (
-        ('alone', 0.0), ('with_teacher', whole), ('shared', whole / students)
-      ):  # fmt: skip
-        found[name].append(
-          saving(round(share * total_steps), total_steps, of_variant, r, part)
+  for variant, n_kd in kd_steps.items():
+    of_seeds = zip(passes[variant], ratio, teacher, strict=True)
+    matching = [x for x in of_seeds if x[0] is not None]
+    savings[variant] = {
+      name: [
+        saving(
+          round(x * total_steps), total_steps, n_kd, r, teacher_steps * t / n
         )
-    savings[variant] = found
+        for x, r, t in matching
+      ]
+      for name, n in payers.items()
+    }
   return {
     'ratio': ratio,
     'teacher_step': teacher,

@@ -12,16 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A study: runs that differ in one thing, compared.
+"""A study compares runs that differ in one thing.
 
-A gin file in `gin/studies/` names the variants; `jobs` makes of them the
-processes that are run.
+A gin file in `gin/studies/` names the variants; `jobs` turns them into
+processes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-import copy
+from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 import itertools
 import os
 import re
@@ -33,7 +31,7 @@ import gin
 from salt_t5x.studies import gin_files
 
 _GIN = 'salt_t5x/gin'
-# {recipe: what its run needs before it}
+# {recipe: what must exist before its run}
 NEEDS = {
   'teacher': (),
   'oracle': (),
@@ -46,7 +44,7 @@ NEEDS = {
 # The teacher's name in tables, as in the paper.
 SLM = 'SLM'
 ORACLE = 'ORACLE'
-# How labels call what a grid varies.
+# Names of varied parameters in labels.
 _SYMBOLS = {
   'DISTILLATION_WEIGHT': 'ω',
   'TEACHER_TEMPERATURE': 'ρ',
@@ -55,36 +53,36 @@ _SYMBOLS = {
 
 
 class StudyError(ValueError):
-  """A study's file says what cannot be."""
+  """A study or a setting is not valid."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """What a gin file of `gin/studies/` configures.
+  """The variants and measurements of a study, bound by its gin file.
 
   Attributes:
-    title: of the tables.
-    about: what the paper found, and where; a sentence or two.
-    variants: {label: {'recipe': the end of a recipe's name, 'teacher': bindings
-      of the teacher's run ('recipe' among them, if it is another), 'models':
-      bindings of the models, which all runs of the variant get, 'selection':
-      flags of `salt_t5x.select`, any other: a gin binding}}. A binding with a
-      list of values makes a variant of each (with several, of each
-      combination). '40%' is 40% of TRAIN_STEPS of the students.
+    title: the heading of the report.
+    about: the paper's findings and where they are, in a sentence or two.
+    variants: {label: options}. The options are 'recipe' (`NEEDS` lists them),
+      'teacher' (gin bindings of the teacher's run, which may name another
+      'recipe'), 'models' (gin bindings of all runs of the variant), 'selection'
+      (flags of `salt_t5x.select`) and gin bindings. A binding with a list of
+      values makes one variant of each value, several lists one of each
+      combination. '40%' is 40% of TRAIN_STEPS of the students.
     report_at: the steps of the tables: names of macros, or percentages.
-    buckets_at: the steps at which held-out text is split into what is easy,
-      medium and hard for the teacher, the variant 'SLM' (section 5.4).
-    benchmarks_at: the steps at which students, and SLM, are measured on the
-      paper's few-shot tasks (App. F), as far as the package registry has them.
-    costs: whether to time steps, and to tell what is saved (App. J).
-    theory: whether to estimate the theory's quantities for the reference as the
-      student, 'SLM' as its teacher and the variant 'ORACLE' (App. C and D).
+    buckets_at: the steps at which students are compared on held-out text that
+      is easy, medium and hard for the teacher, the variant 'SLM' (section 5.4).
+    benchmarks_at: the steps at which students and 'SLM' are measured on those
+      of the paper's few-shot tasks (App. F) that the package registry has.
+    costs: whether to time steps and report the time saved (App. J).
+    theory: whether to estimate the theory's quantities with the reference as
+      the student, 'SLM' as its teacher and the variant 'ORACLE' (App. C and D).
     reference: the variant that others are compared with.
-    best_of: whether the least final log-perplexity is to be pointed out.
-    in_the_paper: {variant: 'better' or 'worse' than the reference at the end of
-      training}.
-    passes_in_the_paper: {variant: the share of the steps at which the paper's
-      has the reference's final quality}.
+    best_of: whether to name the variant with the lowest final log-perplexity.
+    in_the_paper: {variant: 'better' or 'worse'}, how it ends in the paper
+      compared with the reference.
+    passes_in_the_paper: {variant: share of the steps after which it matches the
+      reference's final few-shot scores in the paper}.
   """
 
   title: str
@@ -103,177 +101,143 @@ class Study:
   )
 
   def __post_init__(self):
-    labels = [v.label for v in expand(self.variants)]
-    if self.reference not in labels:
+    labels = [v.label for v in self.expand()]
+    if len({*labels}) < len(labels) or re.search(r'[/|@]', ''.join(labels)):
       raise StudyError(
-        f'studies.Study.reference = {self.reference!r} is none of the variants '
-        f'{labels}.'
+        f'studies.Study.variants: {labels} must all differ and have none of '
+        '/ | @, which names of checkpoints and tables cannot have.'
       )
-    for name in ('in_the_paper', 'passes_in_the_paper'):
-      if unknown := set(getattr(self, name)) - set(labels):
+    needed = {
+      'reference': [self.reference],
+      'in_the_paper': self.in_the_paper,
+      'passes_in_the_paper': self.passes_in_the_paper,
+      'theory': [SLM, ORACLE],
+      'buckets_at': [SLM],
+      'benchmarks_at': [SLM],
+    }
+    for name, variants in needed.items():
+      if getattr(self, name) and (missing := {*variants} - {*labels}):
         raise StudyError(
-          f'studies.Study.{name}: {sorted(unknown)} are none of the variants '
-          f'{labels}.'
+          f'studies.Study.{name} = {getattr(self, name)!r} needs the variants '
+          f'{sorted(missing)}, but variants has only {labels}.'
         )
-    for label in labels:
-      if re.search(r'[/|@]', label):
-        raise StudyError(
-          f'studies.Study.variants: {label!r} has one of the characters / | @, '
-          'which names of checkpoints and tables cannot have.'
-        )
-    if self.theory and not {SLM, ORACLE} <= set(labels):
-      raise StudyError(
-        f'studies.Study.theory: among the variants must be {SLM!r} and '
-        f'{ORACLE!r}, not only {labels}.'
-      )
-    for name in ('buckets_at', 'benchmarks_at'):
-      if getattr(self, name) and SLM not in labels:
-        raise StudyError(
-          f'studies.Study.{name} = {getattr(self, name)!r}, but no variant is '
-          f'{SLM!r}, the teacher.'
-        )
+
+  def expand(self) -> list['Variant']:
+    """Returns a variant for each combination of values.
+
+    Raises:
+      StudyError: a variant is not what `variants` describes.
+    """
+    found = []
+    for label, options in self.variants.items():
+      bindings = dict(options)
+      parts = ('recipe', 'models', 'teacher', 'selection')
+      parts = {k: bindings.pop(k) for k in parts if k in bindings}
+      varied = {
+        k: v for k, v in bindings.items() if isinstance(v, list | tuple)
+      }
+      for values in itertools.product(*varied.values()):
+        chosen = dict(zip(varied, values, strict=True))
+        names = [f'{_SYMBOLS.get(k, k)} = {v}' for k, v in chosen.items()]
+        label_of = ', '.join([label, *names])
+        found.append(Variant(label_of, bindings=bindings | chosen, **parts))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """One run of a study, for each seed.
+  """A run of a study, made once for each seed; see `Study.variants`.
 
   Attributes:
-    label: in tables and figures.
-    recipe: the end of its name.
-    bindings: {gin parameter: value}, values as in `Study.variants`.
-    models: bindings of the models.
-    teacher: bindings of the teacher's run.
+    label: its name in tables and figures.
+    recipe: the end of the recipe's name.
+    bindings: {gin parameter: value}.
+    models: gin bindings of the models.
+    teacher: gin bindings of the teacher's run.
     selection: flags of `salt_t5x.select`.
   """
 
   label: str
-  recipe: str
-  bindings: Mapping[str, Any]
-  models: Mapping[str, Any]
-  teacher: Mapping[str, Any]
-  selection: Mapping[str, Any]
+  recipe: str | None = None
+  bindings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  models: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  teacher: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  selection: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-
-def expand(variants: Mapping[str, Mapping[str, Any]]) -> list[Variant]:
-  """Makes a variant of each combination of values.
-
-  Raises:
-    StudyError: a variant is not what `Study.variants` says.
-  """
-  found = []
-  for label, options in variants.items():
-    options = dict(options)
-    recipe = options.pop('recipe', None)
-    if recipe not in NEEDS:
+  def __post_init__(self):
+    parts = self.models, self.teacher, self.selection
+    if self.recipe not in NEEDS or not all(isinstance(x, dict) for x in parts):
       raise StudyError(
-        f'studies.Study.variants[{label!r}]: recipe = {recipe!r} is none of '
-        f'{sorted(NEEDS)}.'
+        f'studies.Study.variants: {self}: recipe must be one of '
+        f'{sorted(NEEDS)}; models, teacher and selection are dicts.'
       )
-    parts = {k: options.pop(k, {}) for k in ('models', 'teacher', 'selection')}
-    for name, part in parts.items():
-      if not isinstance(part, Mapping):
-        raise StudyError(
-          f'studies.Study.variants[{label!r}]: {name} = {part!r} is no dict.'
-        )
-    varied = {k: v for k, v in options.items() if isinstance(v, list | tuple)}
-    for values in itertools.product(*varied.values()):
-      chosen = dict(zip(varied, values, strict=True))
-      names = [f'{_SYMBOLS.get(k, k)} = {v}' for k, v in chosen.items()]
-      found.append(
-        Variant(
-          label=', '.join([label, *names]),
-          recipe=recipe,
-          bindings=options | chosen,
-          **parts,
-        )
-      )
-  labels = [v.label for v in found]
-  if len(set(labels)) < len(labels):
-    raise StudyError(f'studies.Study.variants: {labels} are not all different.')
-  return found
 
 
+@dataclasses.dataclass(frozen=True)
 class Setting:
   """The gin files and bindings that all runs of a study share.
 
   Attributes:
-    file: a gin file, or None.
-    bindings: gin bindings, 'NAME = value'.
+    bindings: gin bindings for all runs, 'NAME = value'.
+    file: the path of a gin file for all runs, or the name of one of
+      `gin/settings/`; None for the recipes as they are.
+
+  Raises:
+    StudyError: the file does not exist, or gin cannot read it or a binding.
   """
 
-  def __init__(self, bindings: Sequence[str] = (), setting: str | None = None):
-    """Reads the setting's file.
+  bindings: Sequence[str] = ()
+  file: str | None = None
 
-    Args:
-      bindings: for all runs.
-      setting: the path of a gin file for all runs, or the name of one of
-        `gin/settings/`; None for the recipes as they are.
-
-    Raises:
-      StudyError: the file does not exist, or gin cannot read it or a binding.
-    """
-    self.file = setting
-    if setting and not setting.endswith('.gin'):
-      self.file = f'{_GIN}/settings/{setting}.gin'
-    self._read = functools.cache(gin_files.read)
-    self._bind(bindings)
+  def __post_init__(self):
     try:
       self.configs('teacher')
     except (OSError, SyntaxError) as e:
-      raise StudyError(f'--setting={setting}: {e}') from e
+      raise StudyError(f'--setting={self.file}: {e}') from e
+    parse_bindings(self.bindings)
 
-  def _bind(self, bindings: Sequence[str]) -> None:
-    self.bindings = list(bindings)
-    self.bound = parse_bindings(bindings).values
+  @property
+  def bound(self) -> Mapping[str, Any]:
+    """The values of the bindings."""
+    return parse_bindings(self.bindings)
 
   def with_bindings(self, bindings: Sequence[str]) -> 'Setting':
     """Returns a setting with further bindings, which win."""
-    result = copy.copy(self)
-    result._bind([*self.bindings, *bindings])
-    return result
+    return Setting([*self.bindings, *bindings], self.file)
 
   def files(self, recipe: str) -> list[str]:
     """Returns the gin files of a recipe's run; later ones win."""
-    return [f'{_GIN}/recipes/tiny_{recipe}.gin', *filter(None, [self.file])]
+    files = [_path('recipes', f'tiny_{recipe}')]
+    return [*files, _path('settings', self.file)] if self.file else files
 
   def configs(self, recipe: str) -> list[gin_files.Config]:
     """Returns the content of `files`."""
-    return [self._read(path) for path in self.files(recipe)]
+    return [gin_files.read(path) for path in self.files(recipe)]
 
   def value(self, name: str, recipe: str = 'salt') -> Any:
-    """Returns the value of a macro or parameter in a recipe's run.
+    """Returns the value of a macro or parameter in a recipe's run, or None."""
+    values = {}
+    for config in self.configs(recipe):
+      values |= config.values
+    values |= self.bound
+    value = values.get(name)
+    while isinstance(value, gin_files.Reference) and value.startswith('%'):
+      value = values.get(value[1:])
+    return value
 
-    Raises:
-      StudyError: it is not bound.
-    """
-    for values in self.bound, *(c.values for c in self.configs(recipe)[::-1]):
-      if name in values:
-        value = values[name]
-        if isinstance(value, gin_files.Reference) and value.startswith('%'):
-          return self.value(value[1:], recipe)
-        return value
-    raise StudyError(f'No recipe binds {name}.')
-
-  def check_macros(
-    self, bindings: Sequence[str], recipes: Iterable[str], where: str
-  ) -> None:
+  def check_macros(self, bindings: Sequence[str]) -> None:
     """Refuses macros that no recipe has, which gin would ignore.
 
-    Args:
-      bindings: 'NAME = value'.
-      recipes: the recipes that may have them.
-      where: begins the error message: the flag or parameter of `bindings`.
-
     Raises:
-      StudyError: no recipe has a macro.
+      StudyError: there is one.
     """
-    configs = [config for x in recipes for config in self.configs(x)]
+    recipes = *NEEDS, 'scores', 'evaluate', 'analyze'
+    configs = [config for recipe in recipes for config in self.configs(recipe)]
     known = frozenset().union(*(config.macros for config in configs))
-    for name in parse_bindings(bindings).values:
+    for name in parse_bindings(bindings):
       if name.isidentifier() and name not in known:
         raise StudyError(
-          f'{where}: no recipe has a macro {name}, so it would change nothing. '
+          f'{name}: no recipe has a macro {name}, so it would change nothing. '
           'Check its spelling; gin/recipes/ and the files they include have '
           'them all.'
         )
@@ -309,51 +273,55 @@ class Setting:
 
   def changes(self, recipe: str, bindings: Mapping[str, Any]) -> list[str]:
     """`format`, without bindings that the recipe has: that is the same run."""
-
-    def is_new(binding):
-      name, text = binding.split(' = ', 1)
-      try:
-        return repr(self.value(name, recipe)) != text
-      except StudyError:
-        return True
-
-    return [b for b in self.format(bindings) if is_new(b)]
+    return [
+      text
+      for name, text in zip(bindings, self.format(bindings), strict=True)
+      if text != f'{name} = {self.value(name, recipe)!r}'
+    ]
 
 
-def parse_bindings(bindings: Sequence[str]) -> gin_files.Config:
+def _path(kind: str, name: str) -> str:
+  """Returns a gin file of the package for a name, and a path as it is."""
+  return name if name.endswith('.gin') else f'{_GIN}/{kind}/{name}.gin'
+
+
+def parse_bindings(bindings: Sequence[str]) -> Mapping[str, Any]:
   """Parses 'NAME = value'.
 
   Raises:
     StudyError: gin cannot read them.
   """
   try:
-    return gin_files.parse('\n'.join(bindings))
+    return gin_files.parse('\n'.join(bindings)).values
   except (SyntaxError, ValueError, tokenize.TokenError) as e:
     listed = ' '.join(f'--gin={x}' for x in bindings)
     raise StudyError(f'{listed}: {e.args[0]} Write NAME=VALUE.') from e
 
 
-def read(paths: Sequence[str]) -> Iterator[tuple[str, Study]]:
+def read(paths: Sequence[str]) -> dict[str, Study]:
   """Reads gin files of studies.
 
   Args:
-    paths: of gin files, or the names of those in `gin/studies/`.
+    paths: gin files, or the names of those in `gin/studies/`.
 
-  Yields:
-    (the file's name, its study).
+  Returns:
+    {the file's name: its study}.
 
   Raises:
-    StudyError: there is no such file, or it configures no study.
+    StudyError: there is no such file, it configures no study, or two files have
+      one name.
   """
+  found = {}
   for path in paths:
     name = os.path.splitext(os.path.basename(path))[0]
-    if not path.endswith('.gin'):
-      path = f'{_GIN}/studies/{path}.gin'
+    if name in found:
+      raise StudyError(f'--study: two studies have one name, {name}.')
+    path = _path('studies', path)
     with gin.unlock_config():
       gin.clear_config()
       try:
         gin.parse_config_file(path)
-        study = gin.get_configurable(Study)()
+        found[name] = gin.get_configurable(Study)()
       except (
         OSError,
         ValueError,
@@ -362,4 +330,4 @@ def read(paths: Sequence[str]) -> Iterator[tuple[str, Study]]:
         tokenize.TokenError,
       ) as e:
         raise StudyError(f'{path}: {e}') from e
-    yield name, study
+  return found

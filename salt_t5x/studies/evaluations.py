@@ -23,8 +23,7 @@ from salt_t5x import files, standard_errors
 from salt_t5x.evaluation import buckets as buckets_lib
 from salt_t5x.evaluation import results as results_lib
 
-# The measure of LAMBADA that tells models at chance apart.
-_NATS = 'log_perplexity'
+_per_seed = standard_errors.per_seed
 
 
 def buckets(
@@ -65,9 +64,9 @@ def buckets_markdown(found: Mapping[str, Any]) -> str:
   """Formats the return value of `buckets`."""
 
   def cell(model, bucket):
-    text = standard_errors.per_seed(found['accuracy'][model][bucket], 2)
+    text = _per_seed(found['accuracy'][model][bucket], 2)
     if gains := found['gain'].get(model):
-      text += f' ({standard_errors.per_seed(gains[bucket], 2, "+")})'
+      text += f' ({_per_seed(gains[bucket], 2, "+")})'
     return text
 
   table = files.markdown_table(
@@ -78,10 +77,11 @@ def buckets_markdown(found: Mapping[str, Any]) -> str:
     ],
   )
   return (
-    f'{table}\n\nNext-token accuracy in percent on held-out sequences, split '
-    "into tertiles by the teacher's accuracy (number of sequences in brackets "
-    f'at the top); in brackets, the difference from {found["reference"]} at '
-    'the same step, taken seed by seed.\n'
+    f'### Easy, medium and hard text (Table 5)\n\n{table}\n\n'
+    'Next-token accuracy in percent on held-out sequences, split into tertiles '
+    "by the teacher's accuracy (number of sequences in brackets at the top); "
+    f'in brackets, the difference from {found["reference"]} at the same step, '
+    'taken seed by seed.\n'
   )
 
 
@@ -99,25 +99,24 @@ def few_shot(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   results = [x['results'] for x in of_seeds]
   first = next(iter(results[0].values()))
   benchmarks = [x for x in first if x != results_lib.HELD_OUT]
-  scores = {
-    model: {
-      x: [100 * of_seed[model][x]['score'] for of_seed in results]
-      for x in benchmarks
-    }
-    for model in results[0]
-  }
-  for of_model in scores.values():
-    of_model['Average'] = np.mean(list(of_model.values()), axis=0).tolist()
-  return {
-    'scores': scores,
-    'nats': {
+
+  def collect(name, benchmarks, scale=1):
+    return {
       model: {
-        x: [of_seed[model][x][_NATS] for of_seed in results]
+        x: [scale * of_seed[model][x][name] for of_seed in results]
         for x in benchmarks
-        if 'perplexity' in first[x]['measures']
       }
       for model in results[0]
-    },
+    }
+
+  scores = collect('score', benchmarks, 100)
+  for of_model in scores.values():
+    of_model['Average'] = np.mean(list(of_model.values()), axis=0).tolist()
+  # LAMBADA's log-perplexity tells models at chance apart.
+  with_nats = [x for x in benchmarks if 'perplexity' in first[x]['measures']]
+  return {
+    'scores': scores,
+    'nats': collect('log_perplexity', with_nats),
     'documents': {x: first[x]['documents'] for x in benchmarks},
     'chance': {x: 100 * first[x]['chance'] for x in benchmarks},
     'missing': of_seeds[0]['missing'],
@@ -126,29 +125,24 @@ def few_shot(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def few_shot_markdown(found: Mapping[str, Any]) -> str:
   """Formats the return value of `few_shot`."""
-  scores, nats, documents = found['scores'], found['nats'], found['documents']
+  documents, chance = found['documents'], found['chance']
 
-  def row(heads, of_models, benchmark, digits):
-    values = (x[benchmark] for x in of_models.values())
-    return *heads, *(standard_errors.per_seed(x, digits) for x in values)
+  def row(label, name, kind, digits, chance=''):
+    values = (of_model[name] for of_model in found[kind].values())
+    cells = [_per_seed(x, digits) for x in values]
+    return [label, documents.get(name, ''), chance, *cells]
 
-  rows = [
-    row((name, count, f'{found["chance"][name]:.1f}'), scores, name, 1)
-    for name, count in documents.items()
-  ]
-  rows.append(row(('Average', '', ''), scores, 'Average', 2))
-  rows += [
-    row((f'{name}, nats', documents[name], ''), nats, name, 2)
-    for name in next(iter(nats.values()))
-  ]
+  rows = [row(x, x, 'scores', 1, f'{chance[x]:.1f}') for x in documents]
+  rows.append(row('Average', 'Average', 'scores', 2))
+  with_nats = next(iter(found['nats'].values()))
+  rows += [row(f'{x}, nats', x, 'nats', 2) for x in with_nats]
   table = files.markdown_table(
-    ('benchmark', 'documents', 'chance', *scores), rows
+    ('benchmark', 'documents', 'chance', *found['scores']), rows
   )
-  text = (
-    f'{table}\n\nScores in percent, mean ± standard error over seeds. The '
-    "standard error of one seed's score over the documents is larger: 5 "
-    'percent for a score of 50 with 100 documents.\n'
-  )
-  if found['missing']:
-    text += f'\nNot run: {", ".join(found["missing"])}.\n'
-  return text
+  missing = ', '.join(found['missing'])
+  return (
+    f'### Few-shot benchmarks\n\n{table}\n\n'
+    'Scores in percent, mean ± standard error over seeds. The standard error '
+    "of one seed's score over the documents is larger: 5 percent for a score "
+    'of 50 with 100 documents.\n'
+  ) + (f'\nNot run: {missing}.\n' if missing else '')

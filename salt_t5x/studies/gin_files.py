@@ -16,6 +16,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 from gin import config_parser
@@ -79,6 +80,7 @@ def parse(text: str) -> Config:
   return Config('\n'.join(lines), values, frozenset(delegate.macros))
 
 
+@functools.cache
 def read(path: str) -> Config:
   """Reads 'salt_t5x/gin/...' or a file on disk; see `parse`."""
   return parse(engine.read_gin(path))

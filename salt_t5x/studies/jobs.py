@@ -12,23 +12,32 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Turns studies into processes that train, score, select and evaluate.
+"""Plans studies: the processes that train, score, select and evaluate.
 
 Runs that several variants or studies need are made once.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import functools
-import glob
 import hashlib
 import os
 import re
 import shutil
+from typing import Any
 
 from salt_t5x.checkpoints import find
 from salt_t5x.studies import curves, definition, processes
 
-# A run that is timed is short, and does little but steps.
+# {recipe: (module, the macro of its folder)}; the other recipes train.
+_PROGRAMS = {
+  'scores': ('salt_t5x.score', 'SCORES_DIR'),
+  'evaluate': ('salt_t5x.evaluate', 'OUTPUT_DIR'),
+  'analyze': ('salt_t5x.analyze', 'OUTPUT_DIR'),
+}
+# {timed model: recipe}. RKD times the KD step, since SALT compiles its second
+# step meanwhile. A timed run is short, and does little but steps.
+_TIMED = {'RKD': 'rkd', 'BASELINE': 'baseline', definition.SLM: 'teacher'}
 _TIMING = {
   'TRAIN_STEPS': 60,
   'STATS_PERIOD': 5,
@@ -39,10 +48,111 @@ _TIMING = {
 }
 
 
-def _folder_name(recipe: str, *bindings: str) -> str:
-  """Returns e.g. 'salt,KD_STEPS=90', with characters that paths may have."""
-  words = [re.sub(r'[^\w.=-]+', '_', x.replace(' ', '')) for x in bindings]
-  return ','.join([recipe, *words])
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A study and its jobs, in lists over the seeds.
+
+  Attributes:
+    name: the name of the study's file.
+    study: the variants and measurements.
+    setting: the configuration that all runs share.
+    trained: {variant: the jobs that train it}.
+    measured: {'buckets', 'benchmarks' or 'theory': the jobs that evaluate
+      trained models}, as far as the study requests them.
+    timed: {model: the jobs that time its steps}, for `Study.costs`.
+  """
+
+  name: str
+  study: definition.Study
+  setting: definition.Setting
+  trained: dict[str, list[processes.Job]]
+  measured: dict[str, list[processes.Job]]
+  timed: dict[str, list[processes.Job]]
+
+
+def plan(
+  studies: Mapping[str, definition.Study],
+  seeds: Sequence[str],
+  setting: definition.Setting,
+  work_dir: str,
+) -> tuple[list[Plan], list[processes.Job]]:
+  """Plans the jobs of studies, and checks them before any of them begins.
+
+  Args:
+    studies: {name: study}.
+    seeds: every run is made once with each.
+    setting: the configuration that all runs share.
+    work_dir: holds data, benchmarks and runs.
+
+  Returns:
+    (the plans, their jobs; those that others need come first).
+
+  Raises:
+    definition.StudyError: a step or a number is none, or results would not be
+      measured or kept.
+  """
+  if 'RANDOM_SEED' in setting.bound:
+    raise definition.StudyError(
+      f'--gin=RANDOM_SEED={setting.bound["RANDOM_SEED"]}: it would be the same '
+      'for all --seeds. Give --seeds instead.'
+    )
+  scoring = setting.number('SCORING_STEP', 'teacher')
+  length = setting.number('TRAIN_STEPS', 'teacher')
+  if scoring > length:
+    raise definition.StudyError(
+      f'SCORING_STEP = {scoring} is beyond the TEACHER_STEPS = {length} of the '
+      'teacher that scores. Set --gin=SCORING_STEP=... to a step that it has.'
+    )
+  made = [JobsOfSeed(work_dir, seed, setting) for seed in seeds]
+  plans = []
+  for name, study in studies.items():
+    _check_steps(study, setting)
+    trained = {v.label: [x.train(v) for x in made] for v in study.expand()}
+    measured, timed = {}, {}
+    if study.buckets_at:
+      measured['buckets'] = [
+        x.evaluate(f'{name}_held_out', study, study.buckets_at) for x in made
+      ]
+    if study.benchmarks_at:
+      folder = os.path.join(work_dir, 'benchmarks')
+      measured['benchmarks'] = [
+        x.evaluate(f'{name}_benchmarks', study, study.benchmarks_at, folder)
+        for x in made
+      ]
+    if study.theory:
+      measured['theory'] = [x.analyze(f'{name}_numbers', study) for x in made]
+    if study.costs:
+      timed = {
+        label: [
+          x.train(definition.Variant(label, recipe, _TIMING), alone=True)
+          for x in made
+        ]
+        for label, recipe in _TIMED.items()
+      }
+    plans.append(Plan(name, study, setting, trained, measured, timed))
+  return plans, [job for x in made for job in x.all]
+
+
+def _check_steps(study: definition.Study, setting: definition.Setting) -> None:
+  """Refuses steps at which the reference is not evaluated or not kept."""
+  [reference] = [v for v in study.expand() if v.label == study.reference]
+  own = setting.with_bindings(setting.format(reference.bindings))
+  last = own.number('TRAIN_STEPS')
+  for name, *periods in (
+    ('report_at', 'EVAL_PERIOD'),
+    ('buckets_at', 'EVAL_PERIOD', 'CHECKPOINT_PERIOD', 'KEEP_PERIOD'),
+    ('benchmarks_at', 'EVAL_PERIOD', 'CHECKPOINT_PERIOD', 'KEEP_PERIOD'),
+  ):
+    found = {period: own.number(period) for period in periods}
+    for text in getattr(study, name):
+      step = setting.step(text)
+      if step > last or (step < last and any(step % x for x in found.values())):
+        listed = ', '.join(f'{k} = {x}' for k, x in found.items())
+        raise definition.StudyError(
+          f'studies.Study.{name}: {text} is step {step}, which is not measured '
+          f'or not kept: runs of {last} steps are, every {listed}. Choose '
+          'divisors of it with --gin.'
+        )
 
 
 def held_out_curves(folder: str, setting: definition.Setting) -> curves.Curves:
@@ -60,7 +170,7 @@ def drop_unevaluated_checkpoints(
   evaluation and leave a gap in its curve.
 
   Args:
-    folder: of a run.
+    folder: the folder of a run.
     setting: binds EVAL_PERIOD and the evaluated task.
     recipe: the run's recipe.
   """
@@ -74,9 +184,9 @@ def drop_unevaluated_checkpoints(
       shutil.rmtree(path)
 
 
-def _remove(pattern: str) -> None:
-  for path in glob.glob(pattern):
-    os.remove(path)
+def _empty(folder: str) -> None:
+  shutil.rmtree(folder)
+  os.mkdir(folder)
 
 
 class JobsOfSeed:
@@ -90,173 +200,160 @@ class JobsOfSeed:
       seed: RANDOM_SEED of initialisation; the data order is fixed.
       setting: the configuration that all runs share.
     """
-    self._work_dir = work_dir
-    self._folder = os.path.join(work_dir, f'seed_{seed}')
+    self._work_dir, self._seed, self._setting = work_dir, seed, setting
+    path = lambda name: os.path.abspath(os.path.join(work_dir, name))
     self._environment = {
-      'SALT_T5X_DATA': os.path.abspath(os.path.join(work_dir, 'data')),
+      'SALT_T5X_DATA': path('data'),
       # Most runs compile the same programs.
-      'JAX_COMPILATION_CACHE_DIR': os.path.abspath(
-        os.path.join(work_dir, 'compiled')
-      ),
+      'JAX_COMPILATION_CACHE_DIR': path('compiled'),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     }
-    self._seed, self._setting = seed, setting
     self._jobs: dict[str, processes.Job] = {}
 
   @property
   def all(self) -> list[processes.Job]:
     """All jobs; those that others need come first."""
-    return sorted(self._jobs.values(), key=_depth)
+    return list(self._jobs.values())
 
-  def of(self, variant: definition.Variant) -> processes.Job:
+  def train(
+    self, variant: definition.Variant, alone: bool = False
+  ) -> processes.Job:
     """Returns the job that trains a variant, after making those it needs."""
-    setting, needs = self._setting, definition.NEEDS[variant.recipe]
-    models = setting.format(variant.models)
-    bindings = models + setting.changes(variant.recipe, variant.bindings)
-    where = f'studies.Study.variants[{variant.label!r}]'
-    setting.check_macros(bindings, [variant.recipe, 'teacher'], where)
-    paths, before, suffix = {}, [], []
-    if 'teacher' in needs:
-      teacher = self._teacher(variant, models)
+    recipe, setting = variant.recipe, self._setting
+    bindings = setting.format(variant.models)
+    bindings += setting.changes(recipe, variant.bindings)
+    name, paths, needs = [recipe, *bindings], {}, []
+    if definition.NEEDS[recipe]:
+      own = {'recipe': 'teacher', **variant.teacher}
+      teacher = self.train(
+        definition.Variant(
+          variant.label, own.pop('recipe'), own, variant.models
+        )
+      )
+    if 'teacher' in definition.NEEDS[recipe]:
       paths['TEACHER_PATH'] = teacher.folder
-      before.append(teacher)
-      if variant.teacher:
-        suffix.append(f'by={os.path.basename(teacher.folder)}')
-    if 'selection' in needs:
-      selection = self._selection(variant, models, bindings)
+      needs.append(teacher)
+      name += _by(variant, teacher)
+    if 'selection' in definition.NEEDS[recipe]:
+      selection = self._select(variant, teacher, bindings)
       paths['SELECTION_PATH'] = os.path.join(selection.folder, 'selection.json')
-      before.append(selection)
+      needs.append(selection)
       if variant.selection:
-        suffix.append(f'on={os.path.basename(selection.folder)}')
-    return self._train(variant.recipe, bindings, paths, before, suffix)
+        name.append(f'on={os.path.basename(selection.folder)}')
+    name = f'{recipe}_timing' if alone else _folder_name(*name)
+    return self._run(name, recipe, bindings, paths, needs, alone)
 
-  def evaluation(
+  def evaluate(
     self,
     name: str,
-    students: Mapping[str, processes.Job],
-    steps: Sequence[int],
+    study: definition.Study,
+    steps: Sequence[str],
     benchmarks: str | None = None,
   ) -> processes.Job:
-    """Returns the job that evaluates checkpoints of students.
+    """Returns the job that evaluates a study's students and its teacher, SLM.
 
     Args:
-      name: of the job.
-      students: {label: job}, with `SLM`, whose last checkpoint is evaluated.
-      steps: of the students' checkpoints, which are called 'label @step'.
+      name: the job's name.
+      study: the study.
+      steps: the steps of the students' checkpoints, as in `Study.buckets_at`.
+        In tables they are called 'label @step'.
       benchmarks: the folder of benchmarks; None for held-out text alone.
     """
-    students = dict(students)
+    students = {v.label: self.train(v) for v in study.expand()}
     teacher = students.pop(definition.SLM)
     paths = {
       'TEACHER_PATH': teacher.folder,
       'CHECKPOINTS': {
         f'{label} @{step}': os.path.join(job.folder, f'checkpoint_{step}')
-        for step in steps
+        for step in map(self._setting.step, steps)
         for label, job in students.items()
       },
     }
-    needs = [teacher, *students.values()]
     bindings = ['SUITE = ()']
     if benchmarks:
-      paths['BENCHMARK_DATA'] = benchmarks
-      bindings = []
-    return self._job(
-      name,
-      'salt_t5x.evaluate',
-      'evaluate',
-      'OUTPUT_DIR',
-      bindings,
-      paths,
-      needs,
-    )
+      paths['BENCHMARK_DATA'], bindings = benchmarks, []
+    needs = [teacher, *students.values()]
+    return self._run(name, 'evaluate', bindings, paths, needs)
 
-  def theory(
-    self, name: str, trained: Mapping[str, processes.Job], reference: str
-  ) -> processes.Job:
-    """Returns the job that estimates the theory's quantities.
-
-    Args:
-      name: of the job.
-      trained: {label: job}, with `reference`, `SLM` and `ORACLE`.
-      reference: the student's label.
-    """
-    student, teacher, oracle = (
-      trained[x] for x in (reference, definition.SLM, definition.ORACLE)
-    )
-    sequences = self._setting.number('TRAIN_STEPS', 'baseline')
-    sequences *= self._setting.number('BATCH_SIZE', 'baseline')
-    return self._job(
-      name,
-      'salt_t5x.analyze',
-      'analyze',
-      'OUTPUT_DIR',
-      [f'TRAINING_SEQUENCES = {sequences}'],
-      {
-        'STUDENT_PATH': student.folder,
-        'TEACHER_PATH': teacher.folder,
-        'ORACLE_PATH': oracle.folder,
-      },
-      [student, teacher, oracle],
-    )
-
-  def timing(self) -> dict[str, processes.Job]:
-    """Returns short runs that run alone, for the costs (App. J).
-
-    RKD times the KD step, since SALT compiles its second step meanwhile.
-
-    Returns:
-      {'RKD': KD steps, 'BASELINE': plain steps, 'SLM': the teacher's training}.
-    """
-    variant = definition.Variant(definition.SLM, 'teacher', {}, {}, {}, {})
-    teacher = self._teacher(variant, [])
-
-    def job(recipe, paths, needs):
-      return self._job(
-        f'{recipe}_timing',
-        'salt_t5x.train',
-        recipe,
-        'MODEL_DIR',
-        self._setting.format(_TIMING),
-        paths,
-        needs,
-        alone=True,
-      )
-
-    return {
-      'RKD': job('rkd', {'TEACHER_PATH': teacher.folder}, [teacher]),
-      'BASELINE': job('baseline', {}, []),
-      definition.SLM: job('teacher', {}, []),
+  def analyze(self, name: str, study: definition.Study) -> processes.Job:
+    """Returns the job that estimates the theory's quantities for a study."""
+    trained = {v.label: self.train(v) for v in study.expand()}
+    roles = {
+      'STUDENT_PATH': trained[study.reference],
+      'TEACHER_PATH': trained[definition.SLM],
+      'ORACLE_PATH': trained[definition.ORACLE],
     }
-
-  def _teacher(
-    self, variant: definition.Variant, models: Sequence[str]
-  ) -> processes.Job:
-    options = dict(variant.teacher)
-    recipe = options.pop('recipe', 'teacher')
-    bindings = [*models, *self._setting.changes(recipe, options)]
-    where = f'studies.Study.variants[{variant.label!r}]: teacher'
-    self._setting.check_macros(bindings, [recipe, variant.recipe], where)
-    return self._train(recipe, bindings, {}, [], [])
-
-  def _train(self, recipe, bindings, paths, before, suffix) -> processes.Job:
-    name = _folder_name(recipe, *bindings, *suffix)
-    return self._job(
-      name, 'salt_t5x.train', recipe, 'MODEL_DIR', bindings, paths, before
+    number = functools.partial(self._setting.number, recipe='baseline')
+    sequences = number('TRAIN_STEPS') * number('BATCH_SIZE')
+    return self._run(
+      name,
+      'analyze',
+      [f'TRAINING_SEQUENCES = {sequences}'],
+      {macro: job.folder for macro, job in roles.items()},
+      list(roles.values()),
     )
 
-  def _job(
-    self, name, module, recipe, output, bindings, paths, before, alone=False
+  def _select(
+    self,
+    variant: definition.Variant,
+    teacher: processes.Job,
+    bindings: Sequence[str],
   ) -> processes.Job:
-    setting, folder = self._setting, os.path.join(self._folder, name)
-    ready = total = None
+    models = self._setting.format(variant.models)
+    # Names tell how scores and selections differ from those of the setting.
+    differs = [*models, *_by(variant, teacher)]
+    scores = self._run(
+      _folder_name('scores', *differs),
+      'scores',
+      models,
+      {'TEACHER_PATH': teacher.folder},
+      [teacher],
+    )
+    own = self._setting.with_bindings(bindings)
+    differs += [f'{k}={v}' for k, v in variant.selection.items()]
+    flags = {}
+    for name in 'kd_steps', 'batch_size':
+      flags[name] = own.number(name.upper(), variant.recipe)
+      if flags[name] != self._setting.number(name.upper(), variant.recipe):
+        differs.append(f'{name}={flags[name]}')
+    flags = [f'--{k}={v}' for k, v in (flags | variant.selection).items()]
+    name = _folder_name('selection', *differs)
+    output = os.path.join(self._folder(name), 'selection.json')
+    return self._add(
+      name,
+      ['salt_t5x.select', f'--scores={scores.folder}', f'--output={output}']
+      + flags,
+      {'flags': flags},
+      [scores],
+      # select does not overwrite the files of an interrupted job.
+      prepare=functools.partial(_empty, self._folder(name)),
+    )
+
+  def _folder(self, name: str) -> str:
+    return os.path.join(self._work_dir, f'seed_{self._seed}', name)
+
+  def _run(
+    self,
+    name: str,
+    recipe: str,
+    bindings: Sequence[str],
+    paths: Mapping[str, Any],
+    needs: Sequence[processes.Job],
+    alone: bool = False,
+  ) -> processes.Job:
+    """Returns the job that runs a recipe."""
+    setting, folder = self._setting, self._folder(name)
+    module, output = _PROGRAMS.get(recipe, ('salt_t5x.train', 'MODEL_DIR'))
     bindings = [f'RANDOM_SEED={self._seed}', *setting.bindings, *bindings]
+    setting.check_macros(bindings)
+    prepare = total = None
     if module == 'salt_t5x.train':
-      own = setting.with_bindings(bindings)
-      total = own.number('TRAIN_STEPS', recipe)
-      if not alone:
-        ready = functools.partial(
-          drop_unevaluated_checkpoints, folder, setting, recipe
-        )
+      total = setting.with_bindings(bindings).number('TRAIN_STEPS', recipe)
+      prepare = functools.partial(
+        drop_unevaluated_checkpoints, folder, setting, recipe
+      )
+      if alone:  # A timed run begins at its first step.
+        prepare = functools.partial(_empty, folder)
     else:
       # Other commands share the macros of training, but not its parameters.
       bindings = [b for b in bindings if re.match(r'(\w+|size_\w+/.*) *=', b)]
@@ -278,80 +375,42 @@ class JobsOfSeed:
       'gin files': hashlib.sha256(texts.encode()).hexdigest(),
     }
     return self._add(
-      name, folder, command, options, before, ready=ready, alone=alone,
-      total=total,
-    )  # fmt: skip
+      name, command, options, needs, prepare=prepare, alone=alone, total=total
+    )
 
   def _add(
-    self, name, folder, command, options, before, **more
+    self,
+    name: str,
+    command: Sequence[str],
+    options: Mapping[str, Any],
+    needs: Sequence[processes.Job],
+    **more: Any,
   ) -> processes.Job:
     """Adds a job, or finds it; two jobs of one name raise a `StudyError`."""
-    if name not in self._jobs:
-      self._jobs[name] = processes.Job(
-        f'{name} [{self._seed}]',
-        folder,
-        command,
-        options,
-        before,
-        self._environment,
-        **more,
-      )
-    if self._jobs[name].command != command:
+    job = processes.Job(
+      f'{name} [{self._seed}]',
+      self._folder(name),
+      command,
+      options,
+      needs,
+      self._environment,
+      **more,
+    )
+    found = self._jobs.setdefault(name, job)
+    if found.command != command:
       raise definition.StudyError(
-        f'Two different jobs are called {name}: {self._jobs[name].command} and '
-        f'{command}. Give the studies other names, or run them in two '
-        '--work_dir.'
+        f'Two different jobs are called {name}: {found.command} and {command}. '
+        'Give the studies other names, or run them in two --work_dir.'
       )
-    return self._jobs[name]
-
-  def _selection(
-    self,
-    variant: definition.Variant,
-    models: Sequence[str],
-    bindings: Sequence[str],
-  ) -> processes.Job:
-    teacher = self._teacher(variant, models)
-    # Names tell how scores differ from those of the setting alone.
-    differs = list(models)
-    if variant.teacher:
-      differs.append(f'by={os.path.basename(teacher.folder)}')
-    scores = self._job(
-      _folder_name('scores', *differs),
-      'salt_t5x.score',
-      'scores',
-      'SCORES_DIR',
-      models,
-      {'TEACHER_PATH': teacher.folder},
-      [teacher],
-    )
-    own = self._setting.with_bindings(bindings)
-    flags = dict(variant.selection)
-    differs += [f'{k}={v}' for k, v in flags.items()]
-    sizes = {}
-    for name in 'kd_steps', 'batch_size':
-      sizes[name] = own.number(name.upper(), variant.recipe)
-      if sizes[name] != self._setting.number(name.upper(), variant.recipe):
-        differs.append(f'{name}={sizes[name]}')
-    name = _folder_name('selection', *differs)
-    folder = os.path.join(self._folder, name)
-    flags = [f'--{k}={v}' for k, v in (sizes | flags).items()]
-    return self._add(
-      name,
-      folder,
-      [
-        'salt_t5x.select',
-        f'--scores={scores.folder}',
-        f'--output={os.path.join(folder, "selection.json")}',
-        *flags,
-      ],
-      {'flags': flags},
-      [scores],
-      # select does not overwrite the files of an interrupted job.
-      ready=functools.partial(
-        _remove, os.path.join(glob.escape(folder), 'selection.*')
-      ),
-    )
+    return found
 
 
-def _depth(job: processes.Job) -> int:
-  return 1 + max(map(_depth, job.needs), default=0)
+def _folder_name(recipe: str, *bindings: str) -> str:
+  """Returns e.g. 'salt,KD_STEPS=90', with characters that paths may have."""
+  words = [re.sub(r'[^\w.=-]+', '_', x.replace(' ', '')) for x in bindings]
+  return ','.join([recipe, *words])
+
+
+def _by(variant: definition.Variant, teacher: processes.Job) -> list[str]:
+  """Names a variant's own teacher; [] for that of the setting."""
+  return [f'by={os.path.basename(teacher.folder)}'] if variant.teacher else []

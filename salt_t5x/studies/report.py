@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Turns the curves of a study's runs into a verdict, a table and a plot.
+"""Turns the curves of a study's runs into a verdict, tables and a plot.
 
 Means and standard errors are over seeds. Variants of one seed start from the
 same weights and read the same data, so differences from the reference are taken
@@ -21,15 +21,11 @@ seed by seed.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import io
 import itertools
 from typing import Any
 
 import matplotlib
-
-matplotlib.use('Agg')  # Files only; there may be no screen.
-
-import matplotlib.pyplot as plt
+from matplotlib import figure
 import numpy as np
 
 from salt_t5x import files, standard_errors
@@ -64,6 +60,7 @@ _COLORS = {
   'SALT_DS': 'tab:orange',
   'BASELINE_EZ': 'tab:purple',
 }
+_per_seed = standard_errors.per_seed
 
 
 def summarize(
@@ -86,30 +83,28 @@ def summarize(
     or below the reference's final log-perplexity (interpolated linearly), or
     null.
   """
-  recipes = {v.label: v.recipe for v in definition.expand(study.variants)}
+  recipes = {v.label: v.recipe for v in study.expand()}
   reference = of_variants[study.reference]
   last = reference[0]['log_perplexity'][-1][0]
   rows, passes = [], {}
   for label, of_seeds in of_variants.items():
     length = of_seeds[0]['log_perplexity'][-1][0]
     is_student = length == last and recipes[label] not in ('teacher', 'oracle')
-    for step in steps if is_student else [length]:
-      at = lambda tag, step=step, of_seeds=of_seeds: [
-        dict(curves[tag])[step] for curves in of_seeds
-      ]
-      rows.append(
-        {
-          'variant': label,
-          'step': step,
-          'accuracy': [100 * a for a in at('accuracy')],
-          'log_perplexity': at('log_perplexity'),
-        }
-      )
+    rows += [
+      {
+        'variant': label,
+        'step': step,
+        'accuracy': [100 * dict(x['accuracy'])[step] for x in of_seeds],
+        'log_perplexity': [dict(x['log_perplexity'])[step] for x in of_seeds],
+      }
+      for step in (steps if is_student else [length])
+    ]
     if label != study.reference and is_student:
-      passes[label] = [
-        _share(mine, theirs, last)
-        for mine, theirs in zip(of_seeds, reference, strict=True)
-      ]
+      passes[label] = []
+      for mine, theirs in zip(of_seeds, reference, strict=True):
+        limit = theirs['log_perplexity'][-1][1]
+        step = curves_lib.first_step_below(mine['log_perplexity'], limit)
+        passes[label].append(None if step is None else step / last)
   return {
     'title': study.title,
     'about': study.about,
@@ -121,10 +116,40 @@ def summarize(
   }
 
 
-def _share(mine, theirs, last: int) -> float | None:
-  limit = theirs['log_perplexity'][-1][1]
-  step = curves_lib.first_step_below(mine['log_perplexity'], limit)
-  return None if step is None else step / last
+@dataclasses.dataclass(frozen=True)
+class _Change:
+  """How a row of the table differs from another, for each seed."""
+
+  nats: list[float]  # of log-perplexity, positive if lower
+  points: list[float]  # of accuracy, in percentage points
+
+  @classmethod
+  def of(cls, row: Mapping[str, Any], theirs: Mapping[str, Any]) -> '_Change':
+    minus = lambda x, y: np.subtract(x, y).tolist()
+    return cls(
+      minus(theirs['log_perplexity'], row['log_perplexity']),
+      minus(row['accuracy'], theirs['accuracy']),
+    )
+
+  @property
+  def sign(self) -> int:
+    """1 if better, -1 if worse, 0 if within two standard errors."""
+    mean, error = np.mean(self.nats), standard_errors.standard_error(self.nats)
+    return 0 if abs(mean) <= 2 * error else int(np.sign(mean))
+
+  def distance(self, unit: str = '') -> str:
+    """Returns e.g. '0.070 ± 0.010 below'."""
+    mean, error = np.mean(self.nats), standard_errors.standard_error(self.nats)
+    size = standard_errors.with_error(abs(mean), error, 3)
+    return f'{size}{unit} {"below" if mean >= 0 else "above"}'
+
+
+def _final_changes(results: Mapping[str, Any]) -> dict[str, _Change]:
+  """Compares the end of each variant in 'passes' with the reference's."""
+  last = results['total_steps']
+  rows = {r['variant']: r for r in results['rows'] if r['step'] == last}
+  theirs = rows[results['reference']]
+  return {label: _Change.of(rows[label], theirs) for label in results['passes']}
 
 
 def verdict(results: Mapping[str, Any]) -> str:
@@ -136,243 +161,155 @@ def verdict(results: Mapping[str, Any]) -> str:
   Returns:
     A Markdown paragraph; '' if no variant is comparable with the reference.
   """
-  if not results['passes']:
+  changes = _final_changes(results)
+  if not changes:
     return ''
-  reference, last = results['reference'], results['total_steps']
-  rows = {r['variant']: r for r in results['rows'] if r['step'] == last}
-  changes = {x: _Change.of(rows[x], rows[reference]) for x in results['passes']}
   order = sorted(changes, key=lambda x: -np.mean(changes[x].nats))
-  helped = [x for x in order if changes[x].sign > 0]
-  hurt = [x for x in order[::-1] if changes[x].sign < 0]
-  same = [x for x in order if not changes[x].sign]
   texts = []
-  if helped:
-    best, *others = helped
-    gains, points = changes[best].nats, changes[best].points
-    shares = [100 * x for x in results['passes'][best] if x is not None]
-    early = (
-      f', and matches the final log-perplexity of {reference} after '
-      f'{standard_errors.per_seed(shares, 0)}% of the steps'
-      f'{_of(shares, results["passes"][best])}'
-    )
-    texts.append(
-      f'{best} helped{" most" if others else ""}: after {last:,} steps it ends '
-      f'{standard_errors.per_seed(gains, 3)} nats below {reference} in '
-      'held-out log-perplexity, with '
-      f'{standard_errors.per_seed(points, 2, "+")} percentage points of '
-      f'next-token accuracy{early if shares else ""}.'
-    )
-  else:
-    others = []
-    texts.append(f'Nothing ends better than {reference}.')
-  for name, labels in (
-    ('Also lower', others),
-    ('Higher', hurt),
-    ('No clear difference', same),
-  ):
-    if labels:
-      listed = ', '.join(f'{x} ({changes[x]})' for x in labels)
-      texts.append(f'{name}: {listed}.')
+  for sign, name in (
+    (1, 'lower'), (-1, 'higher'), (0, 'not clearly different')
+  ):  # fmt: skip
+    listed = [
+      f'{x} ({changes[x].distance(" nats")}, '
+      f'{_per_seed(changes[x].points, 2, "+")} points)'
+      for x in order
+      if changes[x].sign == sign
+    ]
+    if listed or sign > 0:
+      texts.append(f'{name} with {", ".join(listed) or "none"}')
   if results['seeds'] > 1:
-    texts.append(
-      f'*How sure:* these are means ± standard errors over {results["seeds"]} '
-      'seeds, and a difference counts if it exceeds two standard errors.'
+    sure = (
+      f'these are means ± standard errors over {results["seeds"]} seeds, and a '
+      'difference counts if it exceeds two standard errors.'
     )
   else:
-    texts.append(
-      '*How sure:* this is one seed, so differences may be chance; '
-      '`--seeds=0,1,2` gives standard errors.'
+    sure = (
+      'this is one seed, so differences may be chance; `--seeds=0,1,2` gives '
+      'standard errors.'
     )
-  return ' '.join(['**Verdict.**', *texts])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Change:
-  """How a variant ends compared with the reference, for each seed."""
-
-  nats: list[float]  # of log-perplexity, positive if lower
-  points: list[float]  # of accuracy, in percentage points
-
-  @classmethod
-  def of(cls, row: Mapping[str, Any], theirs: Mapping[str, Any]) -> '_Change':
-    points = np.subtract(row['accuracy'], theirs['accuracy']).tolist()
-    return cls(_gains(row, theirs), points)
-
-  @property
-  def sign(self) -> int:
-    """1 if better, -1 if worse, 0 if within two standard errors."""
-    return 0 if _is_same(self.nats) else int(np.sign(np.mean(self.nats)))
-
-  def __str__(self) -> str:
-    """Returns e.g. '0.070 nats below, +0.60 points'."""
-    points = standard_errors.per_seed(self.points, 2, '+')
-    return f'{_distance(self.nats, " nats")}, {points} points'
-
-
-def _distance(gains: Sequence[float], unit: str = '') -> str:
-  """Returns e.g. '0.070 ± 0.010 below' for gains over seeds."""
-  mean, error = np.mean(gains), standard_errors.standard_error(gains)
-  size = standard_errors.with_error(abs(mean), error, 3)
-  return f'{size}{unit} {"below" if mean >= 0 else "above"}'
+  return (
+    f'**Verdict.** After {results["total_steps"]:,} steps, held-out '
+    f'log-perplexity (and accuracy, in percentage points) compared with '
+    f'{results["reference"]} is '
+    f'{"; ".join(texts)}. *How sure:* {sure}'
+  )
 
 
 def markdown(results: Mapping[str, Any], study: definition.Study) -> str:
-  """Formats the return value of `summarize` as a table and sentences.
+  """Formats the return value of `summarize` as tables and sentences.
 
   Args:
     results: it, with 'costs' of `costs.measure` if they are known.
     study: the study.
   """
-  reference, last = results['reference'], results['total_steps']
+  reference = results['reference']
   at = {(r['variant'], r['step']): r for r in results['rows']}
   rows = []
-  for row in results['rows']:
-    theirs = at.get((reference, row['step']))
-    is_compared = theirs is not None and row['variant'] != reference
+  for (label, step), row in at.items():
+    theirs = at.get((reference, step)) if label != reference else None
     rows.append(
       (
-        row['variant'],
-        row['step'],
-        standard_errors.per_seed(row['accuracy'], 2),
-        standard_errors.per_seed(row['log_perplexity'], 3),
-        standard_errors.per_seed(_gains(row, theirs), 3) if is_compared else '',
+        label,
+        step,
+        _per_seed(row['accuracy'], 2),
+        _per_seed(row['log_perplexity'], 3),
+        _per_seed(_Change.of(row, theirs).nats, 3) if theirs else '',
       )
     )
-  models = [
+  models = '; '.join(
     f'*{label}*: {_RECIPES[options["recipe"]]}'
     for label, options in study.variants.items()
-  ]
-  header = (
-    'model', 'step', 'accuracy, %', 'log-perplexity', f'less than {reference}'
-  )  # fmt: skip
+  )
+  errors = 'One seed, hence no standard errors.'
   if results['seeds'] > 1:
     errors = (
       f'Numbers are means ± standard errors over {results["seeds"]} seeds; '
       'differences are taken seed by seed.'
     )
-  else:
-    errors = 'One seed, hence no standard errors.'
-  lines = [
-    f'{"; ".join(models)}.\n',
+  header = 'model', 'step', 'accuracy, %', 'log-perplexity'
+  texts = [
+    f'{models}.',
     '*accuracy*: the share of held-out tokens that the model ranks first given '
     'the tokens before them. *log-perplexity*: the mean negative '
     'log-likelihood of a held-out token, in nats; lower is better. *less than '
     f"{reference}*: by how many nats the model's log-perplexity is below that "
-    f'of {reference} at the same step; negative means above. {errors}\n',
-    files.markdown_table(header, rows),
-    '',
+    f'of {reference} at the same step; negative means above. {errors}',
+    files.markdown_table((*header, f'less than {reference}'), rows),
   ]
   if study.best_of:
-    lines.append(_best([r for r in results['rows'] if r['step'] == last]))
-  lines += ['', *_ends(results, study), '']
+    texts.append(_best(results))
+  if results['passes']:
+    texts.append(_ends(results, study))
   if results.get('costs'):
-    lines += ['', *_costs(results)]
-  return '\n'.join(lines) + '\n'
+    texts += _costs(results)
+  return '\n\n'.join(texts) + '\n'
 
 
-def _gains(row: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[float]:
-  """Returns how many nats a row is below another, for each seed."""
-  return np.subtract(theirs['log_perplexity'], row['log_perplexity']).tolist()
-
-
-def _best(rows: Sequence[Mapping[str, Any]]) -> str:
+def _best(results: Mapping[str, Any]) -> str:
+  last = results['total_steps']
+  rows = [r for r in results['rows'] if r['step'] == last]
   best = min(rows, key=lambda r: np.mean(r['log_perplexity']))
-  text = f'{best["variant"]} has the lowest final log-perplexity'
-  if len(best['log_perplexity']) < 2:
-    return f'{text}.'
   near = [
     row['variant']
     for row in rows
-    if row is not best and _is_same(_gains(best, row))
+    if row is not best and not _Change.of(best, row).sign
   ]
-  if not near:
-    return f'{text}, by more than two standard errors.'
-  return f'{text}; within two standard errors of it: {", ".join(near)}.'
+  text = f'{best["variant"]} has the lowest final log-perplexity'
+  if results['seeds'] > 1:
+    text += f'; within two standard errors of it: {", ".join(near) or "none"}'
+  return f'{text}.'
 
 
-def _is_same(differences: Sequence[float]) -> bool:
-  """Whether a mean is within two standard errors of zero."""
-  error = standard_errors.standard_error(differences)
-  return abs(np.mean(differences)) <= 2 * error
+def _percent(shares: Sequence[float | None]) -> str:
+  """Formats e.g. '82 ± 3%', '97% (1 of 3 seeds)' or 'not reached'."""
+  found = [100 * x for x in shares if x is not None]
+  if not found:
+    return 'not reached'
+  some = f' ({len(found)} of {len(shares)} seeds)'
+  return f'{_per_seed(found, 0)}%{some if len(found) < len(shares) else ""}'
 
 
-def _ends(results: Mapping[str, Any], study: definition.Study) -> list[str]:
-  """Returns a sentence on the end of each variant, here and in the paper."""
-  reference, last = results['reference'], results['total_steps']
-  rows = {r['variant']: r for r in results['rows'] if r['step'] == last}
-  lines = []
-  for label, shares in results['passes'].items():
-    gains = _gains(rows[label], rows[reference])
-    text = f'- {label} ends {_distance(gains)} {reference}'
-    found = [100 * x for x in shares if x is not None]
-    if found:
-      text += (
-        f' and matches its final log-perplexity after '
-        f'{standard_errors.per_seed(found, 0)}% of the steps'
-        f'{_of(found, shares)}.'
-      )
-    else:
-      text += ' and does not reach its final log-perplexity.'
-    lines.append(text + _in_the_paper(label, gains, shares, study))
-  return lines
-
-
-def _of(found: Sequence[Any], seeds: Sequence[Any]) -> str:
-  if len(found) == len(seeds):
-    return ''
-  return f' with {len(found)} of {len(seeds)} seeds'
-
-
-def _in_the_paper(
-  label: str,
-  gains: Sequence[float],
-  shares: Sequence[float | None],
-  study: definition.Study,
-) -> str:
-  """Compares a variant with the paper's, if the study says how that ends."""
-  text = ''
-  if expected := study.in_the_paper.get(label):
-    if _is_same(gains):
-      text += f' In the paper it ends {expected}; here no difference shows.'
-    elif (np.mean(gains) > 0) == (expected == 'better'):
-      text += f' In the paper, too, it ends {expected}.'
-    else:
-      text += f' In the paper it ends {expected}; here it does not.'
-  if (share := study.passes_in_the_paper.get(label)) is not None:
-    shows = None not in shares and np.mean(shares) <= share
-    text += (
-      f' In the paper it matches the few-shot scores of {study.reference} '
-      f'after {100 * share:.0f}% of the steps'
-      f'{"." if shows else "; here it takes longer."}'
-    )
-  return text
+def _ends(results: Mapping[str, Any], study: definition.Study) -> str:
+  """Formats the end of each variant, here and in the paper."""
+  reference = results['reference']
+  text = (
+    f'*matches after*: the share of the steps after which the log-perplexity '
+    f'stays at or below the final one of {reference}'
+  )
+  header = ['model', f'ends, compared with {reference}', 'matches after']
+  rows = [
+    [label, change.distance(), _percent(results['passes'][label])]
+    for label, change in _final_changes(results).items()
+  ]
+  if study.in_the_paper or study.passes_in_the_paper:
+    text += '; in the paper, its few-shot scores are matched'
+    header += ['ends, in the paper', 'matches after, in the paper']
+    for row in rows:
+      share = study.passes_in_the_paper.get(row[0])
+      row += [
+        study.in_the_paper.get(row[0], '–'),
+        '–' if share is None else _percent([share]),
+      ]
+  return f'{files.markdown_table(header, rows)}\n\n{text}.'
 
 
 def _costs(results: Mapping[str, Any]) -> list[str]:
   costs, reference = results['costs'], results['reference']
-  ratio = standard_errors.per_seed(costs['ratio'], 2)
-  teacher_step = standard_errors.per_seed(costs['teacher_step'], 2)
+  # Seeds that do not match the reference have no savings.
+  missing = lambda x: [None] * (len(costs['ratio']) - len(x))
   rows = [
-    (
-      label,
-      *(
-        f'{standard_errors.per_seed([100 * x for x in savings[k]], 0)}%'
-        f'{_of(savings[k], costs["ratio"])}'
-        if savings[k]
-        else 'not reached'
-        for k in ('alone', 'with_teacher', 'shared')
-      ),
-    )
+    (label, *(_percent([*x, *missing(x)]) for x in savings.values()))
     for label, savings in costs['savings'].items()
   ]
   shared = f'shared by {costs["students"]} students'
   return [
-    f"A KD step takes {ratio} plain steps, and a step of the teacher's "
-    f'training {teacher_step} (medians of short runs that ran alone). The '
-    f'table has the time saved until the final log-perplexity of {reference} '
-    f'is matched, in percent of the training time of {reference} (App. J; as '
-    "there, without scoring). The columns differ in how much of the teacher's "
-    'training counts: nothing, all of it, or a share.\n',
+    f'A KD step takes {_per_seed(costs["ratio"], 2)} plain steps, and a step '
+    f"of the teacher's training {_per_seed(costs['teacher_step'], 2)} (medians "
+    'of short runs that ran alone). The table has the time saved until the '
+    f'final log-perplexity of {reference} is matched, in percent of the '
+    f'training time of {reference} (App. J; as there, without scoring). The '
+    "columns differ in how much of the teacher's training counts: nothing, all "
+    'of it, or a share.',
     files.markdown_table(
       ('model', 'saved', 'with the whole training of the teacher', shared), rows
     ),
@@ -382,8 +319,10 @@ def _costs(results: Mapping[str, Any]) -> list[str]:
 def colors(labels: Sequence[str]) -> dict[str, Any]:
   """Returns a color for each variant."""
   # The lighter half of tab20; the other half is tab10, which _COLORS uses.
-  lighter = plt.colormaps['tab20'].colors[1::2]
-  others = itertools.cycle([*lighter, *plt.colormaps['Dark2'].colors])
+  palettes = matplotlib.colormaps
+  others = itertools.cycle(
+    [*palettes['tab20'].colors[1::2], *palettes['Dark2'].colors]
+  )
   return {x: _COLORS[x] if x in _COLORS else next(others) for x in labels}
 
 
@@ -392,51 +331,47 @@ def plot(
 ) -> bytes:
   """Draws held-out accuracy and log-perplexity as SVG; see `CAPTION`."""
   count = len(of_variants)
-  figure, axes = plt.subplots(
-    1, 3, figsize=(15, max(4.2, 0.3 * count + 1)), layout='constrained'
-  )
+  height = max(4.2, 0.3 * count + 1)
+  canvas = figure.Figure(figsize=(15, height), layout='constrained')
+  accuracy, log_perplexity, ends = canvas.subplots(1, 3)
   color_of = colors(list(of_variants))
   last = of_variants[study.reference][0]['log_perplexity'][-1][0]
-  for axis, tag in zip(axes[:2], ('accuracy', 'log_perplexity'), strict=True):
+  dotted = dict(color='black', linewidth=0.8, linestyle=':')
+  for axis, tag in (accuracy, 'accuracy'), (log_perplexity, 'log_perplexity'):
     for label, of_seeds in of_variants.items():
       x = [step for step, _ in of_seeds[0][tag]]
       y = np.array([[value for _, value in c[tag]] for c in of_seeds])
-      style = '-' if x[-1] == last else '--'
-      axis.plot(x, y.mean(0), style, color=color_of[label], label=label)
+      style, color = '-' if x[-1] == last else '--', color_of[label]
+      axis.plot(x, y.mean(0), style, color=color, label=label)
       axis.fill_between(
-        x, y.min(0), y.max(0), color=color_of[label], alpha=0.2, linewidth=0
+        x, y.min(0), y.max(0), color=color, alpha=0.2, linewidth=0
       )
-    for step in steps:
-      if step != last:
-        axis.axvline(step, color='black', linewidth=0.8, linestyle=':')
+    for step in {*steps} - {last}:
+      axis.axvline(step, **dotted)
     axis.set(xlabel='step', title=f'held-out {tag.replace("_", "-")}')
     axis.grid(alpha=0.3)
+  accuracy.legend(fontsize='small' if count <= 8 else 5)
   final = {
     label: [c['log_perplexity'][-1][1] for c in of_seeds]
     for label, of_seeds in of_variants.items()
   }
   # Cuts off the first evaluations, which would flatten the rest.
-  least = min(min(x) for x in final.values())
-  axes[1].set_ylim(least - 0.1, least + 1.4)
-  axes[0].legend(fontsize='small' if count <= 8 else 5)
+  least = min(map(min, final.values()))
+  log_perplexity.set_ylim(least - 0.1, least + 1.4)
   for row, (label, values) in enumerate(final.items()):
-    axes[2].errorbar(
+    error = standard_errors.standard_error(values) if len(values) > 1 else None
+    ends.errorbar(
       np.mean(values),
       row,
-      xerr=standard_errors.standard_error(values) if len(values) > 1 else None,
+      xerr=error,
       marker='o',
       capsize=3,
       color=color_of[label],
     )
-  axes[2].axvline(
-    np.mean(final[study.reference]), color='black', linewidth=0.8, linestyle=':'
-  )
-  axes[2].set_yticks(range(count), list(final), fontsize='small')
-  axes[2].invert_yaxis()
-  axes[2].set(title='final log-perplexity (mean ± standard error)')
-  axes[2].grid(alpha=0.3, axis='x')
-  file = io.BytesIO()
-  with plt.rc_context({'svg.hashsalt': 'salt', 'svg.fonttype': 'path'}):
-    figure.savefig(file, format='svg', metadata={'Date': None})
-  plt.close(figure)
-  return file.getvalue()
+  ends.axvline(np.mean(final[study.reference]), **dotted)
+  ends.set_yticks(range(count), list(final), fontsize='small')
+  ends.invert_yaxis()
+  ends.set(title='final log-perplexity (mean ± standard error)')
+  ends.grid(alpha=0.3, axis='x')
+  with matplotlib.rc_context({'svg.hashsalt': 'salt', 'svg.fonttype': 'path'}):
+    return files.encode_figure(canvas, format='svg', metadata={'Date': None})

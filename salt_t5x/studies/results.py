@@ -15,7 +15,9 @@
 """Writes the results folder of a study from the files of its runs."""
 
 from collections.abc import Mapping, Sequence
+import json
 import os
+import shutil
 from typing import Any
 
 import jax
@@ -29,14 +31,20 @@ from salt_t5x.studies import (
   definition,
   evaluations,
   jobs,
-  plans,
   processes,
   report,
 )
 from salt_t5x.theory import report as theory_report
 
+# Macros that the page shows.
+_NUMBERS = (
+  'TRAIN_STEPS', 'TEACHER_STEPS', 'KD_STEPS', 'DISTILLATION_WEIGHT',
+  'TEACHER_TEMPERATURE', 'BATCH_SIZE', 'SEQUENCE_LENGTH', 'VOCAB_SIZE',
+  'PEAK_LEARNING_RATE', 'WARMUP_STEPS',
+)  # fmt: skip
 
-def write(plan: plans.Plan, output_dir: str, students: int) -> str:
+
+def write(plan: jobs.Plan, output_dir: str, students: int) -> str:
   """Writes the results folder of a study whose jobs are done.
 
   Args:
@@ -50,14 +58,18 @@ def write(plan: plans.Plan, output_dir: str, students: int) -> str:
   """
   study, folder = plan.study, os.path.join(output_dir, plan.name)
   steps = sorted({plan.setting.step(x) for x in study.report_at})
-  of_variants = _collect(plan)
+  of_variants = {
+    label: [jobs.held_out_curves(job.folder, plan.setting) for job in of_seeds]
+    for label, of_seeds in plan.trained.items()
+  }
   found = report.summarize(study, of_variants, steps)
-  if plan.timing:
+  if plan.timed:
     found['costs'] = _costs(plan, found['passes'], students)
   picture = report.plot(study, of_variants, steps)
   files.write_whole(os.path.join(folder, 'curves.svg'), picture)
   results = {'held_out': found}
   texts = [
+    f'## {study.title}\n',
     f'{report.verdict(found)}\n',
     f'*In the paper:* {study.about}\n',
     '### Held-out text\n',
@@ -65,134 +77,81 @@ def write(plan: plans.Plan, output_dir: str, students: int) -> str:
     '![Held-out accuracy and log-perplexity over the steps](curves.svg)\n',
     f'{report.CAPTION}\n',
   ]
-  for name, (found, text) in _further(plan, folder).items():
-    results[name] = found
-    texts.append(text)
+  if of_seeds := plan.measured.get('buckets'):
+    tasks = [
+      buckets.read(job.folder, definition.SLM, study.reference, ['held_out'])[0]
+      for job in of_seeds
+    ]
+    results['buckets'] = evaluations.buckets(tasks, study.reference)
+    texts.append(evaluations.buckets_markdown(results['buckets']))
+  if of_seeds := plan.measured.get('benchmarks'):
+    found = _read(of_seeds, 'results.json')
+    results['benchmarks'] = evaluations.few_shot(found)
+    texts.append(evaluations.few_shot_markdown(results['benchmarks']))
+  if of_seeds := plan.measured.get('theory'):
+    results['theory'] = _read(of_seeds, 'theory.json')
+    shutil.copy(os.path.join(of_seeds[0].folder, 'theory.png'), folder)
+    texts.append(
+      "### The theory's numbers\n\n"
+      f'{theory_report.markdown_over_seeds(results["theory"])}\n'
+      '![Figures](theory.png)\n\nThe figures show the first seed.\n'
+    )
   files.write_json(os.path.join(folder, 'results.json'), results)
   texts += [
-    _selected(label, selection, folder)
-    for label, selection in _selections(plan).items()
+    _selected(label, need, folder)
+    for label, of_seeds in plan.trained.items()
+    for need in of_seeds[0].needs
+    if need.command[0] == 'salt_t5x.select'
   ]
-  text = '\n'.join([f'## {study.title}\n', *texts])
+  text = '\n'.join(texts)
   files.write_whole(os.path.join(folder, 'results.md'), text.encode())
   return text
 
 
-def _collect(plan: plans.Plan) -> report.OfVariants:
-  """Reads {variant: held-out curves for each seed}."""
-  return {
-    label: [jobs.held_out_curves(job.folder, plan.setting) for job in of_seeds]
-    for label, of_seeds in plan.trained.items()
-  }
-
-
 def _costs(
-  plan: plans.Plan,
-  passes: Mapping[str, Sequence[float | None]],
-  students: int,
+  plan: jobs.Plan, passes: Mapping[str, Sequence[float | None]], students: int
 ) -> dict[str, Any]:
   """Measures the costs (App. J) from the timed jobs."""
   setting = plan.setting
   total = setting.number('TRAIN_STEPS')
   kd_steps = {}
-  for v in definition.expand(plan.study.variants):
-    if v.label not in passes:
-      continue
-    own = setting.with_bindings(setting.format(v.bindings))
-    if v.recipe in ('salt', 'salt_ds'):
+  for v in plan.study.expand():
+    if v.label in passes and v.recipe in ('salt', 'salt_ds'):
+      own = setting.with_bindings(setting.format(v.bindings))
       kd_steps[v.label] = own.number('KD_STEPS', v.recipe)
-    elif v.recipe == 'rkd':
+    elif v.label in passes and v.recipe == 'rkd':
       kd_steps[v.label] = total
-
   times = {
     label: [
       costs.step_time(curves.read_scalars(os.path.join(job.folder, 'train')))
       for job in of_seeds
     ]
-    for label, of_seeds in plan.timing.items()
+    for label, of_seeds in plan.timed.items()
   }
-  return costs.measure(
-    passes,
-    kd_steps,
-    times['RKD'],
-    times['BASELINE'],
-    setting.number('TRAIN_STEPS', 'teacher'),
-    times[definition.SLM],
-    total,
-    students,
-  )
-
-
-def _further(plan: plans.Plan, folder: str) -> dict[str, tuple[Any, str]]:
-  """Returns {name: (numbers, text)} of the evaluations after training."""
-  further = {}
-  if plan.held_out:
-    of_seeds = [
-      buckets.read(
-        job.folder, definition.SLM, plan.study.reference, ['held_out']
-      )[0]
-      for job in plan.held_out
-    ]
-    found = evaluations.buckets(of_seeds, plan.study.reference)
-    table = evaluations.buckets_markdown(found)
-    text = f'### Easy, medium and hard text (Table 5)\n\n{table}'
-    further['buckets'] = found, text
-  if plan.benchmarks:
-    found = evaluations.few_shot(_read(plan.benchmarks, 'results.json'))
-    table = evaluations.few_shot_markdown(found)
-    further['benchmarks'] = found, f'### Few-shot benchmarks\n\n{table}'
-  if plan.theory:
-    found = _read(plan.theory, 'theory.json')
-    for job, of_seed in zip(plan.theory, found, strict=True):
-      of_seed['models'] = {
-        role: _without_folder(path, job)
-        for role, path in of_seed['models'].items()
-      }
-    _copy(os.path.join(plan.theory[0].folder, 'theory.png'), folder)
-    tables = theory_report.markdown_over_seeds(found)
-    text = (
-      f"### The theory's numbers\n\n{tables}\n"
-      '![Figures](theory.png)\n\nThe figures show the first seed.\n'
-    )
-    further['theory'] = found, text
-  return further
+  teacher_steps = setting.number('TRAIN_STEPS', 'teacher')
+  return costs.measure(passes, kd_steps, times, teacher_steps, total, students)
 
 
 def _read(of_seeds: Sequence[processes.Job], name: str) -> list[dict[str, Any]]:
+  """Reads a JSON file of each seed's job."""
   return [
-    files.read_json_object(os.path.join(job.folder, name)) for job in of_seeds
+    json.loads(_read_text(job, os.path.join(job.folder, name)))
+    for job in of_seeds
   ]
 
 
-def _without_folder(text: str, job: processes.Job) -> str:
-  """Shortens the paths of a seed's runs, whose folder may be moved."""
-  return text.replace(os.path.dirname(job.folder), '…')
-
-
-def _copy(path: str, folder: str, name: str | None = None) -> None:
-  with open(path, 'rb') as f:
-    target = os.path.join(folder, name or os.path.basename(path))
-    files.write_whole(target, f.read())
-
-
-def _selections(plan: plans.Plan) -> dict[str, processes.Job]:
-  """Returns {variant: its selection job} for the first seed."""
-  return {
-    label: need
-    for label, of_seeds in plan.trained.items()
-    for need in of_seeds[0].needs
-    if os.path.exists(os.path.join(need.folder, 'selection.json'))
-  }
+def _read_text(job: processes.Job, path: str) -> str:
+  """Reads a file, and shortens the paths of runs: their folder may move."""
+  with open(path, encoding='utf-8') as f:
+    return f.read().replace(os.path.dirname(job.folder), '…')
 
 
 def _selected(label: str, selection: processes.Job, folder: str) -> str:
   """Returns a selection's report, and copies its picture to `folder`."""
-  path = lambda end: os.path.join(selection.folder, f'selection.{end}')
+  path = os.path.join(selection.folder, 'selection')
   name = f'{os.path.basename(selection.folder)}.png'
-  with open(path('md'), encoding='utf-8') as f:
-    text = f.read().removeprefix('# Selection\n')
-  text = _without_folder(text, selection)
-  _copy(path('png'), folder, name)
+  text = _read_text(selection, f'{path}.md').removeprefix('# Selection\n')
+  shutil.copy(f'{path}.png', os.path.join(folder, name))
   return (
     f'### What {label} selected, with the first seed\n{text}\n'
     f'![Scores and domains]({name})\n'
@@ -217,21 +176,7 @@ def configuration(
     path.removeprefix('salt_t5x/') for path in setting.files('salt')
   )
   bindings = ', '.join(f'`{b}`' for b in setting.bindings) or 'none'
-  numbers = ', '.join(
-    f'{name} = {setting.value(name)!r}'
-    for name in (
-      'TRAIN_STEPS',
-      'TEACHER_STEPS',
-      'KD_STEPS',
-      'DISTILLATION_WEIGHT',
-      'TEACHER_TEMPERATURE',
-      'BATCH_SIZE',
-      'SEQUENCE_LENGTH',
-      'VOCAB_SIZE',
-      'PEAK_LEARNING_RATE',
-      'WARMUP_STEPS',
-    )
-  )
+  numbers = ', '.join(f'{x} = {setting.value(x)!r}' for x in _NUMBERS)
   held_out = setting.number('EVAL_STEPS') * setting.number('BATCH_SIZE')
   # Markdown shows indented text as it is.
   table = '\n'.join(f'    {x}' for x in prepare.table(info).splitlines())

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Makes one self-contained page of Markdown texts and their pictures."""
+"""Turns Markdown texts and their pictures into one self-contained page."""
 
 import base64
 from collections.abc import Sequence
@@ -23,8 +23,6 @@ import re
 import string
 
 import markdown
-
-from salt_t5x import files
 
 _PAGE = string.Template(
   """<!DOCTYPE html>
@@ -80,10 +78,10 @@ def _inline(match: re.Match, folder: str) -> str:
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-  """Makes the page.
+  """Returns the page.
 
   Args:
-    title: of the page.
+    title: the title and top heading.
     sections: (Markdown that begins with a '## ' heading, the folder of its
       pictures). HTML in the Markdown is shown as text.
 
@@ -92,10 +90,8 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
   """
   links, bodies = [], []
   for i, (text, folder) in enumerate(sections):
-    heading = re.match(r'## (.*)', text)
-    if heading:
-      name = html.escape(heading[1])
-      links.append(f'<a href="#section-{i}">{name}</a>')
+    heading = html.escape(text.splitlines()[0].removeprefix('## '))
+    links.append(f'<a href="#section-{i}">{heading}</a>')
     converter = markdown.Markdown(extensions=['tables', 'sane_lists'])
     # Texts quote documents, whose HTML must not run.
     converter.preprocessors.deregister('html_block')
@@ -113,8 +109,3 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
   return _PAGE.substitute(
     title=html.escape(title), links='\n'.join(links), body='\n'.join(bodies)
   )
-
-
-def write(path: str, title: str, sections: Sequence[tuple[str, str]]) -> None:
-  """Writes `page` to a file."""
-  files.write_whole(path, page(title, sections).encode())

@@ -25,7 +25,13 @@ import pytest
 
 from salt_t5x.checkpoints import find
 from salt_t5x.evaluation import buckets
-from salt_t5x.studies import costs, definition, evaluations, plans, report
+from salt_t5x.studies import (
+  costs,
+  definition,
+  evaluations,
+  gin_files,
+  report,
+)
 from salt_t5x.studies import jobs as jobs_lib
 import tiny_runs
 
@@ -37,50 +43,46 @@ def setting(*bindings, file=None):
   return definition.Setting(bindings, file)
 
 
+def study(variants, **options):
+  variants = {'BASELINE': {'recipe': 'baseline'}, **variants}
+  return definition.Study(title='t', about='a', variants=variants, **options)
+
+
 def jobs_of(variants, *bindings, seed='0'):
-  """({label: job}, all jobs by name)."""
+  """({label: job}, all jobs by name) of BASELINE and other variants."""
   made = jobs_lib.JobsOfSeed('/w', seed, setting(*bindings))
-  found = {v.label: made.of(v) for v in definition.expand(variants)}
+  found = {v.label: made.train(v) for v in study(variants).expand()}
   return found, {job.name: job for job in made.all}
 
 
 # --- The package's studies ---------------------------------------------------
 
 
-@pytest.mark.parametrize('name', STUDIES)
-def test_every_study_makes_jobs(name):
-  [(found, of_name)] = definition.read([name])
-  assert found == name and of_name.title and 'Table' in of_name.about
-  labels, jobs = jobs_of(of_name.variants)
-  assert len(labels) >= 3
-  folders = [job.folder for job in jobs.values()]
-  assert len(set(folders)) == len(folders)
-  for job in jobs.values():
-    assert all(need in jobs.values() for need in job.needs)
-    [file] = [f for f in job.command if f.startswith('--gin_file=')] or [None]
-    if file:
-      assert (GIN / file.split('/gin/')[1]).is_file()
-
-
 @pytest.mark.parametrize('file', [None, 'gpu'])
-def test_what_all_studies_report_is_measured_and_kept(file):
-  planned, made = plans.make(
-    dict(definition.read(STUDIES)), ['0', '1'], setting(file=file), '/w'
-  )
+def test_every_study_makes_jobs(file):
+  studies = definition.read(STUDIES)
+  planned, made = jobs_lib.plan(studies, ['0', '1'], setting(file=file), '/w')
   assert [plan.name for plan in planned] == STUDIES
   assert len({job.folder for job in made}) == len(made) > 70
+  for i, job in enumerate(made):
+    assert set(job.needs) <= set(made[:i])
+    for flag in job.command:
+      if flag.startswith('--gin_file='):
+        assert (GIN / flag.split('/gin/')[1]).is_file()
+  for plan in planned:
+    assert plan.study.title and 'Table' in plan.study.about
+    assert len(plan.trained) >= 3
   [main] = [plan for plan in planned if plan.name == 'main']
   for label in 'RKD', 'BASELINE', 'SLM':
-    assert [job.alone for job in main.timing[label]] == [True, True]
+    assert [job.alone for job in main.timed[label]] == [True, True]
   assert not any(job.alone for job in main.trained['SALT'])
 
 
 def test_main_is_what_make_salt_runs():
-  [(_, main)] = definition.read(['main'])
-  labels, jobs = jobs_of(main.variants)
-  assert list(labels) == [
+  labels, jobs = jobs_of(definition.read(['main'])['main'].variants)
+  assert set(labels) == {
     'SLM', 'BASELINE', 'RKD', 'SALT', 'SALT_DS', 'BASELINE_EZ'
-  ]  # fmt: skip
+  }  # fmt: skip
   assert labels['SLM'] in labels['SALT'].needs
   assert {name.split(' ')[0] for name in jobs} == {
     'teacher', 'baseline', 'rkd', 'salt', 'salt_ds', 'scores', 'selection',
@@ -89,13 +91,13 @@ def test_main_is_what_make_salt_runs():
   }  # fmt: skip
 
 
-def test_studies_share_what_is_the_same_run():
+def test_studies_share_equal_runs():
   """n_KD = 30% is what SALT does anyway."""
   made = jobs_lib.JobsOfSeed('/w', '0', setting())
   found = {}
-  for _, of_name in definition.read(['main', 'n_kd', 'transitions']):
-    for variant in definition.expand(of_name.variants):
-      found.setdefault(variant.label, set()).add(made.of(variant))
+  for x in definition.read(['main', 'n_kd', 'transitions']).values():
+    for variant in x.expand():
+      found.setdefault(variant.label, set()).add(made.train(variant))
   assert all(len(jobs) == 1 for jobs in found.values())
   assert found['SALT'] == found['SALT, n_KD = 30%']
   assert found['SALT'] != found['SALT, n_KD = 20%']
@@ -104,10 +106,9 @@ def test_studies_share_what_is_the_same_run():
 # --- From variants to jobs ---------------------------------------------------
 
 
-def test_a_grid_is_a_run_for_each_combination():
+def test_lists_of_values_make_a_grid():
   labels, _ = jobs_of(
     {
-      'BASELINE': {'recipe': 'baseline'},
       'RKD': {
         'recipe': 'rkd',
         'DISTILLATION_WEIGHT': [0.5, 1.0],
@@ -130,29 +131,31 @@ def test_a_grid_is_a_run_for_each_combination():
 
 
 def test_percentages_are_of_the_students_steps():
-  variants = {
-    'BASELINE': {'recipe': 'baseline'},
-    'SALT': {
-      'recipe': 'salt', 'KD_STEPS': '20%', 'teacher': {'TRAIN_STEPS': '300%'}
+  labels, _ = jobs_of(
+    {
+      'SALT': {
+        'recipe': 'salt',
+        'KD_STEPS': '20%',
+        'teacher': {'TRAIN_STEPS': '300%'},
+      }
     },
-  }  # fmt: skip
-  labels, _ = jobs_of(variants, 'TRAIN_STEPS=50')
+    'TRAIN_STEPS=50',
+  )
   [teacher] = labels['SALT'].needs
   assert '--gin.KD_STEPS = 10' in labels['SALT'].command
   assert '--gin.TRAIN_STEPS = 150' in teacher.command
-  # What comes later wins.
+  # Later bindings win.
   assert teacher.command.index('--gin.TRAIN_STEPS=50') < teacher.command.index(
     '--gin.TRAIN_STEPS = 150'
   )
   assert f"--gin.TEACHER_PATH='{teacher.folder}'" in labels['SALT'].command
 
 
-def test_a_setting_is_for_all_runs():
+def test_settings_apply_to_all_runs():
   gpu = setting(file='gpu')
   made = jobs_lib.JobsOfSeed('/w', '0', gpu)
-  [(_, main)] = definition.read(['main'])
-  for variant in definition.expand(main.variants):
-    made.of(variant)
+  for variant in definition.read(['main'])['main'].expand():
+    made.train(variant)
   for job in made.all:
     if job.command[0] != 'salt_t5x.select':
       assert job.command[2] == '--gin_file=salt_t5x/gin/settings/gpu.gin'
@@ -160,7 +163,7 @@ def test_a_setting_is_for_all_runs():
   assert gpu.number('TRAIN_STEPS', 'teacher') > gpu.number('TRAIN_STEPS')
   assert setting('FIRST_STAGE=7').number('KD_STEPS') == 7
   assert gpu.step('50%') == gpu.number('TRAIN_STEPS') / 2
-  # Scores reach as far as a first stage needs.
+  # There are scores for all that a first stage may read.
   for x in gpu, setting():
     needed = (x.number('SCORING_STEP') + x.number('KD_STEPS')) * x.number(
       'BATCH_SIZE'
@@ -169,9 +172,8 @@ def test_a_setting_is_for_all_runs():
     assert x.number('SCORING_STEP') % x.number('CHECKPOINT_PERIOD') == 0
 
 
-def test_another_teacher_is_another_run():
+def test_teachers_differ_by_size_and_training():
   variants = {
-    'BASELINE': {'recipe': 'baseline'},
     'a': {'recipe': 'salt'},
     'b': {
       'recipe': 'salt',
@@ -188,36 +190,21 @@ def test_another_teacher_is_another_run():
 
 
 @pytest.mark.parametrize(
-  'bindings, expected',
-  [([], 240), (['KD_STEPS=200', 'TRAIN_STEPS = 9'], 200)],
+  'variant, bindings, expected',
+  [
+    ({}, [], 240),
+    ({}, ['KD_STEPS=200', 'TRAIN_STEPS = 9'], 200),
+    ({'KD_STEPS': '20%'}, [], 160),
+  ],
 )
-def test_the_selection_is_for_the_first_stage(bindings, expected):
-  _, jobs = jobs_of(
-    {'BASELINE': {'recipe': 'baseline'}, 'DS': {'recipe': 'salt_ds'}}, *bindings
-  )
-  assert jobs['selection [0]'].command[-2:] == [
-    f'--kd_steps={expected}',
-    '--batch_size=4',
-  ]
+def test_selections_fill_the_first_stage(variant, bindings, expected):
+  labels, _ = jobs_of({'DS': {'recipe': 'salt_ds', **variant}}, *bindings)
+  _, selection = labels['DS'].needs
+  assert selection.command[-2:] == [f'--kd_steps={expected}', '--batch_size=4']
 
 
-def test_a_variants_first_stage_has_a_selection_of_its_own():
-  _, jobs = jobs_of(
-    {
-      'BASELINE': {'recipe': 'baseline'},
-      'DS': {'recipe': 'salt_ds', 'KD_STEPS': ['20%', '30%']},
-    }
-  )
-  selections = [j for name, j in jobs.items() if name.startswith('selection')]
-  assert {j.command[-2] for j in selections} == {
-    '--kd_steps=160', '--kd_steps=240'
-  }  # fmt: skip
-
-
-def test_what_is_made_in_another_way_is_another_job():
-  """Scores and selections by another teacher, or for other batches."""
+def test_selections_differ_by_teacher_and_batch():
   variants = {
-    'BASELINE': {'recipe': 'baseline'},
     'a': {'recipe': 'salt_ds'},
     'b': {'recipe': 'salt_ds', 'BATCH_SIZE': 8},
     'c': {'recipe': 'salt_ds', 'teacher': {'TRAIN_STEPS': '300%'}},
@@ -231,20 +218,17 @@ def test_what_is_made_in_another_way_is_another_job():
   assert scores[2].needs[0] is labels['c'].needs[0]
 
 
-def test_two_jobs_of_one_name_are_refused():
+def test_rejects_two_jobs_of_one_name():
   made = jobs_lib.JobsOfSeed('/w', '0', setting())
-  [(_, main)] = definition.read(['main'])
-  trained = {v.label: made.of(v) for v in definition.expand(main.variants)}
-  made.evaluation('x', trained, [300])
+  main = definition.read(['main'])['main']
+  made.evaluate('x', main, ['50%'])
   with pytest.raises(definition.StudyError, match='jobs are called x'):
-    made.evaluation('x', trained, [1000])
+    made.evaluate('x', main, ['100%'])
 
 
 def test_scoring_gets_no_parameters_of_training():
   _, jobs = jobs_of(
-    {'BASELINE': {'recipe': 'baseline'}, 'DS': {'recipe': 'salt_ds'}},
-    'trainer.SaltTrainer.top_k=5',
-    'TOP_K = 5',
+    {'DS': {'recipe': 'salt_ds'}}, 'trainer.SaltTrainer.top_k=5', 'TOP_K = 5'
   )
   command = jobs['scores [0]'].command
   assert command[-2:] == ['--gin.RANDOM_SEED=0', '--gin.TOP_K = 5']
@@ -252,51 +236,23 @@ def test_scoring_gets_no_parameters_of_training():
 
 
 @pytest.mark.parametrize(
-  'variants, message',
+  'variants, options, message',
   [
-    ({'BASELINE': {'recipe': 'nothing'}}, "recipe = 'nothing' is none of"),
-    ({'BASELINE': {}}, 'recipe = None'),
-    ({'SALT': {'recipe': 'salt'}}, "reference = 'BASELINE' is none of"),
-    (
-      {'BASELINE': {'recipe': 'salt', 'teacher': 'x'}},
-      "teacher = 'x' is no dict",
-    ),
-    (
-      {'BASELINE': {'recipe': 'rkd', 'A': [1, 1]}},
-      'are not all different',
-    ),
+    ({'X': {'recipe': 'nothing'}}, {}, "recipe='nothing'"),
+    ({'X': {}}, {}, 'recipe=None'),
+    ({'X': {'recipe': 'salt', 'teacher': 'x'}}, {}, "teacher='x'"),
+    ({'X': {'recipe': 'rkd', 'A': [1, 1]}}, {}, 'must all differ'),
+    ({'X @1': {'recipe': 'rkd'}}, {}, 'names of checkpoints'),
+    ({}, {'reference': 'X'}, "reference = 'X'"),
+    ({}, {'in_the_paper': {'X': 'worse'}}, "needs the variants ['X']"),
+    ({}, {'passes_in_the_paper': {'X': 0.7}}, "needs the variants ['X']"),
+    ({}, {'buckets_at': ('100%',)}, "needs the variants ['SLM']"),
+    ({}, {'theory': True}, "needs the variants ['ORACLE', 'SLM']"),
   ],
 )
-def test_studies_that_cannot_be(variants, message):
+def test_rejects_studies(variants, options, message):
   with pytest.raises(definition.StudyError, match=re.escape(message)):
-    definition.Study(title='t', about='a', variants=variants)
-
-
-def test_buckets_need_a_teacher():
-  with pytest.raises(definition.StudyError, match="no variant is 'SLM'"):
-    definition.Study(
-      title='t',
-      about='a',
-      variants={'BASELINE': {'recipe': 'baseline'}},
-      buckets_at=('100%',),
-    )
-
-
-@pytest.mark.parametrize(
-  'options, message',
-  [
-    ({'in_the_paper': {'SALT_DS': 'worse'}}, "['SALT_DS'] are none of"),
-    ({'passes_in_the_paper': {'RKD': 0.7}}, "['RKD'] are none of"),
-  ],
-)
-def test_options_are_of_variants(options, message):
-  with pytest.raises(definition.StudyError, match=re.escape(message)):
-    definition.Study(
-      title='t',
-      about='a',
-      variants={'BASELINE': {'recipe': 'baseline'}},
-      **options,
-    )
+    study(variants, **options)
 
 
 @pytest.mark.parametrize(
@@ -304,17 +260,18 @@ def test_options_are_of_variants(options, message):
   [
     # Longer runs are fine.
     (['STUDENT_STEPS=3000'], None),
-    (['KD_STEPS=200'], 'KD_STEPS is step 200, which is not evaluated'),
-    (['KD_STEPS=320'], 'step 320, of which no checkpoint is kept'),
+    (['KD_STEPS=200'], 'KD_STEPS is step 200, which is not measured'),
+    (['KD_STEPS=320'], 'every EVAL_PERIOD = 80, CHECKPOINT_PERIOD = 80, KEEP_'),
     (['TEACHER_STEPS=400'], 'SCORING_STEP = 480 is beyond the'),
     (['STUDENTS_STEPS=9'], 'no recipe has a macro STUDENTS_STEPS,'),
     (['RANDOM_SEED=3'], 'Give --seeds instead'),
     (['SEQUENCES=3', 'TOP_K=5', 'trainer.SaltTrainer.top_k=3'], None),
   ],
 )
-def test_what_cannot_be_reported_is_told_at_once(bindings, message):
-  main = dict(definition.read(['main']))
-  plan = lambda: plans.make(main, ['0'], setting(*bindings), '/w')
+def test_rejects_settings_without_results(bindings, message):
+  plan = lambda: jobs_lib.plan(
+    definition.read(['main']), ['0'], setting(*bindings), '/w'
+  )
   if message is None:
     plan()
   else:
@@ -322,35 +279,30 @@ def test_what_cannot_be_reported_is_told_at_once(bindings, message):
       plan()
 
 
-def test_misspelt_macros_of_variants_are_refused():
-  for more in {'N_KD': ['10%', '20%']}, {'teacher': {'STEPS': 3}}:
-    with pytest.raises(definition.StudyError, match='no recipe has a macro'):
-      jobs_of(
-        {
-          'BASELINE': {'recipe': 'baseline'},
-          'SALT': {'recipe': 'salt', **more},
-        }
-      )
+@pytest.mark.parametrize(
+  'options', [{'N_KD': ['10%', '20%']}, {'teacher': {'STEPS': 3}}]
+)
+def test_rejects_misspelt_macros(options):
+  with pytest.raises(definition.StudyError, match='no recipe has a macro'):
+    jobs_of({'SALT': {'recipe': 'salt', **options}})
 
 
 def test_only_a_jobs_own_gin_files_count(tmp_path):
   """Titles of studies, or recipes of other models, change no run."""
   included, mine = tmp_path / 'included.gin', tmp_path / 'mine.gin'
   mine.write_text(f"include '{included}'\n")
-  variants = {'BASELINE': {'recipe': 'baseline'}}
 
   def options(text):
     included.write_text(text)
+    gin_files.read.cache_clear()
     made = jobs_lib.JobsOfSeed('/w', '0', setting(file=str(mine)))
-    [variant] = definition.expand(variants)
-    return made.of(variant).options
+    return made.train(study({}).expand()[0]).options
 
   assert options('BATCH_SIZE = 8') != options('BATCH_SIZE = 16')
   assert setting(file=str(mine)).number('BATCH_SIZE') == 16
-  mine.write_text('')
 
 
-def test_a_run_goes_on_from_its_last_evaluation(tmp_path):
+def test_runs_resume_from_the_last_evaluation(tmp_path):
   directory = tmp_path / 'training_eval/minipile_ul2'
   writer = metric_writers.SummaryWriter(str(directory))
   for step in 10, 20, 40:
@@ -365,20 +317,16 @@ def test_a_run_goes_on_from_its_last_evaluation(tmp_path):
   assert sorted(find.finished(str(tmp_path))) == [10, 20]
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_rejects_unreadable_files(tmp_path):
   with pytest.raises(definition.StudyError, match='--setting=tinny'):
-    definition.Setting(setting='tinny')
+    definition.Setting(file='tinny')
   with pytest.raises(definition.StudyError, match='no_such'):
-    list(definition.read(['no_such']))
+    definition.read(['no_such'])
   mine = tmp_path / 'mine.gin'
-  mine.write_text('studies.Study.title = "x"')
-  with pytest.raises(definition.StudyError, match='mine.gin'):
-    list(definition.read([str(mine)]))
-  mine.write_text('studies.Study.title = (')
-  with pytest.raises(definition.StudyError, match='mine.gin'):
-    list(definition.read([str(mine)]))
-  with pytest.raises(definition.StudyError, match='KD_STEPS=x'):
-    setting('KD_STEPS=x').number('KD_STEPS')
+  for text in 'studies.Study.title = "x"', 'studies.Study.title = (':
+    mine.write_text(text)
+    with pytest.raises(definition.StudyError, match='mine.gin'):
+      definition.read([str(mine)])
 
 
 # --- Tables ------------------------------------------------------------------
@@ -428,14 +376,8 @@ def test_summary_is_table_1():
   assert results['passes']['SALT'] == pytest.approx([(100 + 600 / 7) / 300])
   text = report.markdown(results, STUDY)
   assert '| SALT | 300 | 35.00 | 3.700 | 0.300 |' in text
-  assert (
-    '- SALT ends 0.300 below BASELINE and matches its final log-perplexity '
-    'after 62% of the steps.'
-  ) in text
-  assert (
-    '- RKD ends 0.400 above BASELINE and does not reach its final '
-    'log-perplexity.'
-  ) in text
+  assert '| SALT | 0.300 below | 62% |' in text
+  assert '| RKD | 0.400 above | not reached |' in text
   assert 'One seed' in text
 
 
@@ -446,7 +388,8 @@ def test_errors_are_of_means_and_differences_of_pairs():
   # Means 3.7 and 3.8, both 0.3 below BASELINE's.
   assert '| SALT | 300 | 30.00 ± 5.00 | 3.750 ± 0.050 | 0.300 ± 0.000 |' in text
   assert 'over 2 seeds' in text
-  assert 'SALT has the lowest final log-perplexity, by more than two' in text
+  assert 'SALT has the lowest final log-perplexity; within two' in text
+  assert 'standard errors of it: none.' in text
   near = OTHER | {'RKD': curves([0, 0, 0], [4.6, 4.5, 3.0])}
   results = report.summarize(STUDY, of(SEED, near), [300])
   text = report.markdown(results, best_of)
@@ -459,50 +402,33 @@ def test_errors_are_of_means_and_differences_of_pairs():
 def test_verdicts_say_what_helped_and_how_sure():
   one = report.verdict(report.summarize(STUDY, of(SEED), [300]))
   assert (
-    'SALT helped: after 300 steps it ends 0.300 nats below BASELINE in '
-    'held-out log-perplexity, with +10.00 percentage points of next-token '
-    'accuracy, and matches the final log-perplexity of BASELINE after 62% of '
-    'the steps. '
-    'Higher: RKD (0.400 nats above, -5.00 points).'
+    'is lower with SALT (0.300 nats below, +10.00 points); higher with RKD '
+    '(0.400 nats above, -5.00 points).'
   ) in one
   assert 'one seed' in one
   near = OTHER | {'SALT': curves([0.2, 0.3, 0.3], [4.6, 4.5, 4.2])}
   two = report.verdict(report.summarize(STUDY, of(SEED, near), [300]))
-  assert 'Nothing ends better than BASELINE.' in two
-  assert 'Higher: RKD (0.350 ± 0.050 nats above, -5.00 ± 0.00 points).' in two
-  assert 'No clear difference: SALT (0.100 ± 0.200 nats below' in two
+  assert (
+    'is lower with none; higher with RKD (0.350 ± 0.050 nats above, -5.00 ± '
+    '0.00 points); not clearly different with SALT (0.100 ± 0.200 nats below'
+  ) in two
   assert 'over 2 seeds' in two
 
 
-def test_the_paper_is_beside_it():
+def test_shows_the_papers_results_and_seeds_without_a_match():
   claims = dataclasses.replace(
     STUDY,
-    in_the_paper={'SALT': 'better', 'RKD': 'better'},
-    passes_in_the_paper={'SALT': 0.7, 'RKD': 0.9},
+    in_the_paper={'SALT': 'better', 'RKD': 'worse'},
+    passes_in_the_paper={'SALT': 0.7},
   )
-  lower = OTHER | {'RKD': curves([0.2, 0.2, 0.2], [4.6, 4.5, 4.3])}
-  results = report.summarize(claims, of(SEED, lower), [300])
-  text = report.markdown(results, claims)
-  [salt] = [x for x in text.splitlines() if x.startswith('- SALT')]
-  [rkd] = [x for x in text.splitlines() if x.startswith('- RKD')]
-  assert 'In the paper, too, it ends better.' in salt
-  assert 'after 70% of the steps.' in salt
-  assert 'In the paper it ends better; here it does not.' in rkd
-  assert 'after 90% of the steps; here it takes longer.' in rkd
-  unsure = SEED | {'SALT': curves([0, 0, 0], [9.0, 9.0, 9.0])}
-  results = report.summarize(claims, of(SEED, unsure), [300])
-  text = report.markdown(results, claims)
-  assert 'it ends better; here no difference shows.' in text
-  # That one seed is early does not make up for one that never is.
-  assert 'after 70% of the steps; here it takes longer.' in text
-
-
-def test_some_seeds_do_not_pass():
   worse = SEED | {'SALT': curves([0, 0, 0], [9.0, 9.0, 9.0])}
-  results = report.summarize(STUDY, of(SEED, worse), [300])
+  results = report.summarize(claims, of(SEED, worse), [300])
   assert results['passes']['SALT'][1] is None
-  text = report.markdown(results, STUDY)
-  assert '62% of the steps with 1 of 2 seeds' in text
+  text = report.markdown(results, claims)
+  assert (
+    '| SALT | 2.350 ± 2.650 above | 62% (1 of 2 seeds) | better | 70% |'
+  ) in text
+  assert '| RKD | 0.400 ± 0.000 above | not reached | worse | – |' in text
 
 
 def test_buckets_are_means_over_seeds():
@@ -554,35 +480,27 @@ def test_benchmarks_are_averaged_over_seeds():
   assert 'Not run: drop.' in text
 
 
-def test_held_out_text_is_judged_at_the_stages():
-  [(_, main)] = definition.read(['main'])
+def test_evaluates_students_at_the_stages():
   made = jobs_lib.JobsOfSeed('/w', '0', setting('trainer.SaltTrainer.top_k=5'))
-  trained = {v.label: made.of(v) for v in definition.expand(main.variants)}
-  job = made.evaluation('main_held_out', trained, [300, 1000])
-  assert set(job.needs) == set(trained.values()) and job in made.all
+  main = definition.read(['main'])['main']
+  trained = [made.train(v) for v in main.expand()]
+  job = made.evaluate('main_held_out', main, ['KD_STEPS', '100%'])
+  assert set(job.needs) == set(trained) and job in made.all
   [checkpoints] = [x for x in job.command if 'CHECKPOINTS' in x]
   checkpoints = ast.literal_eval(checkpoints.split('=', 1)[1])
-  assert checkpoints['SALT @300'] == '/w/seed_0/salt/checkpoint_300'
+  assert checkpoints['SALT @240'] == '/w/seed_0/salt/checkpoint_240'
   assert len(checkpoints) == 10
   assert not any('SLM' in x for x in checkpoints)
   assert not any('top_k' in x for x in job.command)
 
 
-def test_the_theory_has_its_models():
-  [(_, theory)] = definition.read(['theory'])
+def test_analyzes_student_teacher_and_oracle():
   made = jobs_lib.JobsOfSeed('/w', '0', setting())
-  trained = {v.label: made.of(v) for v in definition.expand(theory.variants)}
-  job = made.theory('numbers', trained, theory.reference)
+  theory = definition.read(['theory'])['theory']
+  job = made.analyze('numbers', theory)
   assert "--gin.STUDENT_PATH='/w/seed_0/baseline'" in job.command
   assert "--gin.ORACLE_PATH='/w/seed_0/oracle'" in job.command
-  assert set(job.needs) == set(trained.values())
-  with pytest.raises(definition.StudyError, match="must be 'SLM' and 'ORACLE'"):
-    definition.Study(
-      title='t',
-      about='a',
-      variants={'BASELINE': {'recipe': 'baseline'}},
-      theory=True,
-    )
+  assert set(job.needs) == {made.train(v) for v in theory.expand()}
 
 
 def test_plots_are_the_same_twice():
@@ -624,10 +542,8 @@ def test_costs_are_in_the_table():
   found = costs.measure(
     passes={'SALT': [0.7, None], 'RKD': [0.5, 0.5]},
     kd_steps={'SALT': 30},
-    kd_times=[1.2, 1.4],
-    plain_times=[1.0, 1.0],
+    times={'RKD': [1.2, 1.4], 'BASELINE': [1.0, 1.0], 'SLM': [0.5, 0.5]},
     teacher_steps=100,
-    teacher_times=[0.5, 0.5],
     total_steps=100,
     students=5,
   )
@@ -639,6 +555,6 @@ def test_costs_are_in_the_table():
   results = report.summarize(STUDY, of(SEED), [300]) | {'costs': found}
   text = report.markdown(results, STUDY)
   assert (
-    '| SALT | 24% with 1 of 2 seeds | -26% with 1 of 2 seeds | 14% with 1 of 2 '
+    '| SALT | 24% (1 of 2 seeds) | -26% (1 of 2 seeds) | 14% (1 of 2 seeds) |'
   ) in text
   assert 'A KD step takes 1.30 ± 0.10 plain steps' in text

@@ -19,7 +19,6 @@ import os
 import types
 
 import pytest
-import tqdm
 
 from salt_t5x.studies import processes
 
@@ -45,14 +44,12 @@ class FakeJob:
   def __init__(self, name, needs=(), alone=False):
     self.name, self.needs, self.polls = name, needs, 0
     self.alone = alone
-    self.progress = None
 
   def is_done(self):
     return False
 
-  def start(self, position):
-    self.progress = type('Bar', (), {'pos': -position})()
-    self.log.append(('start', self.name, position))
+  def start(self):
+    self.log.append(('start', self.name))
 
   def poll(self):
     self.polls += 1
@@ -77,15 +74,13 @@ def test_each_job_comes_after_what_it_needs(log, workers):
   for name, needs in NEEDS.items():
     made[name] = FakeJob(name, [made[x] for x in needs])
   processes.run_all(list(made.values()), workers)
-  index = {entry[:2]: i for i, entry in enumerate(log)}
+  index = {entry: i for i, entry in enumerate(log)}
   for name, needs in NEEDS.items():
     for needed in needs:
       assert index['end', needed] < index['start', name]
   assert {e[1] for e in log if e[0] == 'end'} == set(NEEDS)
   if workers == 2:
     assert index['start', 'baseline'] < index['end', 'teacher']
-  positions = [e[2] for e in log if e[0] == 'start']
-  assert max(positions) == workers - 1
 
 
 def test_what_is_done_is_not_done_again(log):
@@ -102,7 +97,7 @@ def test_nothing_runs_beside_what_is_timed(log):
   timed = [FakeJob('timed', alone=True), FakeJob('too', alone=True)]
   processes.run_all([*timed, FakeJob('salt'), FakeJob('rkd')], 3)
   assert {e[1] for e in log[:4]} == {'salt', 'rkd'}
-  assert [e[:2] for e in log[4:]] == [
+  assert log[4:] == [
     (what, name) for name in ('timed', 'too') for what in ('start', 'end')
   ]
 
@@ -110,7 +105,7 @@ def test_nothing_runs_beside_what_is_timed(log):
 def test_all_that_cannot_begin_is_named(log):
   class Changed(FakeJob):
     def is_done(self):
-      raise processes.JobError(f'{self.name} was begun with others')
+      raise ValueError(f'{self.name} was begun with others')
 
   class Done(FakeJob):
     def is_done(self):
@@ -146,7 +141,7 @@ def test_a_finished_job_with_other_options_is_refused(tmp_path):
   assert not job(5).is_done()  # Begun, but not finished.
   (tmp_path / 'done').touch()
   assert job(5).is_done()
-  with pytest.raises(processes.JobError, match='steps was 5 and is now 6') as e:
+  with pytest.raises(ValueError, match='steps was 5 and is now 6') as e:
     job(6).is_done()
   assert '--work_dir' in str(e.value) and 'same' not in str(e.value)
 
@@ -159,9 +154,9 @@ def test_a_job_runs_and_is_done(tmp_path):
     str(tmp_path),
     ['platform', '--terse'],
     {'a': 1},
-    ready=leftover.unlink,
+    prepare=leftover.unlink,
   )
-  job.start(0)
+  job.start()
   job._process.wait()
   assert job.poll() and job.is_done()
   assert not leftover.exists()
@@ -171,7 +166,7 @@ def test_a_job_runs_and_is_done(tmp_path):
 
 def test_a_failed_job_shows_its_log(tmp_path):
   job = processes.Job('baseline', str(tmp_path), ['no_such_module'], {})
-  job.start(0)
+  job.start()
   job._process.wait()
   with pytest.raises(processes.JobError, match='no_such_module'):
     job.poll()
@@ -186,9 +181,13 @@ def test_a_failed_job_shows_its_log(tmp_path):
     ('select', '[25] collection=train a=1', 0),
   ],
 )
-def test_progress_is_read_from_logs(tmp_path, module, log, done):
+def test_progress_is_read_from_logs(tmp_path, monkeypatch, module, log, done):
   job = processes.Job('a', str(tmp_path), [f'salt_t5x.{module}'], {}, total=256)
+  monkeypatch.setattr(
+    processes.subprocess,
+    'Popen',
+    lambda *args, **options: types.SimpleNamespace(poll=lambda: None),
+  )
+  job.start()
   (tmp_path / 'log.txt').write_text(log)
-  job._process = types.SimpleNamespace(poll=lambda: None)
-  job.progress = tqdm.tqdm(total=256)
-  assert not job.poll() and job.progress.n == done
+  assert not job.poll() and job._bar.n == done

@@ -22,7 +22,7 @@ from clu import metric_writers
 import pytest
 import test_studies
 
-from salt_t5x.studies import definition, plans, web_page
+from salt_t5x.studies import definition, jobs, web_page
 from salt_t5x.studies import results as results_lib
 
 STUDY = dataclasses.replace(
@@ -57,7 +57,7 @@ def write(folder, collection, values):
 def finished(tmp_path):
   """(the plan of two seeds, whose jobs have left what they leave, output)."""
   setting = definition.Setting()
-  [plan], made = plans.make(
+  [plan], made = jobs.plan(
     {'mine': STUDY}, ['0', '1'], setting, str(tmp_path / 'work')
   )
   of_job = {
@@ -80,7 +80,7 @@ def finished(tmp_path):
       },
     )
   for label, seconds in (('RKD', 0.3), ('BASELINE', 0.2), ('SLM', 0.1)):
-    for job in plan.timing[label]:
+    for job in plan.timed[label]:
       rates = {'timing/steps_per_second': 1 / seconds}
       write(job.folder, 'train', dict.fromkeys(range(5, 61, 5), rates))
   for job in made:
@@ -121,9 +121,7 @@ def test_a_folder_and_a_page(finished, tmp_path):
   assert set(costs['savings']) == {'SALT', 'SALT_DS', 'RKD'}
   assert '| SALT_DS | not reached |' in text
   assert '| SALT | 5 ± 0% | -55 ± 0% | -10 ± 0% |' in text
-  assert '- SALT ends 0.200 ± 0.000 below BASELINE and matches' in text
-  assert 'In the paper, too, it ends better.' in text
-  assert 'after 70% of the steps; here it takes longer.' in text
+  assert '| SALT | 0.200 ± 0.000 below | 80 ± 0% | better | 70% |' in text
   assert '| shorter | 560 |' in text and '| SLM | 960 |' in text
   assert '### What SALT_DS selected, with the first seed' in text
   assert 'Fiction: 7, …/selection' in text

@@ -68,7 +68,7 @@ def test_it_opens_in_a_browser_without_a_network(tmp_path):
   table = report.markdown(results, test_studies.STUDY)
   text = f'## Results\n\n{table}\n![C](curves.svg)'
   path = tmp_path / 'report.html'
-  web_page.write(str(path), 'A page', [(text, str(tmp_path))] * 2)
+  path.write_text(web_page.page('A page', [(text, str(tmp_path))] * 2))
   path = path.rename(tmp_path / 'moved.html')
   (tmp_path / 'curves.svg').unlink()
   complaints, requests = [], []
