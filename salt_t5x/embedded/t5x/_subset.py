@@ -15,6 +15,7 @@
 """Errors for the parts of t5x that the embedded engine does not have."""
 
 from collections.abc import Callable
+import functools
 import inspect
 
 _REMEDY = (
@@ -29,7 +30,7 @@ def missing(module: str) -> Callable[[str], object]:
   def getattr_(name: str):
     if name.startswith('__'):
       raise AttributeError(name)
-    raise ImportError(f't5x: {module}.{name} {_REMEDY}')
+    raise ImportError(f't5x: t5x.{module}.{name} {_REMEDY}')
 
   return getattr_
 
@@ -39,6 +40,7 @@ class ModuleFinder:
 
   @staticmethod
   def find_spec(name: str, path=None, target=None) -> None:
+    """Raises ImportError for a module of t5x that no finder found."""
     del path, target
     if name.startswith('t5x.'):
       raise ImportError(f't5x: {name} {_REMEDY}', name=name)
@@ -49,27 +51,23 @@ def refuse(what: str):
   raise ValueError(f't5x: {what} {_REMEDY}')
 
 
-def _refusing_unknown(fn: Callable, name: str) -> Callable:
+def subset_of_t5x(target):
+  """Decorates a function or class that has fewer options than t5x's own."""
+  name = f'{target.__module__.rpartition(".")[2]}.{target.__name__}'
+  fn = target.__init__ if inspect.isclass(target) else target
   known = inspect.signature(fn).parameters
 
-  # gin checks parameters against the signature; this wrapper accepts any, so
-  # that the error below is raised instead.
+  @functools.wraps(fn)
   def wrapper(*args, **kwargs):
     for key in kwargs:
       if key not in known:
         refuse(f'the option {name}.{key}')
     return fn(*args, **kwargs)
 
-  for attribute in ('__module__', '__name__', '__qualname__', '__doc__'):
-    setattr(wrapper, attribute, getattr(fn, attribute))
-  return wrapper
-
-
-def subset_of_t5x(target):
-  """Decorates a function or class that has fewer options than t5x's own."""
-  module = target.__module__.rpartition('.')[2]
-  name = f'{module}.{target.__name__}'
-  if inspect.isclass(target):
-    target.__init__ = _refusing_unknown(target.__init__, name)
-    return target
-  return _refusing_unknown(target, name)
+  # gin checks parameters against the signature; this wrapper accepts any, so
+  # that the error above is raised instead.
+  del wrapper.__wrapped__
+  if fn is target:
+    return wrapper
+  target.__init__ = wrapper
+  return target

@@ -26,17 +26,14 @@ import enum
 from typing import Any
 
 import flax
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5x import _subset, optimizers
+from t5x import _subset
 
 Array = jax.Array
 PyTree = Any
-
-__getattr__ = _subset.missing(__name__)
 
 
 class FactorDim(enum.Enum):
@@ -51,41 +48,19 @@ class FactorDim(enum.Enum):
 @_subset.subset_of_t5x
 def standard_logical_factor_rules() -> Mapping[str, FactorDim]:
   """Returns t5x's standard table: logical axis name -> `FactorDim`."""
-  names = {
-    FactorDim.ROW: ('embed',),
-    FactorDim.COLUMN: [
-      'vocab',
-      'mlp',
-      'heads',
-      'kv',
-      'joined_kv',
-      'q_wi_fused',
-      'o_wo_fused',
-      'multiquery_heads',
-      'kv_fused',
-      'mlp_activations',
-    ],
-    FactorDim.BATCH: ('layers', 'stack'),
-    FactorDim.NONE: ('relpos_buckets', 'layer_norm_scale'),
+  columns = ('vocab', 'mlp', 'heads', 'kv', 'joined_kv', 'mlp_activations')
+  return {
+    'embed': FactorDim.ROW,
+    **dict.fromkeys(columns, FactorDim.COLUMN),
+    **dict.fromkeys(('layers', 'stack'), FactorDim.BATCH),
+    **dict.fromkeys(('relpos_buckets', 'layer_norm_scale'), FactorDim.NONE),
   }
-  return flax.core.freeze({n: dim for dim, ns in names.items() for n in ns})
-
-
-def _flatten(tree: PyTree) -> dict[str, Any]:
-  return traverse_util.flatten_dict(flax.core.unfreeze(tree), sep='/')
-
-
-def _unflatten_like(flat: dict[str, Any], like: PyTree) -> PyTree:
-  tree = traverse_util.unflatten_dict(flat, sep='/')
-  return (
-    flax.core.freeze(tree) if isinstance(like, flax.core.FrozenDict) else tree
-  )
 
 
 # eq=False: jitted functions hold it as a static value, compared by identity.
 @_subset.subset_of_t5x
 @dataclasses.dataclass(eq=False)
-class Adafactor(optimizers.OptimizerDef):
+class Adafactor:
   """Adafactor; see t5x's documentation for the options."""
 
   learning_rate: float | None = None
@@ -100,87 +75,57 @@ class Adafactor(optimizers.OptimizerDef):
   epsilon2: float = 1e-3
   logical_factor_rules: Mapping[str, FactorDim] | None = None
 
-  def __post_init__(self):
-    self._factor_rules: dict[str, tuple[FactorDim, ...]] | None = None
-
-  def set_param_axes(self, param_logical_axes: PyTree):
-    """Derives each parameter's factorisation from its logical axis names.
-
-    Raises:
-      ValueError: an axis has no rule, or a parameter has rows and columns but
-        also dimensions that are neither.
-    """
-    if self.logical_factor_rules is None:
-      return
-    rules = {}
-    for path, names in _flatten(param_logical_axes).items():
-      if unknown := [n for n in names if n not in self.logical_factor_rules]:
-        raise ValueError(
-          'adafactor.Adafactor.logical_factor_rules has no rule for the axes '
-          f'{unknown} of {path}: add one.'
-        )
-      dims = tuple(self.logical_factor_rules[n] for n in names)
-      if {FactorDim.ROW, FactorDim.COLUMN} <= set(dims):
-        if FactorDim.NONE in dims:
-          raise ValueError(
-            f'{path}: the factor rules {dims} of {names} mix ROW and COLUMN '
-            'with NONE; change adafactor.Adafactor.logical_factor_rules.'
-          )
-      else:
-        # Rows without columns (or the reverse) cannot be factored.
-        dims = tuple(
-          FactorDim.BATCH if d is FactorDim.BATCH else FactorDim.NONE
-          for d in dims
-        )
-      rules[path] = dims
-    self._factor_rules = rules
-
-  def _factorization(self, path: str, shape: tuple[int, ...]):
+  def _factorization(self, axes, shape: tuple[int, ...]):
     """Returns (dimensions to average over, None or (row dims, column dims))."""
-    rank = len(shape)
-    rule = self._factor_rules[path] if self._factor_rules else None
-    if rule is None or (rank <= 2 and FactorDim.BATCH not in rule):
-      # As in t5x, without a rule a matrix is factored if both sides are large.
-      if rank > 2:
-        raise ValueError(
-          f'{path} {shape} has more than two dimensions and no factor rule; '
-          'set adafactor.Adafactor.logical_factor_rules.'
-        )
-      everything = tuple(range(rank))
-      if rank < 2 or min(shape) < self.min_dim_size_to_factor:
+    rules = self.logical_factor_rules or {}
+    dims = [rules.get(name) for name in axes]
+    is_factored = {FactorDim.ROW, FactorDim.COLUMN} <= {*dims}
+    if None in dims or (is_factored and FactorDim.NONE in dims):
+      raise ValueError(
+        f'adafactor.Adafactor.logical_factor_rules = {rules} does not fit a '
+        f'parameter with the axes {tuple(axes)}: give each axis a rule, and do '
+        'not mix ROW and COLUMN with NONE.'
+      )
+    if len(shape) <= 2 and FactorDim.BATCH not in dims:
+      # As in t5x, a matrix is factored if both of its sides are large.
+      everything = tuple(range(len(shape)))
+      if len(shape) < 2 or min(shape) < self.min_dim_size_to_factor:
         return everything, None
       smaller, larger = np.argsort(shape, kind='stable')
       return everything, ((int(smaller),), (int(larger),))
-    dims = lambda kind: tuple(i for i, d in enumerate(rule) if d is kind)
-    averaged = tuple(i for i, d in enumerate(rule) if d is not FactorDim.BATCH)
-    rows, columns = dims(FactorDim.ROW), dims(FactorDim.COLUMN)
-    return averaged, (rows, columns) if rows else None
+    rows, columns, averaged = (
+      tuple(i for i, d in enumerate(dims) if d in kinds)
+      for kinds in (
+        (FactorDim.ROW,),
+        (FactorDim.COLUMN,),
+        (FactorDim.ROW, FactorDim.COLUMN, FactorDim.NONE),
+      )
+    )
+    return averaged, (rows, columns) if is_factored else None
 
-  def _init_param_state(self, path: str, param: Array) -> dict[str, Array]:
-    state = {k: jnp.zeros((1,)) for k in ('v_row', 'v_col', 'v', 'm')}
-    _, factors = self._factorization(path, param.shape)
+  def _init_param_state(self, axes, param: Array) -> dict[str, Array]:
+    shapes = {} if self.beta1 is None else {'m': param.shape}
+    _, factors = self._factorization(axes, param.shape)
     if factors is None:
-      state['v'] = jnp.zeros(param.shape, jnp.float32)
+      shapes['v'] = param.shape
     else:
       rows, columns = factors
-      state['v_row'] = jnp.zeros(np.delete(param.shape, columns), jnp.float32)
-      state['v_col'] = jnp.zeros(np.delete(param.shape, rows), jnp.float32)
-    if self.beta1 is not None:
-      state['m'] = jnp.zeros(param.shape, jnp.float32)
-    return state
-
-  def init_state(self, params: PyTree) -> optimizers.OptimizerState:
-    states = {
-      k: self._init_param_state(k, v) for k, v in _flatten(params).items()
+      shapes['v_row'] = np.delete(param.shape, columns)
+      shapes['v_col'] = np.delete(param.shape, rows)
+    return {
+      k: jnp.zeros(shapes.get(k, (1,)), jnp.float32)
+      for k in ('v_row', 'v_col', 'v', 'm')
     }
-    return optimizers.OptimizerState(
-      step=jnp.asarray(0, jnp.int32),
-      param_states=_unflatten_like(states, params),
+
+  def init_state(self, params: PyTree, axes: PyTree) -> PyTree:
+    """Returns the initial state of each parameter."""
+    return jax.tree.map(
+      self._init_param_state, flax.core.unfreeze(axes), params
     )
 
-  def _update(self, path, learning_rate, step, param, state, grad):
+  def _update(self, learning_rate, step, axes, param, state, grad):
     """Updates one parameter: (new parameter, new state)."""
-    averaged, factors = self._factorization(path, param.shape)
+    averaged, factors = self._factorization(axes, param.shape)
     mean = lambda x: jnp.mean(x, axis=averaged, keepdims=True)
     grad = grad.astype(jnp.float32)
     new_state = {k: jnp.zeros((1,)) for k in state}
@@ -220,48 +165,18 @@ class Adafactor(optimizers.OptimizerDef):
     if self.beta1 is not None:
       update = self.beta1 * state['m'] + (1.0 - self.beta1) * update
       new_state['m'] = update
-    kept = (
-      1.0 if self.weight_decay_rate is None else 1.0 - self.weight_decay_rate
+    if self.weight_decay_rate is not None:
+      param = (1.0 - self.weight_decay_rate) * param
+    return (param - update).astype(param.dtype), new_state
+
+  def apply_gradient(self, learning_rate, step, params, states, grads, axes):
+    """Returns (new parameters, their new states)."""
+    updated = jax.tree.map(
+      lambda *x: self._update(learning_rate, step, *x),
+      flax.core.unfreeze(axes),
+      params,
+      states,
+      grads,
     )
-    return (kept * param - update).astype(param.dtype), new_state
-
-  def apply_gradient(self, learning_rate, params, state, grads):
-    """Returns (new parameters, new `OptimizerState`)."""
-    is_state = lambda _, x: 'v_row' in x
-    states = traverse_util.flatten_dict(
-      flax.core.unfreeze(state.param_states), is_leaf=is_state, sep='/'
-    )
-    flat_grads = _flatten(grads)
-    new_params, new_states = {}, {}
-    for path, param in _flatten(params).items():
-      new_params[path], new_states[path] = self._update(
-        path, learning_rate, state.step, param, states[path], flat_grads[path]
-      )
-    return _unflatten_like(new_params, params), optimizers.OptimizerState(
-      step=state.step + 1, param_states=_unflatten_like(new_states, params)
-    )
-
-  def derive_logical_axes(
-    self, optimizer: optimizers.Optimizer, param_logical_axes: PyTree
-  ) -> optimizers.Optimizer:
-    """Returns the optimizer with logical axis names (or None) as leaves.
-
-    Full second moments and momentum are as large as the parameter and are
-    sharded like it; the factored ones are small and replicated.
-    """
-    names = _flatten(param_logical_axes)
-
-    def state_axes(path, x):
-      parameter, _, key = path.rpartition('/')
-      full = key in ('v', 'm') and x.shape != (1,)
-      return names[parameter] if full else None
-
-    states = _flatten(optimizer.state_dict()['state']['param_states'])
-    states = {path: state_axes(path, x) for path, x in states.items()}
-    param_states = traverse_util.unflatten_dict(states, sep='/')
-    return optimizer.restore_state(
-      {
-        'target': flax.core.unfreeze(param_logical_axes),
-        'state': {'step': None, 'param_states': param_states},
-      }
-    )
+    part = lambda i: jax.tree.map(lambda _, pair: pair[i], params, updated)
+    return part(0), part(1)

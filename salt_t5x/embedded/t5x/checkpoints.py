@@ -19,7 +19,6 @@ and optimizer under `state`) and `dataset` (the data iterator), so that either
 engine resumes what the other wrote.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import os
 from typing import Any
@@ -28,27 +27,37 @@ from clu.data import dataset_iterator
 from etils import epath
 import gin
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from t5x import _subset, partitioning
+from t5x import _subset, partitioning, utils
 from t5x import train_state as train_state_lib
 
-PyTree = Any
-
-__getattr__ = _subset.missing(__name__)
-
-_STATE = 'state'
-_DATASET = 'dataset'
-_PREFIX = 'checkpoint'
 # t5x names the file by the host's input shard; here there is one host.
 _DATASET_FILE = 'train_ds-000-of-001'
 
 
-def all_steps(directory: str) -> list[int]:
-  """Returns the steps of the finished checkpoints in ascending order."""
-  names = ocp.path.step.standard_name_format(step_prefix=_PREFIX)
-  return sorted(m.step for m in names.find_all(epath.Path(directory)))
+def find_restore_path(
+  model_dir: str, restore: utils.RestoreCheckpointConfig | None
+) -> str | None:
+  """Returns the path of the run's newest checkpoint, or else `restore`'s."""
+  places = [utils.RestoreCheckpointConfig(path=model_dir)]
+  if restore is not None and restore.path:
+    places.append(restore)
+  for place in places:
+    if place.mode == 'specific':
+      return place.path
+    if place.mode != 'latest' or not isinstance(place.path, str):
+      _subset.refuse(f'restoring {place}')
+    directory = epath.Path(place.path)
+    if not directory.is_dir():
+      raise ValueError(
+        f'utils.RestoreCheckpointConfig.path = {place.path!r} is no directory: '
+        'name the model directory of a finished run.'
+      )
+    names = ocp.path.step.standard_name_format(step_prefix='checkpoint')
+    if found := {m.step: m.path for m in names.find_all(directory)}:
+      return os.fspath(found[max(found)])
+  return None
 
 
 class _DatasetHandler(ocp.CheckpointHandler):
@@ -71,8 +80,8 @@ class _DatasetArgs(ocp.args.CheckpointArgs):
   item: dataset_iterator.DatasetIterator | None = None
 
 
-# The class is the default in `SaveCheckpointConfig`, so gin must bind it, and
-# not only the copy that dynamic registration makes.
+# `train` calls the class, so gin must bind it, and not only the copy that
+# dynamic registration makes.
 @gin.configurable
 @_subset.subset_of_t5x
 class OrbaxCheckpointManagerInterface:
@@ -84,8 +93,6 @@ class OrbaxCheckpointManagerInterface:
     train_state: train_state_lib.TrainState,
     partitioner: partitioning.BasePartitioner,
     dataset_iterator: dataset_iterator.DatasetIterator | None = None,
-    save_dtype: str | None = None,
-    restore_dtype: str | None = None,
     keep: int | None = None,
     period: int | None = 1,
     force_keep_period: int | None = None,
@@ -97,18 +104,13 @@ class OrbaxCheckpointManagerInterface:
       train_state: the shapes of a train state.
       partitioner: shards the restored arrays.
       dataset_iterator: the data iterator to save and restore, or None.
-      save_dtype: must be None or 'float32'.
-      restore_dtype: dtype of the restored parameters; None keeps theirs.
       keep: number of newest checkpoints to keep; None for all.
       period: steps between checkpoints.
       force_keep_period: checkpoints at its multiples are always kept.
     """
-    if save_dtype not in (None, 'float32'):
-      _subset.refuse(f'checkpoints in {save_dtype}')
     self._train_state = train_state
     self._partitioner = partitioner
     self._dataset_iterator = dataset_iterator
-    self._restore_dtype = restore_dtype
     self._manager = ocp.CheckpointManager(
       directory=os.path.abspath(directory),
       options=ocp.CheckpointManagerOptions(
@@ -116,32 +118,24 @@ class OrbaxCheckpointManagerInterface:
         save_interval_steps=period or 1,
         keep_period=force_keep_period,
         cleanup_tmp_directories=True,
-        step_prefix=_PREFIX,
+        step_prefix='checkpoint',
       ),
       item_handlers={
-        _STATE: ocp.PyTreeCheckpointHandler(use_ocdbt=True),
-        _DATASET: _DatasetHandler(),
+        'state': ocp.PyTreeCheckpointHandler(use_ocdbt=True),
+        'dataset': _DatasetHandler(),
       },
     )
-
-  def all_steps(self) -> Sequence[int]:
-    return self._manager.all_steps()
-
-  def wait_until_finished(self):
-    self._manager.wait_until_finished()
-
-  def close(self):
-    self._manager.close()
+    self.all_steps = self._manager.all_steps
+    self.wait_until_finished = self._manager.wait_until_finished
+    self.close = self._manager.close
 
   def save(self, train_state: train_state_lib.TrainState) -> bool:
     """Saves a checkpoint of the state's step, in the background."""
     return self._manager.save(
       int(train_state.step),
       args=ocp.args.Composite(
-        **{
-          _STATE: ocp.args.PyTreeSave(train_state.state_dict()),
-          _DATASET: _DatasetArgs(self._dataset_iterator),
-        }
+        state=ocp.args.PyTreeSave(train_state.state_dict()),
+        dataset=_DatasetArgs(self._dataset_iterator),
       ),
       force=True,
     )
@@ -151,26 +145,21 @@ class OrbaxCheckpointManagerInterface:
     directory, name = os.path.split(os.path.abspath(path))
     shapes = self._train_state.state_dict()
     specs = self._partitioner.get_mesh_axes(self._train_state).state_dict()
-    shardings = self._partitioner.shardings(specs)
-    dtype = self._restore_dtype and jnp.dtype(self._restore_dtype)
-    restore_args = jax.tree_util.tree_map_with_path(
-      lambda key, shape, sharding: ocp.ArrayRestoreArgs(
-        sharding=sharding,
-        global_shape=shape.shape,
-        strict=True,
-        dtype=dtype if key[0].key == 'target' else None,
+    restore_args = jax.tree.map(
+      lambda shape, sharding: ocp.ArrayRestoreArgs(
+        sharding=sharding, global_shape=shape.shape, strict=True
       ),
       shapes,
-      shardings,
+      self._partitioner.shardings(specs),
     )
-    args = {
-      _STATE: ocp.args.PyTreeRestore(item=shapes, restore_args=restore_args)
+    args: dict[str, Any] = {
+      'state': ocp.args.PyTreeRestore(item=shapes, restore_args=restore_args)
     }
     if self._dataset_iterator is not None:
-      args[_DATASET] = _DatasetArgs(self._dataset_iterator)
+      args['dataset'] = _DatasetArgs(self._dataset_iterator)
     restored = self._manager.restore(
-      int(name.removeprefix(f'{_PREFIX}_')),
+      int(name.removeprefix('checkpoint_')),
       args=ocp.args.Composite(**args),
       directory=epath.Path(directory),
     )
-    return self._train_state.restore_state(restored[_STATE])
+    return self._train_state.restore_state(restored['state'])

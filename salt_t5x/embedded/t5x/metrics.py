@@ -14,36 +14,34 @@
 
 """Metrics whose number of steps and seconds only the host knows."""
 
+import operator
 from typing import Any
 
 from clu import metrics as clu_metrics
 import flax
+import jax
 import jax.numpy as jnp
 
-from t5x import _subset
 
-__getattr__ = _subset.missing(__name__)
+class _Summed(clu_metrics.Metric):
+  """A metric whose fields are added when it is merged."""
+
+  def merge(self, other):
+    return jax.tree.map(operator.add, self, other)
 
 
 @flax.struct.dataclass
-class Sum(clu_metrics.Metric):
+class Sum(_Summed):
   """The sum of a quantity over steps."""
 
   total: Any
-
-  @classmethod
-  def from_model_output(cls, values, **_):
-    return cls(total=jnp.sum(jnp.asarray(values)))
-
-  def merge(self, other):
-    return self.replace(total=self.total + other.total)
 
   def compute(self):
     return jnp.asarray(self.total)
 
 
 @flax.struct.dataclass
-class Step(clu_metrics.Metric):
+class Step(_Summed):
   """A metric that depends on the number of steps, which the host sets."""
 
   steps: Any = 1
@@ -55,28 +53,15 @@ class AveragePerStep(Step):
 
   total: Any = None
 
-  @classmethod
-  def from_model_output(cls, values, steps=1, **_):
-    return cls(total=jnp.sum(jnp.asarray(values)), steps=steps)
-
-  def merge(self, other):
-    return self.replace(
-      total=self.total + other.total, steps=self.steps + other.steps
-    )
-
   def compute(self):
     return self.total / self.steps
 
 
 @flax.struct.dataclass
-class Time(clu_metrics.Metric):
+class Time(_Summed):
   """The duration of steps in seconds, which the host sets."""
 
   duration: Any = None
-
-  def merge(self, other):
-    del other
-    return self
 
   def compute(self):
     return jnp.asarray(self.duration)
@@ -90,10 +75,8 @@ class TimeRate(Time):
 
   @classmethod
   def from_model_output(cls, numerator, **_):
+    """Returns the metric of one step."""
     return cls(numerator=numerator)
-
-  def merge(self, other):
-    return self.replace(numerator=self.numerator + other.numerator)
 
   def compute(self):
     return self.numerator / self.duration
@@ -104,11 +87,9 @@ class StepsPerTime(Step, Time):
   """Steps divided by the seconds."""
 
   @classmethod
-  def from_model_output(cls, steps=1, **_):
-    return cls(steps=steps)
-
-  def merge(self, other):
-    return self.replace(steps=self.steps + other.steps)
+  def from_model_output(cls, **_):
+    """Returns the metric of one step."""
+    return cls()
 
   def compute(self):
     return jnp.asarray(self.steps) / self.duration

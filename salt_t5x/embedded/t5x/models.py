@@ -30,9 +30,8 @@ Array = jax.Array
 Batch = Mapping[str, Array]
 PyTree = Any
 
-__getattr__ = _subset.missing(__name__)
 
-
+@_subset.subset_of_t5x
 class DecoderOnlyModel:
   """A decoder-only model; `SaltDecoderOnlyModel` adds the loss.
 
@@ -46,37 +45,26 @@ class DecoderOnlyModel:
     self,
     module: nn.Module,
     vocabulary: seqio.Vocabulary,
-    optimizer_def: optimizers.OptimizerDef,
+    optimizer_def: optimizers.OptimizerDefType,
     decode_fn: Callable[..., Any] = decoding.temperature_sample,
     inputs_bidirectional_attention: bool = False,
     feature_converter_cls: Callable[..., Any] | None = None,
-    label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     loss_normalizing_factor: float | int | None = None,
   ):
     """Constructor; see t5x's documentation."""
-    if label_smoothing:
-      _subset.refuse(f'label_smoothing = {label_smoothing}')
     if feature_converter_cls is not None:
       self.FEATURE_CONVERTER_CLS = feature_converter_cls  # pylint: disable=invalid-name
     self.module = module
     self.optimizer_def = optimizer_def
-    self._vocabulary = vocabulary
+    self.output_vocabulary = vocabulary
     self._decode_fn = decode_fn
     self._inputs_bidirectional_attention = inputs_bidirectional_attention
     self._z_loss = z_loss
     self._loss_normalizing_factor = loss_normalizing_factor
 
-  @property
-  def output_vocabulary(self) -> seqio.Vocabulary:
-    return self._vocabulary
-
   def loss_fn(self, params: PyTree, batch: Batch, dropout_rng: Array | None):
     _subset.refuse('training a plain models.DecoderOnlyModel')
-
-  def eval_fn(self, params: PyTree, batch: Batch):
-    """Computes (loss, metrics) without dropout."""
-    return self.loss_fn(params, batch, None)
 
   def get_initial_variables(
     self,
@@ -174,9 +162,7 @@ class DecoderOnlyModel:
     self,
     params: PyTree,
     batch: Batch,
-    rng: Array | None = None,
     *,
-    num_decodes: int = 1,
     decoder_params: Mapping[str, Any] | None = None,
   ) -> tuple[Array, dict[str, Array]]:
     """Continues each row's inputs.
@@ -184,22 +170,15 @@ class DecoderOnlyModel:
     Args:
       params: the model's parameters.
       batch: with 'decoder_input_tokens' and 'decoder_causal_attention'.
-      rng: key for sampling.
-      num_decodes: must be 1.
       decoder_params: options of the decoding function.
 
     Returns:
       ([B, T] int continuations, zeros after them; {'scores': [B]}).
     """
-    if num_decodes != 1:
-      _subset.refuse(f'num_decodes = {num_decodes}')
     prefix = batch['decoder_causal_attention']
     inputs = batch['decoder_input_tokens'] * prefix
     cache, index = self._prefilled_cache(params, inputs, prefix)
     options = {'eos_id': self.output_vocabulary.eos_id or 1}
-    options |= decoder_params or {}
-    if rng is not None:
-      options['decode_rng'] = rng
     sequences, scores = self._decode_fn(
       inputs=inputs,
       cache=cache,
@@ -209,7 +188,7 @@ class DecoderOnlyModel:
         max_decode_length=inputs.shape[1],
       ),
       initial_index=index,
-      **options,
+      **options | (decoder_params or {}),
     )
     # Drop the prompt and move the rest to the front.
     length = inputs.shape[1]

@@ -15,12 +15,10 @@
 """Sharding over the local devices by logical axis names."""
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import functools
-import math
 from typing import Any
 
-from flax import traverse_util
+import flax
 from flax.linen import partitioning as flax_partitioning
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -31,85 +29,24 @@ from t5x import _subset
 PyTree = Any
 LogicalAxisRules = Sequence[tuple[str, str | None]]
 
-__getattr__ = _subset.missing(__name__)
-
 
 @_subset.subset_of_t5x
-def standard_logical_axis_rules(
-  activation_partitioning_dims: int = 1,
-  parameter_partitioning_dims: int = 1,
-  additional_rules: LogicalAxisRules | None = None,
-) -> LogicalAxisRules:
-  """Returns t5x's standard rules: (logical axis, mesh axis or None).
-
-  Args:
-    activation_partitioning_dims: 2 also shards activations' width over 'model'.
-    parameter_partitioning_dims: 2 also shards parameters' width over 'data'.
-    additional_rules: appended, so that earlier rules take precedence.
-  """
-  dims = (activation_partitioning_dims, parameter_partitioning_dims)
-  embed = {
-    (1, 1): [None],
-    (2, 1): ['model'],
-    (1, 2): ['data'],
-    (2, 2): ['model', 'data'],
-  }.get(dims)
-  if embed is None:
-    raise ValueError(
-      'activation_partitioning_dims and parameter_partitioning_dims must be 1 '
-      f'or 2, not {dims}.'
-    )
+def standard_logical_axis_rules() -> LogicalAxisRules:
+  """Returns t5x's standard rules: (logical axis, mesh axis or None)."""
   over_model = ('vocab', 'mlp', 'heads', 'joined_kv')
-  replicated = [
-    'kv',
-    'relpos_buckets',
-    'abspos_buckets',
-    'length',
-    'layers',
-    'stack',
-    'mlp_activations',
-  ]
+  replicated = (
+    *('embed', 'kv', 'relpos_buckets', 'abspos_buckets', 'length', 'layers'),
+    *('stack', 'mlp_activations'),
+  )
   return [
     ('batch', 'data'),
     *((name, 'model') for name in over_model),
-    *(('embed', axis) for axis in embed),
     *((name, None) for name in replicated),
-    *(additional_rules or ()),
   ]
 
 
-@dataclasses.dataclass(frozen=True)
-class DataLayout:
-  """The shard of the input that this host reads; here, all of it."""
-
-  batch_size: int
-  shard_id: int = 0
-  num_shards: int = 1
-
-
-class _Partitioned:
-  """A jitted function that runs on the mesh with the axis rules."""
-
-  def __init__(self, jitted, mesh: Mesh, rules: LogicalAxisRules):
-    self._jitted = jitted
-    self._mesh = mesh
-    self._rules = rules
-
-  def __call__(self, *args):
-    with self._mesh, flax_partitioning.axis_rules(self._rules):
-      return self._jitted(*args)
-
-  def lower(self, *args):
-    with self._mesh, flax_partitioning.axis_rules(self._rules):
-      return self._jitted.lower(*args)
-
-
-class BasePartitioner:
-  """The interface's name."""
-
-
 @_subset.subset_of_t5x
-class PjitPartitioner(BasePartitioner):
+class PjitPartitioner:
   """Partitions functions with `jax.jit` over a (data, model) mesh."""
 
   def __init__(
@@ -129,10 +66,13 @@ class PjitPartitioner(BasePartitioner):
     if model_parallel_submesh is not None:
       num_partitions = int(np.prod(model_parallel_submesh))
     self._num_partitions = num_partitions
-    self._rules = tuple(logical_axis_rules or standard_logical_axis_rules())
+    self.logical_axis_rules = tuple(
+      logical_axis_rules or standard_logical_axis_rules()
+    )
 
   @functools.cached_property
   def mesh(self) -> Mesh:
+    """All local devices, with the axes 'data' and 'model'."""
     devices = np.array(jax.devices())
     if devices.size % self._num_partitions:
       raise ValueError(
@@ -142,45 +82,32 @@ class PjitPartitioner(BasePartitioner):
       )
     return Mesh(devices.reshape(-1, self._num_partitions), ('data', 'model'))
 
+  def _to_mesh(self, axes: Sequence[str | None]) -> PartitionSpec:
+    return flax_partitioning.logical_to_mesh_axes(axes, self.logical_axis_rules)
+
   @property
   def data_partition_spec(self) -> PartitionSpec:
-    return flax_partitioning.logical_to_mesh_axes(['batch'], self._rules)
-
-  @property
-  def logical_axis_rules(self) -> LogicalAxisRules:
-    return self._rules
-
-  def get_data_layout(self, batch_size: int | None = None) -> DataLayout:
-    """Returns the layout of a batch.
-
-    Raises:
-      ValueError: the mesh's data axis does not divide the batch.
-    """
-    (axes,) = self.data_partition_spec
-    axes = (axes,) if isinstance(axes, str) else axes or ()
-    data = math.prod(self.mesh.shape[axis] for axis in axes)
-    batch_size = batch_size or data
-    if batch_size % data:
-      raise ValueError(
-        f'BATCH_SIZE = {batch_size} is not a multiple of the {data} devices '
-        'that share a batch.'
-      )
-    return DataLayout(batch_size)
+    """The partition spec of a batch."""
+    return self._to_mesh(['batch'])
 
   def get_mesh_axes(self, train_state):
-    """Returns the state with a PartitionSpec or None in place of arrays."""
-    logical = train_state.as_logical_axes()
-    flat = traverse_util.flatten_dict(
-      logical.state_dict(), keep_empty_nodes=True, sep='/'
-    )
-    to_mesh = lambda names: flax_partitioning.logical_to_mesh_axes(
-      names, self._rules
-    )
-    specs = {
-      k: to_mesh(v) if isinstance(v, (tuple, PartitionSpec)) else v
-      for k, v in flat.items()
-    }
-    return logical.restore_state(traverse_util.unflatten_dict(specs, sep='/'))
+    """Returns the state with a PartitionSpec or None in place of arrays.
+
+    Full second moments and momentum are as large as the parameter and are
+    sharded like it; the factored ones are small and replicated.
+    """
+    specs = jax.tree.map(self._to_mesh, flax.core.unfreeze(train_state.axes))
+    states = train_state.param_states
+    if states is not None:
+      states = jax.tree.map(
+        lambda spec, state: {
+          k: spec if k in ('v', 'm') and x.shape != (1,) else None
+          for k, x in state.items()
+        },
+        specs,
+        states,
+      )
+    return train_state.replace(step=None, params=specs, param_states=states)
 
   def shardings(self, specs: PyTree) -> PyTree:
     """Maps PartitionSpecs to shardings on the mesh; None replicates."""
@@ -197,24 +124,23 @@ class PjitPartitioner(BasePartitioner):
     in_axis_resources: PyTree,
     out_axis_resources: PyTree,
     donate_argnums: Sequence[int] = (),
-  ) -> _Partitioned:
+  ) -> Callable:
     """Jits `fn` with the given partition specs (prefix trees) of its arrays."""
-    jitted = jax.jit(
-      fn,
+
+    def on_mesh(*args):
+      with self.mesh, flax_partitioning.axis_rules(self.logical_axis_rules):
+        return fn(*args)
+
+    return jax.jit(
+      on_mesh,
       in_shardings=self.shardings(in_axis_resources),
       out_shardings=self.shardings(out_axis_resources),
       donate_argnums=donate_argnums,
     )
-    return _Partitioned(jitted, self.mesh, self._rules)
 
-  def compile(self, partitioned_fn: _Partitioned, *args):
+  def compile(self, partitioned_fn: Callable, *args):
     """Compiles a partitioned function for arguments of these shapes."""
     return partitioned_fn.lower(*args).compile()
 
 
-def with_sharding_constraint(x: jax.Array, spec: PartitionSpec) -> jax.Array:
-  """Constrains a traced array on the mesh in use, if there is one."""
-  mesh = jax.interpreters.pxla.thread_resources.env.physical_mesh
-  if mesh.empty:
-    return x
-  return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+BasePartitioner = PjitPartitioner

@@ -22,31 +22,29 @@ import time
 from typing import Any
 
 from absl import app, flags, logging
+from clu.data import dataset_iterator
+import gin
 import jax
 import seqio
 import tensorflow as tf
 
-from t5x import _subset, gin_utils, models, partitioning, utils
+from t5x import _subset, checkpoints, gin_utils, models, partitioning, utils
 from t5x import trainer as trainer_lib
-
-__getattr__ = _subset.missing(__name__)
-
 
 # Keeps data iterators alive: deleting one blocks for up to a minute, until
 # tf.data ends its threads.
 _iterators = []
 
 
-def _steps_between_stops(eval_period: int, checkpoint_period: int, total: int):
-  """Returns the number of steps between two stops, as t5x counts them."""
-  periods = [p for p in (eval_period, checkpoint_period) if p]
-  step = min(periods, default=total)
-  if any(p % step for p in periods):
-    raise ValueError(
-      f'eval_period ({eval_period}) and SaveCheckpointConfig.period '
-      f'({checkpoint_period}) must be multiples of each other.'
-    )
-  return step
+class _ShardedIterator(dataset_iterator.TfDatasetIterator):
+  """A checkpointable data iterator that puts each batch on the mesh."""
+
+  def __init__(self, dataset: tf.data.Dataset, sharding: jax.sharding.Sharding):
+    super().__init__(dataset, checkpoint=True)
+    self._sharding = sharding
+
+  def __next__(self):
+    return jax.device_put(super().__next__(), self._sharding)
 
 
 @_subset.subset_of_t5x
@@ -77,22 +75,24 @@ def train(
   if infer_eval_dataset_cfg is not None:
     _subset.refuse('infer_eval_dataset_cfg')
   tf.io.gfile.makedirs(model_dir)
-  save = checkpoint_cfg.save
-  period = (save and save.period) or 0
+  save = checkpoint_cfg.save or utils.SaveCheckpointConfig()
+  period = save.period or 0
   if random_seed is None:
     random_seed = int(time.time())
   init_rng, trainer_rng = jax.random.split(jax.random.PRNGKey(random_seed))
 
-  layout = partitioner.get_data_layout(train_dataset_cfg.batch_size)
+  batch_sharding = partitioner.shardings(partitioner.data_partition_spec)
+  try:
+    batch_sharding.shard_shape((train_dataset_cfg.batch_size,))
+  except ValueError as e:
+    raise ValueError(
+      f'BATCH_SIZE = {train_dataset_cfg.batch_size} is not a multiple of the '
+      f'devices that share a batch: choose a multiple. ({e})'
+    ) from e
   verify_matching_vocabs_fn(train_dataset_cfg, model)
-  train_iter = utils.prepare_train_iter(
-    get_dataset_fn(
-      train_dataset_cfg,
-      layout.shard_id,
-      layout.num_shards,
-      model.FEATURE_CONVERTER_CLS,
-    ),
-    partitioner=partitioner,
+  train_iter = _ShardedIterator(
+    get_dataset_fn(train_dataset_cfg, 0, 1, model.FEATURE_CONVERTER_CLS),
+    batch_sharding,
   )
   _iterators.append(train_iter)
   eval_datasets = {}
@@ -109,19 +109,18 @@ def train(
     input_types={k: v.dtype for k, v in train_iter.element_spec.items()},
     partitioner=partitioner,
   )
-  restore_path = utils.find_restore_path(model_dir, checkpoint_cfg.restore)
+  restore_path = checkpoints.find_restore_path(
+    model_dir, checkpoint_cfg.restore
+  )
   checkpoint_manager = None
   if period or restore_path:
     # As in t5x, a run that starts from another run's checkpoint also continues
     # with that run's data.
-    save = save or utils.SaveCheckpointConfig()
-    checkpoint_manager = save.checkpoint_manager_cls(
+    checkpoint_manager = checkpoints.OrbaxCheckpointManagerInterface(
       directory=model_dir,
       train_state=initializer.global_train_state_shape,
       partitioner=partitioner,
       dataset_iterator=train_iter if save.save_dataset else None,
-      save_dtype=save.dtype,
-      restore_dtype=checkpoint_cfg.restore and checkpoint_cfg.restore.dtype,
       keep=save.keep,
       period=period,
     )
@@ -129,11 +128,6 @@ def train(
     train_state = initializer.from_scratch(init_rng)
   else:
     train_state = checkpoint_manager.restore(restore_path)
-  utils.log_model_info(
-    os.path.join(model_dir, 'model-info.txt'),
-    initializer.global_train_state_shape,
-    partitioner,
-  )
 
   first_step = step = int(train_state.step)
   with trainer_cls(
@@ -162,47 +156,41 @@ def train(
         f'of step {step}: raise TRAIN_STEPS, or choose another MODEL_DIR.'
       )
     eval_period = eval_period if eval_datasets else 0
-    is_eval_compiled = False
-    stride = _steps_between_stops(eval_period, period, total_steps)
+    periods = [p for p in (period, eval_period) if p]
+    # Checkpoints that are not at multiples of the period.
+    extra = {
+      c
+      for c in (period and save.checkpoint_steps) or ()
+      if (c - first_step) % period and c != total_steps
+    }
     if step < total_steps:
-      trainer.compile_train(utils.zeros_like_spec(train_iter.element_spec))
+      trainer.compile_train(
+        {
+          k: jax.ShapeDtypeStruct(x.shape, x.dtype)
+          for k, x in train_iter.element_spec.items()
+        }
+      )
     while step < total_steps:
-      stop = min(step + stride, total_steps)
-      while step < stop:
-        num_steps = min(stats_period or stride, stop - step)
-        # Checkpoints that are not at multiples of the period.
-        extra = [
-          c
-          for c in (period and save.checkpoint_steps) or ()
-          if step < c <= step + num_steps
-          and (c - first_step) % period
-          and c != total_steps
-        ]
-        if extra:
-          num_steps = min(extra) - step
-        try:
-          trainer.train(train_iter, num_steps, start_step=step)
-        except trainer_lib.PreemptionError:
-          if period:
-            save_checkpoint()
-          raise
-        step += num_steps
-        if extra:
-          save_checkpoint()
       # As in t5x, periods count from the first step of this process.
       done = step - first_step
+      stop = min(
+        total_steps,
+        step + (stats_period or total_steps),
+        *(step + p - done % p for p in periods),
+        *(c for c in extra if c > step),
+      )
+      try:
+        trainer.train(train_iter, stop - step, start_step=step)
+      except trainer_lib.PreemptionError:
+        if period:
+          save_checkpoint()
+        raise
+      step = stop
+      done = step - first_step
       last = step == total_steps
-      if period and (last or done % period == 0):
+      if period and (last or done % period == 0 or step in extra):
         save_checkpoint()
       if eval_period and (last or done % eval_period == 0):
-        if not is_eval_compiled:
-          trainer.compile_eval(
-            {
-              name: utils.zeros_like_spec(dataset.element_spec)
-              for name, dataset in eval_datasets.items()
-            }
-          )
-          is_eval_compiled = True
         trainer.eval(
           {
             name: dataset.as_numpy_iterator()
@@ -220,7 +208,6 @@ def _define_flags():
   )
   flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
   flags.DEFINE_list('gin_search_paths', ['.'], 'search paths of gin files.')
-  flags.DEFINE_string('tfds_data_dir', None, 'TFDS data directory.')
   flags.DEFINE_list(
     'seqio_additional_cache_dirs', [], 'folders of cached tasks.'
   )
@@ -235,8 +222,6 @@ def _main(argv):
   if flags.FLAGS.multiprocess_gpu:
     _subset.refuse('more than one process')
   tf.config.experimental.set_visible_devices([], 'GPU')
-  if flags.FLAGS.tfds_data_dir:
-    seqio.set_tfds_data_dir_override(flags.FLAGS.tfds_data_dir)
   seqio.add_global_cache_dirs(flags.FLAGS.seqio_additional_cache_dirs)
   configured = gin.configurable(train)
   gin_utils.parse_gin_flags(
@@ -253,8 +238,6 @@ def _main(argv):
 
 
 if __name__ == '__main__':
-  import gin  # pylint: disable=g-import-not-at-top
-
   _define_flags()
   jax.config.parse_flags_with_absl()
   app.run(

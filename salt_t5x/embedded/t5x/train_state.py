@@ -25,92 +25,56 @@ from t5x import _subset, optimizers
 
 PyTree = Any
 
-__getattr__ = _subset.missing(__name__)
-
-
-def _split(variables: PyTree) -> tuple[PyTree, PyTree]:
-  """Splits a model's initial variables into (params, params_axes)."""
-  variables = dict(flax.core.freeze(variables))
-  params = variables.pop('params')
-  axes = variables.pop('params_axes', None)
-  if axes is None:
-    _subset.refuse('a model without logical axes for its parameters')
-  if variables:
-    _subset.refuse(f'a model with the mutable collections {list(variables)}')
-  return params, axes
-
 
 class FlaxOptimTrainState(struct.PyTreeNode):
-  """The state of a training run."""
+  """The parameters of a model and the optimizer's state for each of them.
 
-  _optimizer: optimizers.Optimizer
-  params_axes: PyTree = None
-
-  @classmethod
-  def create(cls, optimizer_def, model_variables) -> 'FlaxOptimTrainState':
-    params, axes = _split(model_variables)
-    optimizer_def.set_param_axes(flax_partitioning.get_axis_names(axes))
-    return cls(optimizer_def.create(params), axes)
-
-  @property
-  def step(self):
-    return self._optimizer.state.step
-
-  @property
-  def params(self) -> PyTree:
-    return self._optimizer.target
-
-  @property
-  def param_states(self) -> PyTree:
-    return self._optimizer.state.param_states
-
-  def state_dict(self) -> dict[str, Any]:
-    return self._optimizer.state_dict()
-
-  def restore_state(self, state_dict) -> 'FlaxOptimTrainState':
-    return self.replace(_optimizer=self._optimizer.restore_state(state_dict))
-
-  def apply_gradient(self, grads, learning_rate) -> 'FlaxOptimTrainState':
-    return self.replace(
-      _optimizer=self._optimizer.apply_gradient(grads, learning_rate)
-    )
-
-  def as_logical_axes(self) -> 'FlaxOptimTrainState':
-    names = flax_partitioning.get_axis_names(self.params_axes)
-    optimizer_def = self._optimizer.optimizer_def
-    return FlaxOptimTrainState(
-      optimizer_def.derive_logical_axes(self._optimizer, names)
-    )
-
-
-class InferenceState(struct.PyTreeNode):
-  """Parameters without an optimizer."""
+  Attributes:
+    step: [] int32.
+    params: {name: ... array}.
+    param_states: the optimizer's state of each parameter; None for inference.
+    optimizer_def: the optimizer, or None for inference.
+    axes: the logical axis names of each parameter, as PartitionSpecs.
+  """
 
   step: Any
   params: PyTree
-  params_axes: PyTree = None
+  param_states: PyTree
+  optimizer_def: optimizers.OptimizerDefType = struct.field(pytree_node=False)
+  axes: flax.core.FrozenDict = struct.field(pytree_node=False)
 
   @classmethod
-  def create(cls, model_variables) -> 'InferenceState':
-    params, axes = _split(model_variables)
-    return cls(jnp.asarray(0), params, axes)
+  def create(cls, optimizer_def, model_variables) -> 'FlaxOptimTrainState':
+    """Returns the state at step 0 for a model's initial variables."""
+    variables = flax.core.unfreeze(model_variables)
+    params = variables.pop('params')
+    axes = variables.pop('params_axes', None)
+    if axes is None:
+      _subset.refuse('a model without logical axes for its parameters')
+    if variables:
+      _subset.refuse(f'a model with the mutable collections {list(variables)}')
+    axes = flax_partitioning.get_axis_names(axes)
+    states = optimizer_def and optimizer_def.init_state(params, axes)
+    return cls(jnp.asarray(0, jnp.int32), params, states, optimizer_def, axes)
 
   def state_dict(self) -> dict[str, Any]:
-    return {
-      'target': flax.core.unfreeze(self.params),
-      'state': {'step': self.step},
-    }
+    """Returns the content of a checkpoint."""
+    state = {'step': self.step}
+    if self.param_states is not None:
+      state['param_states'] = self.param_states
+    return {'target': self.params, 'state': state}
 
-  def restore_state(self, state_dict) -> 'InferenceState':
-    return self.replace(
-      params=flax.core.freeze(state_dict['target']),
-      step=state_dict['state']['step'],
+  def restore_state(self, state_dict) -> 'FlaxOptimTrainState':
+    """Returns the state with the content of a checkpoint."""
+    content = flax.core.unfreeze(state_dict)
+    return self.replace(params=content['target'], **content['state'])
+
+  def apply_gradient(self, grads, learning_rate) -> 'FlaxOptimTrainState':
+    """Returns the state after one step of the optimizer."""
+    params, states = self.optimizer_def.apply_gradient(
+      learning_rate, self.step, self.params, self.param_states, grads, self.axes
     )
-
-  def as_logical_axes(self) -> 'InferenceState':
-    return InferenceState(
-      None, flax_partitioning.get_axis_names(self.params_axes)
-    )
+    return self.replace(step=self.step + 1, params=params, param_states=states)
 
 
-TrainState = FlaxOptimTrainState | InferenceState
+TrainState = FlaxOptimTrainState

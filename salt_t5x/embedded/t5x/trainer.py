@@ -35,8 +35,6 @@ Batch = Mapping[str, Array]
 MetricsMap = dict[str, clu_metrics.Metric]
 PyTree = Any
 
-__getattr__ = _subset.missing(__name__)
-
 
 class PreemptionError(Exception):
   """Training was interrupted; `train` saves a checkpoint and re-raises."""
@@ -52,17 +50,14 @@ class MetricsManager:
   """Writes scalars of one kind ('train', ...) to TensorBoard and the log."""
 
   def __init__(self, name: str, summary_dir: str | None = None):
-    self._writer = metric_writers.create_default_writer(
+    self.summary_writer = metric_writers.create_default_writer(
       summary_dir, collection=name, asynchronous=True
     )
+    self.close = self.summary_writer.close
     self._started = time.time()
 
-  @property
-  def summary_writer(self) -> metric_writers.MetricWriter:
-    return self._writer
-
   def write_scalar(self, key: str, val: Any, step: int):
-    self._writer.write_scalars(int(step), {key: val})
+    self.summary_writer.write_scalars(int(step), {key: val})
 
   def start_duration_timer(self, block_on: PyTree = ()):
     jax.block_until_ready(block_on)
@@ -81,76 +76,51 @@ class MetricsManager:
     metrics = metrics_lib.set_time_metrics_duration(metrics, seconds)
     metrics = metrics_lib.set_step_metrics_num_steps(metrics, num_steps)
     summary = {k: m.compute_value() for k, m in metrics.items()}
-    metric_writers.write_values(self._writer, int(step), summary)
+    metric_writers.write_values(self.summary_writer, int(step), summary)
     future = concurrent.futures.Future()
     future.set_result(summary)
     return future
 
-  def close(self):
-    self._writer.close()
 
-
-def accumulate_grads_microbatched(
+def _accumulate_gradients(
   model: models.DecoderOnlyModel,
-  train_state: train_state_lib.TrainState,
+  params: PyTree,
   batch: Batch,
   dropout_rng: Array,
   num_microbatches: int | None,
   data_partition_spec: PartitionSpec,
 ) -> tuple[PyTree, MetricsMap]:
-  """Sums gradients and metrics over microbatches.
-
-  Args:
-    model: has `loss_fn(params, batch, rng) -> (loss, metrics)`.
-    train_state: holds the parameters.
-    batch: [B, ...] features.
-    dropout_rng: random key.
-    num_microbatches: a divisor of B; None or 1 does not split the batch.
-    data_partition_spec: partition spec of a batch.
-
-  Returns:
-    (summed gradients, float32 if microbatched; merged metrics).
-  """
+  """Returns summed gradients (float32 if microbatched) and merged metrics."""
   grad_fn = jax.grad(model.loss_fn, has_aux=True)
   if num_microbatches is None or num_microbatches <= 1:
-    return grad_fn(train_state.params, batch, dropout_rng)
-
+    return grad_fn(params, batch, dropout_rng)
   batch_size = next(iter(batch.values())).shape[0]
   if batch_size % num_microbatches:
     raise ValueError(
       f'BATCH_SIZE = {batch_size} is not a multiple of num_microbatches = '
       f'{num_microbatches}.'
     )
-  size = batch_size // num_microbatches
 
-  def microbatch_grad(i, rng):
+  def step(carry, microbatch):
+    rng, total = carry
     rng, sub_rng = jax.random.split(rng)
-    microbatch = {
-      k: partitioning.with_sharding_constraint(
-        jax.lax.dynamic_slice_in_dim(v, i * size, size), data_partition_spec
-      )
-      for k, v in batch.items()
-    }
-    return rng, *grad_fn(train_state.params, microbatch, sub_rng)
-
-  def body(i, carry):
-    rng, total, metrics = carry
-    rng, grads, new_metrics = microbatch_grad(i, rng)
-    metrics = jax.lax.cond(
-      i == 0,
-      lambda: new_metrics,
-      lambda: {k: metrics[k].merge(new_metrics[k]) for k in metrics},
+    microbatch = jax.lax.with_sharding_constraint(
+      microbatch, data_partition_spec
     )
-    return rng, jax.tree.map(jnp.add, total, grads), metrics
+    grads, metrics = grad_fn(params, microbatch, sub_rng)
+    return (rng, jax.tree.map(jnp.add, total, grads)), metrics
 
-  _, _, shapes = jax.eval_shape(microbatch_grad, 0, dropout_rng)
-  start = (
-    dropout_rng,
-    jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), train_state.params),
-    jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+  (_, grads), metrics = jax.lax.scan(
+    step,
+    (dropout_rng, jax.tree.map(lambda p: jnp.zeros(p.shape), params)),
+    {
+      k: v.reshape(num_microbatches, -1, *v.shape[1:]) for k, v in batch.items()
+    },
   )
-  _, grads, metrics = jax.lax.fori_loop(0, num_microbatches, body, start)
-  return grads, metrics
+  each = [
+    jax.tree.map(lambda x, i=i: x[i], metrics) for i in range(num_microbatches)
+  ]
+  return grads, functools.reduce(merge_metrics, each)
 
 
 def train_with_lr(
@@ -165,9 +135,9 @@ def train_with_lr(
 ) -> tuple[train_state_lib.TrainState, MetricsMap]:
   """One training step: (new state, metrics)."""
   del weight_metrics_computer  # The trainer refuses it.
-  grads, metrics = accumulate_grads_microbatched(
+  grads, metrics = _accumulate_gradients(
     model,
-    train_state,
+    train_state.params,
     batch,
     dropout_rng,
     num_microbatches,
@@ -205,7 +175,6 @@ class Trainer:
     self._base_rng = rng
     self._partitioner = partitioner
     self._compiled_train_step = None
-    self._compiled_eval_steps = {}
     self.train_state = train_state
     self.train_metrics_manager = MetricsManager('train', summary_dir)
     self.eval_metrics_managers = {
@@ -258,35 +227,24 @@ class Trainer:
       'timing/compilation_seconds', time.time() - start, self.train_state.step
     )
 
-  def compile_eval(self, batches: Mapping[str, Batch]) -> None:
-    """Compiles the evaluation step once for each shape of batches."""
-    by_shape = {}
-    for name, batch in batches.items():
-      key = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in batch.items()))
-      if key not in by_shape:
-        by_shape[key] = self._partitioner.compile(
-          self._partitioned_eval_step, self.train_state, batch
-        )
-      self._compiled_eval_steps[name] = by_shape[key]
-
   def eval(self, batch_iters: Mapping[str, Iterator[Batch]]) -> dict[str, Any]:
     """Evaluates each data set; returns {name: {metric: value}}."""
     summaries = {}
     for name, batches in batch_iters.items():
-      step_fn = self._compiled_eval_steps.get(name, self._partitioned_eval_step)
       manager = self.eval_metrics_managers[name]
       manager.start_duration_timer(self.train_state)
-      metrics, num_steps = None, 0
-      for batch in batches:
-        num_steps += 1
-        update = step_fn(self.train_state, batch)
-        metrics = merge_metrics(metrics, update) if metrics else update
-      if metrics is None:
+      updates = [
+        self._partitioned_eval_step(self.train_state, batch)
+        for batch in batches
+      ]
+      if not updates:
         raise ValueError(
           f'The evaluation data set {name} is empty: check its split.'
         )
       summaries[name] = manager.write_metrics_summary(
-        metrics, self.train_state.step, num_steps
+        functools.reduce(merge_metrics, updates),
+        self.train_state.step,
+        len(updates),
       ).result()
     return summaries
 
@@ -316,9 +274,7 @@ class Trainer:
   @functools.cached_property
   def _partitioned_eval_step(self):
     return self._partitioner.partition(
-      lambda train_state, batch: self._model.eval_fn(train_state.params, batch)[
-        1
-      ],
+      lambda state, batch: self._model.loss_fn(state.params, batch, None)[1],
       in_axis_resources=(
         self._train_state_axes,
         self._partitioner.data_partition_spec,
