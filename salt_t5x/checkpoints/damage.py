@@ -56,12 +56,16 @@ def describe(checkpoint: epath.Path) -> str | None:
     Exception: the file system's error if the storage does not respond or
       permission is denied.
   """
-  try:
-    return _state_damage(checkpoint) or _data_iterator_damage(checkpoint)
-  except Exception as e:
-    if not _is_damage(e):
-      raise
-    return f'its content cannot be read ({e})'
+  parts = {'state': _state_damage, 'dataset': _data_iterator_damage}
+  for name, find_damage in parts.items():
+    try:
+      if damage := find_damage(checkpoint):
+        return damage
+    except Exception as e:
+      if not _is_damage(e):
+        raise
+      return f'its {name!r} cannot be read ({e})'
+  return None
 
 
 def _is_damage(error: Exception) -> bool:
@@ -103,24 +107,18 @@ def _data_iterator_damage(checkpoint: epath.Path) -> str | None:
     expected = 'dataset' in (items.get('item_handlers') or {})
     return "it has no 'dataset'" if expected else None
   shares = _data_iterators(checkpoint)
-  for _, count in shares.values():
-    for share in range(count):
-      if (share, count) not in shares.values():
-        return f'the data iterator of share {share} of {count} is missing'
+  expected = {(i, count) for _, count in shares.values() for i in range(count)}
+  if missing := sorted(expected.difference(shares.values())):
+    share, count = missing[0]
+    return f'the data iterator of share {share} of {count} is missing'
   for prefix in sorted(shares):
-    try:
-      dtypes = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
-      tf.raw_ops.RestoreV2(
-        prefix=prefix,
-        tensor_names=list(dtypes),
-        shape_and_slices=[''] * len(dtypes),
-        dtypes=list(dtypes.values()),
-      )
-    except Exception as e:
-      if not _is_damage(e):
-        raise
-      name = prefix.removeprefix(f'{os.fspath(checkpoint)}/')
-      return f'{name} cannot be read ({e})'
+    dtypes = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
+    tf.raw_ops.RestoreV2(
+      prefix=prefix,
+      tensor_names=list(dtypes),
+      shape_and_slices=[''] * len(dtypes),
+      dtypes=list(dtypes.values()),
+    )
   return None
 
 

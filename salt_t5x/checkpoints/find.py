@@ -23,7 +23,6 @@ import os
 import re
 
 from etils import epath
-import jax
 from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
@@ -126,11 +125,10 @@ def identity(checkpoint: epath.Path) -> str:
   The store's manifest holds the time of the save and random names. Without one
   (older t5x), saves of one model and step have the same digest.
   """
-  for name in ('manifest.ocdbt', '_METADATA'):
-    file = checkpoint / 'state' / name
-    if file.exists():
-      return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-  return hashlib.sha256().hexdigest()[:16]
+  manifest = checkpoint / 'state/manifest.ocdbt'
+  file = manifest if manifest.exists() else checkpoint / 'state/_METADATA'
+  content = file.read_bytes() if file.exists() else b''
+  return hashlib.sha256(content).hexdigest()[:16]
 
 
 def step_of(checkpoint: epath.Path) -> int:
@@ -140,7 +138,5 @@ def step_of(checkpoint: epath.Path) -> int:
 
 def same_on_all_hosts(checkpoint: epath.Path) -> epath.Path:
   """Returns process 0's checkpoint; hosts may see different newest ones."""
-  if jax.process_count() == 1:
-    return checkpoint
   step = multihost_utils.broadcast_one_to_all(np.int32(step_of(checkpoint)))
   return checkpoint.parent / f'checkpoint_{int(step)}'

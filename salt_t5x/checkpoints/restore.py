@@ -14,6 +14,8 @@
 
 """Restores the parameters of a checkpoint onto a mesh."""
 
+from collections.abc import Iterator
+import contextlib
 from typing import Any
 
 from etils import epath
@@ -25,6 +27,20 @@ import orbax.checkpoint as ocp
 from salt_t5x.checkpoints import damage
 
 PyTree = Any
+
+
+@contextlib.contextmanager
+def _naming_damage(checkpoint: epath.Path, parameter: str) -> Iterator[None]:
+  """Replaces errors within it by the damage to the checkpoint, if any."""
+  try:
+    yield
+  except Exception as e:
+    if (found := damage.describe(checkpoint)) is None:
+      raise
+    raise ValueError(
+      f'{parameter}: {checkpoint} is damaged: {found}. Restore it, or name '
+      'another checkpoint.'
+    ) from e
 
 
 def check_architecture(
@@ -40,15 +56,9 @@ def check_architecture(
   Raises:
     ValueError: names or shapes differ, or the checkpoint is damaged.
   """
-  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-  try:
+  with _naming_damage(checkpoint, parameter):
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
     metadata = handler.metadata(checkpoint / 'state').tree
-  except (OSError, ValueError, KeyError, TypeError) as e:
-    raise ValueError(
-      f'{parameter}: {checkpoint} is damaged: '
-      f'{damage.describe(checkpoint) or e}. Restore it, or name another '
-      'checkpoint.'
-    ) from e
   flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')
   found = {k: tuple(v.shape) for k, v in flatten(metadata['target']).items()}
   expected = {k: tuple(v.shape) for k, v in flatten(shapes).items()}
@@ -96,27 +106,19 @@ def parameters(
   restore_args = jax.tree.map(
     lambda _, spec: ocp.ArrayRestoreArgs(
       mesh=mesh,
-      mesh_axes=spec if spec is not None else jax.sharding.PartitionSpec(),
-      dtype=None if dtype is None else jnp.dtype(dtype),
+      mesh_axes=spec or jax.sharding.PartitionSpec(),
+      dtype=dtype and jnp.dtype(dtype),
     ),
     shapes,
     axes,
   )
-  handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-  with ocp.Checkpointer(handler) as checkpointer:
-    try:
-      return checkpointer.restore(
-        checkpoint / 'state',
-        args=ocp.args.PyTreeRestore(
-          item={'target': shapes},
-          restore_args={'target': restore_args},
-          partial_restore=True,
-        ),
-      )['target']
-    except Exception as e:
-      if (found := damage.describe(checkpoint)) is None:
-        raise
-      raise ValueError(
-        f'{parameter}: {checkpoint} is damaged: {found}. Restore it, or name '
-        'another checkpoint.'
-      ) from e
+  args = ocp.args.PyTreeRestore(
+    item={'target': shapes},
+    restore_args={'target': restore_args},
+    partial_restore=True,
+  )
+  with (
+    _naming_damage(checkpoint, parameter),
+    ocp.PyTreeCheckpointer(use_ocdbt=True) as checkpointer,
+  ):
+    return checkpointer.restore(checkpoint / 'state', args=args)['target']

@@ -113,33 +113,6 @@ def read(model_dir: str) -> RunRecord | None:
     ) from e
 
 
-def changes(before: RunRecord, now: RunRecord) -> dict[str, tuple[Any, Any]]:
-  """Compares how a resumed run would train with how it began.
-
-  Args:
-    before: the run's record.
-    now: its present configuration; without a teacher if it needs none.
-
-  Returns:
-    {gin parameter: (value before, value now)} where they differ.
-  """
-  names = {'kd_steps': 'n_KD (KD_STEPS)'}
-  if before.teacher and now.teacher:
-    names['teacher_identity'] = 'teacher.Teacher.path'
-    for name in ('schedule', 'teacher_temperature', 'top_k'):
-      names[name] = f'trainer.SaltTrainer.{name}'
-  values = lambda record, name: (
-    f'{record.teacher} ({record.teacher_identity})'
-    if name == 'teacher_identity'
-    else getattr(record, name)
-  )
-  return {
-    parameter: (values(before, name), values(now, name))
-    for name, parameter in names.items()
-    if getattr(before, name) != getattr(now, name)
-  }
-
-
 def refuse_changes(
   model_dir: str, changes: Mapping[str, tuple[Any, Any]], allowed: bool
 ) -> None:
@@ -177,6 +150,12 @@ def compare(
 ) -> None:
   """Compares a resumed run with its record.
 
+  Args:
+    model_dir: the run's directory.
+    before: its record.
+    now: its present configuration; without a teacher if it needs none.
+    allow_changes: whether to warn about differences.
+
   Raises:
     ValueError: the vocabulary differs, or another value that may not change.
   """
@@ -186,12 +165,26 @@ def compare(
       f'({before.vocabulary}) than VOCABULARY ({now.vocabulary}): choose '
       'another MODEL_DIR, or the vocabulary the run began with.'
     )
-  refuse_changes(model_dir, changes(before, now), allow_changes)
+  parameters = {'kd_steps': 'n_KD (KD_STEPS)'}
+  if before.teacher and now.teacher:
+    parameters['teacher_identity'] = 'teacher.Teacher.path'
+    for name in ('schedule', 'teacher_temperature', 'top_k'):
+      parameters[name] = f'trainer.SaltTrainer.{name}'
+  shown = lambda record: (
+    dataclasses.asdict(record)
+    | {'teacher_identity': f'{record.teacher} ({record.teacher_identity})'}
+  )
+  changes = {
+    parameter: (shown(before)[name], shown(now)[name])
+    for name, parameter in parameters.items()
+    if getattr(before, name) != getattr(now, name)
+  }
+  refuse_changes(model_dir, changes, allow_changes)
 
 
 def begun(model_dir: str) -> bool:
   """Whether a directory holds a run that would be resumed."""
-  return bool(tf.io.gfile.isdir(model_dir) and find.finished(model_dir))
+  return bool(find.finished(model_dir))
 
 
 def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:

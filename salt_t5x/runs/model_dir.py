@@ -23,7 +23,6 @@ import os
 import socket
 
 from absl import logging
-from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
@@ -34,10 +33,6 @@ from salt_t5x.checkpoints import find
 
 # {path of a lock file: the open file}; the lock ends when the file is closed.
 _locked = {}
-
-
-class _RefusedError(ValueError):
-  """An error whose message is complete."""
 
 
 def prepare(model_dir: str) -> None:
@@ -59,17 +54,14 @@ def prepare(model_dir: str) -> None:
       if '://' not in model_dir:  # Object stores have no locks.
         _lock(model_dir)
       _set_damaged_checkpoints_aside(model_dir)
-    except _RefusedError as e:
-      error = e
-    except Exception as e:  # The other processes must hear of any.
+    except Exception as e:  # All processes must stop.
       error = ValueError(f'MODEL_DIR = {model_dir!r} cannot be used: {e}')
       error.__cause__ = e
-  if jax.process_count() > 1:
-    failed = multihost_utils.broadcast_one_to_all(np.int32(error is not None))
-    if failed and error is None:
-      error = ValueError('Process 0 cannot use MODEL_DIR; see its message.')
-  if error is not None:
-    raise error
+  failed = multihost_utils.broadcast_one_to_all(np.int32(error is not None))
+  if failed:
+    raise error or ValueError(
+      'Process 0 cannot use MODEL_DIR; see its message.'
+    )
 
 
 def _set_damaged_checkpoints_aside(model_dir: str) -> None:
@@ -87,21 +79,18 @@ def _set_damaged_checkpoints_aside(model_dir: str) -> None:
   else:
     if max(damaged, default=0) > 0:
       listed = '\n  '.join(f'{path}: {why}' for path, why in damaged.values())
-      raise _RefusedError(
-        f'MODEL_DIR = {model_dir!r}: all of its checkpoints are damaged.\n  '
-        f'{listed}\nRestore one of them, or start again in another MODEL_DIR.'
+      raise ValueError(
+        f'all of its checkpoints are damaged.\n  {listed}\nRestore one of '
+        'them, or start again in another MODEL_DIR.'
       )
   for step, (path, damage) in damaged.items():
-    aside = _free_name(epath.Path(model_dir) / f'damaged_checkpoint_{step}')
+    aside = path.with_name(f'damaged_checkpoint_{step}')
+    while aside.exists():
+      aside = aside.with_name(f'{aside.name}.1')
     path.rename(aside)
     logging.error(
       '%s is damaged: %s. Renamed it to %s.', path, damage, aside.name
     )
-
-
-def _free_name(path: epath.Path) -> epath.Path:
-  names = [path, *(path.with_name(f'{path.name}.{i}') for i in range(1, 1000))]
-  return next(p for p in names if not p.exists())
 
 
 def _lock_path(model_dir: str) -> str:
@@ -120,10 +109,9 @@ def _lock(model_dir: str) -> None:
     with file:
       file.seek(0)
       owner = file.read().strip() or 'unknown'
-    raise _RefusedError(
-      f'MODEL_DIR = {model_dir!r} is in use by another process ({owner}), '
-      'which would overwrite its checkpoints: stop that process first, or '
-      'choose another MODEL_DIR.'
+    raise ValueError(
+      f'it is in use by another process ({owner}), which would overwrite its '
+      'checkpoints. Stop that process first, or choose another MODEL_DIR.'
     ) from e
   except OSError as e:  # A file system without locks.
     file.close()

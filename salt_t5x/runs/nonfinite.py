@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Losses and states that are NaN or infinite, and states to go back to."""
+"""Losses and states that are NaN or infinite, and copies of earlier states."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import math
 from typing import Any
 
@@ -82,28 +82,22 @@ def _all_finite(tree: PyTree) -> jax.Array:
   return jnp.stack(finite).all()
 
 
-class HostCopy:
-  """A copy of sharded arrays in the hosts' memory."""
+def host_copy(tree: PyTree) -> Callable[[], PyTree]:
+  """Copies sharded arrays into the memory of the hosts.
 
-  def __init__(self, tree: PyTree):
-    """Copies the shards on this host's devices, replicated ones once."""
+  Args:
+    tree: arrays on any devices; replicated shards are copied once.
 
-    def copy(array):
-      parts = {str(s.index): np.array(s.data) for s in array.addressable_shards}
-      where = {s.device: str(s.index) for s in array.addressable_shards}
-      return array.shape, array.sharding, parts, where
+  Returns:
+    A function that returns the arrays, on the devices they were copied from.
+  """
 
-    leaves, self._structure = jax.tree.flatten(tree)
-    self._copies = [copy(x) for x in leaves]
+  def copy(array):
+    parts = {str(s.index): np.array(s.data) for s in array.addressable_shards}
+    shape, sharding = array.shape, array.sharding
+    return lambda: jax.make_array_from_callback(
+      shape, sharding, lambda index: parts[str(index)]
+    )
 
-  def restore(self) -> PyTree:
-    """Returns the arrays, on the devices they were copied from."""
-    leaves = [
-      jax.make_array_from_single_device_arrays(
-        shape,
-        sharding,
-        [jax.device_put(parts[i], device) for device, i in where.items()],
-      )
-      for shape, sharding, parts, where in self._copies
-    ]
-    return jax.tree.unflatten(self._structure, leaves)
+  copies = jax.tree.map(copy, tree)
+  return lambda: jax.tree.map(lambda restore: restore(), copies)

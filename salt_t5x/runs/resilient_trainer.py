@@ -69,9 +69,15 @@ class ResilientTrainer(t5x_trainer.Trainer):
     self._max_skipped_batches = max_skipped_batches
     self._skipped_batches = 0
     self._model_dir = summary_dir
-    self._progress = None
     self._created = time.monotonic()
     super().__init__(summary_dir=summary_dir, **options)
+    # A progress bar, on the terminal of the first process only.
+    self._progress = tqdm.tqdm(
+      total=total_steps,
+      initial=int(self.train_state.step),
+      unit='step',
+      disable=None if jax.process_index() == 0 else True,
+    )
     self._stop = preemption.Stop()
 
   def _train_stage(
@@ -90,11 +96,10 @@ class ResilientTrainer(t5x_trainer.Trainer):
       preemption.Preempted: SIGTERM arrived; the state is that of the last step.
       nonfinite.NonFiniteError: no more batches may be skipped.
     """
-    self._show_progress()
     end = start + num_steps
     rewind = None
     if self._max_skipped_batches:
-      rewind = nonfinite.HostCopy(self.train_state)
+      rewind = nonfinite.host_copy(self.train_state)
     while True:
       train_state, metrics, step = self.train_state, None, start
       losses = nonfinite.LossCheck()
@@ -120,7 +125,7 @@ class ResilientTrainer(t5x_trainer.Trainer):
       self._skip_batches(problem, start, step - start, rewind is not None)
       for array in jax.tree.leaves(train_state):
         array.delete()  # The devices may not have room for two states.
-      self.train_state = rewind.restore()
+      self.train_state = rewind()
 
     self.train_state = train_state
     uptime = jnp.asarray([time.monotonic() - self._created])
@@ -176,16 +181,6 @@ class ResilientTrainer(t5x_trainer.Trainer):
       manager.summary_writer.flush()
     return summaries
 
-  def _show_progress(self):
-    """Starts a progress bar, on a terminal only."""
-    if self._progress is None:
-      self._progress = tqdm.tqdm(
-        total=self._total_steps,
-        initial=int(self.train_state.step),
-        unit='step',
-        disable=None if jax.process_index() == 0 else True,
-      )
-
   def _next(self, batch_iter: Iterator[Batch]) -> Batch:
     """Draws a batch, and names the parameter where there is none."""
     try:
@@ -205,8 +200,7 @@ class ResilientTrainer(t5x_trainer.Trainer):
 
   def close(self):
     """Closes the progress bar and the metrics; unlocks the model directory."""
-    if self._progress is not None:
-      self._progress.close()
+    self._progress.close()
     self._stop.close()
     super().close()
     model_dir_lib.release(self._model_dir)

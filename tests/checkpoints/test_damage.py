@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A run's directory: damaged checkpoints, unfinished ones, and its lock."""
+"""Model directories: damaged and unfinished checkpoints, and the lock."""
 
 import fcntl
 import os
@@ -59,9 +59,7 @@ def restore():
   )
 
 
-def test_damage_to_any_file_is_found_or_does_no_harm(
-  checkpoint, restore, tmp_path
-):
+def test_finds_all_damage_that_matters(checkpoint, restore, tmp_path):
   assert damage_lib.describe(epath.Path(checkpoint)) is None
   expected = restore(checkpoint)
   files = [p.relative_to(checkpoint) for p in checkpoint.rglob('*')]
@@ -85,7 +83,7 @@ def test_damage_to_any_file_is_found_or_does_no_harm(
   assert any(name.startswith('state/ocdbt.process_0/d/') for name in found)
 
 
-def test_damage_to_a_data_iterator_is_found(checkpoint, tmp_path):
+def test_finds_damage_to_a_data_iterator(checkpoint, tmp_path):
   folder = tmp_path / 'checkpoint_60'
   shutil.copytree(checkpoint, folder)
   (folder / 'dataset').mkdir(exist_ok=True)
@@ -100,12 +98,13 @@ def test_damage_to_a_data_iterator_is_found(checkpoint, tmp_path):
         os.unlink(name)
       else:
         pathlib.Path(name).write_bytes(damaged)
-      assert 'dataset/train_ds' in damage_lib.describe(epath.Path(folder))
+      found = damage_lib.describe(epath.Path(folder))
+      assert "'dataset' cannot be read" in found
     pathlib.Path(name).write_bytes(content)
 
 
-def test_a_missing_share_of_the_data_is_found(checkpoint, tmp_path):
-  """Each of several processes saves its own, in a folder of its own."""
+def test_finds_a_missing_share_of_the_data(checkpoint, tmp_path):
+  """Each process saves its data iterator in a folder of its own."""
   folder = tmp_path / 'checkpoint_60'
   shutil.copytree(checkpoint, folder)
   iterator = tf.train.Checkpoint(ds=iter(tf.data.Dataset.range(5)))
@@ -116,9 +115,7 @@ def test_a_missing_share_of_the_data_is_found(checkpoint, tmp_path):
   assert damage_lib.describe(epath.Path(folder)) is None
   [index] = (folder / 'dataset/process_0-of-2').glob('*.index')
   os.truncate(index, 3)
-  assert 'process_0-of-2/train_ds-000' in damage_lib.describe(
-    epath.Path(folder)
-  )
+  assert "'dataset' cannot be read" in damage_lib.describe(epath.Path(folder))
   shutil.rmtree(folder / 'dataset/process_0-of-2')
   assert 'share 0 of 2 is missing' in damage_lib.describe(epath.Path(folder))
   (folder / '_CHECKPOINT_METADATA').write_text(
@@ -136,10 +133,8 @@ def test_a_missing_share_of_the_data_is_found(checkpoint, tmp_path):
     ValueError('UNAVAILABLE: Error reading'),
   ],
 )
-def test_storage_that_does_not_answer_is_no_damage(
-  model_dir, monkeypatch, error
-):
-  """A good checkpoint would be set aside for it."""
+def test_unreachable_storage_is_an_error(model_dir, monkeypatch, error):
+  """Otherwise good checkpoints would be renamed."""
 
   def fail(*args):
     raise error
@@ -166,7 +161,7 @@ def cut(folder, step):
   os.truncate(folder / f'checkpoint_{step}/state/manifest.ocdbt', 10)
 
 
-def test_a_whole_directory_is_left_as_it_is(model_dir, caplog):
+def test_leaves_whole_checkpoints(model_dir, caplog):
   before = sorted(os.listdir(model_dir))
   model_dir_lib.prepare(str(model_dir))
   assert sorted({*os.listdir(model_dir)} - {'in_use'}) == before
@@ -175,20 +170,20 @@ def test_a_whole_directory_is_left_as_it_is(model_dir, caplog):
   )
 
 
-def test_a_damaged_checkpoint_is_set_aside(model_dir, caplog):
+def test_renames_damaged_checkpoints(model_dir, caplog):
   cut(model_dir, 60)
   model_dir_lib.prepare(str(model_dir))
   assert list(find.finished(str(model_dir))) == [30]
   assert (model_dir / 'damaged_checkpoint_60/state').is_dir()
   assert 'checkpoint_60 is damaged' in caplog.text
-  # Another one of this step, later.
+  # Another checkpoint of this step is damaged later.
   shutil.copytree(model_dir / 'checkpoint_30', model_dir / 'checkpoint_60')
   cut(model_dir, 60)
   model_dir_lib.prepare(str(model_dir))
   assert (model_dir / 'damaged_checkpoint_60.1/state').is_dir()
 
 
-def test_a_run_does_not_begin_anew_because_all_is_damaged(model_dir):
+def test_rejects_a_directory_without_whole_checkpoints(model_dir):
   cut(model_dir, 30)
   cut(model_dir, 60)
   for _ in range(2):
@@ -197,9 +192,7 @@ def test_a_run_does_not_begin_anew_because_all_is_damaged(model_dir):
     assert sorted(find.finished(str(model_dir))) == [30, 60]
 
 
-def test_a_run_begins_anew_if_it_has_not_come_beyond_its_start(
-  checkpoint, tmp_path
-):
+def test_restarts_if_only_step_0_is_damaged(checkpoint, tmp_path):
   folder = tmp_path / 'model'
   shutil.copytree(checkpoint, folder / 'checkpoint_0')
   cut(folder, 0)
@@ -219,8 +212,8 @@ sys.stdin.read()
 """
 
 
-def test_a_directory_in_use_is_refused(tmp_path):
-  """With the owner's name, and until it ends."""
+def test_rejects_a_directory_in_use(tmp_path):
+  """The error names the other process; its end frees the directory."""
   folder = tmp_path / 'model'
   folder.mkdir()
   with subprocess.Popen(
@@ -231,12 +224,12 @@ def test_a_directory_in_use_is_refused(tmp_path):
     assert other.stdout.readline() == b'locked\n'
     with pytest.raises(ValueError) as error:
       model_dir_lib.prepare(str(folder))
-    assert f'MODEL_DIR = {str(folder)!r} is in use' in str(error.value)
+    assert f'MODEL_DIR = {str(folder)!r}' in str(error.value)
+    assert 'in use by another process' in str(error.value)
     assert 'process 7 on elsewhere' in str(error.value)
     other.kill()
-  # The lock of a process that is gone is nobody's.
   model_dir_lib.prepare(str(folder))
-  model_dir_lib.prepare(str(folder))  # Its owner may.
+  model_dir_lib.prepare(str(folder))  # The owner may do so again.
   assert f'process {os.getpid()} on' in (folder / 'in_use').read_text()
   with (folder / 'in_use').open() as file, pytest.raises(BlockingIOError):
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -245,7 +238,7 @@ def test_a_directory_in_use_is_refused(tmp_path):
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_identity_is_that_of_a_copy(checkpoint, tmp_path, teacher_dir):
+def test_copies_have_the_same_identity(checkpoint, tmp_path, teacher_dir):
   copy = tmp_path / 'elsewhere'
   shutil.copytree(checkpoint, copy)
   identity = find.identity(epath.Path(checkpoint))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a run's data is compared with when it is resumed."""
+"""Resumed runs compare their data with those they began with."""
 
 import json
 
@@ -57,7 +57,7 @@ def config(**changes):
 
 
 def begin(model_dir, cfg, **options):
-  """What t5x does first."""
+  """Requests the data as t5x does, and records them as a trainer does."""
   dataset = train_data.get_dataset(
     cfg,
     0,
@@ -68,16 +68,15 @@ def begin(model_dir, cfg, **options):
     **options,
   )
   model_dir_lib.release(str(model_dir))
-  # As a trainer does that finds nothing wrong.
   train_data.record(str(model_dir), cfg)
   return dataset
 
 
-def test_other_data_are_refused_once_there_is_a_checkpoint(cache, tmp_path):
+def test_rejects_other_data_after_a_checkpoint(cache, tmp_path):
   del cache
   model_dir = tmp_path / 'model'
   begin(model_dir, config())
-  # A start that came to nothing binds nobody.
+  # A run without a checkpoint may change.
   begin(model_dir, config(batch_size=8))
   assert json.loads((model_dir / 'data.json').read_text())['BATCH_SIZE'] == 8
   (model_dir / 'checkpoint_0').mkdir()
@@ -89,14 +88,14 @@ def test_other_data_are_refused_once_there_is_a_checkpoint(cache, tmp_path):
     with pytest.raises(ValueError, match=name) as error:
       begin(model_dir, config(**changes))
     assert 'ALLOW_CHANGES_ON_RESUME' in str(error.value)
-  # What the saved iterator fits can be allowed.
+  # Changes that the saved iterator fits can be allowed.
   begin(model_dir, config(batch_size=8, seed=3), allow_changes=True)
   begin(model_dir, config(batch_size=8, seed=3))
   with pytest.raises(ValueError, match='BATCH_SIZE: the data iterator'):
     begin(model_dir, config(batch_size=4, seed=3), allow_changes=True)
 
 
-def test_a_cache_that_was_cut_is_other_data(cache, tmp_path):
+def test_rejects_a_truncated_cache(cache, tmp_path):
   model_dir = tmp_path / 'model'
   begin(model_dir, config())
   (model_dir / 'checkpoint_0').mkdir()
@@ -109,7 +108,7 @@ def test_a_cache_that_was_cut_is_other_data(cache, tmp_path):
   begin(model_dir, config())
 
 
-def test_data_of_other_processes_are_refused(cache, tmp_path):
+def test_rejects_another_number_of_processes(cache, tmp_path):
   del cache
   model_dir = tmp_path / 'model'
   begin(model_dir, config())
@@ -122,7 +121,7 @@ def test_data_of_other_processes_are_refused(cache, tmp_path):
     begin(model_dir, config())
 
 
-def test_a_damaged_record_is_named(cache, tmp_path):
+def test_names_a_damaged_record(cache, tmp_path):
   del cache
   model_dir = tmp_path / 'model'
   begin(model_dir, config())
@@ -133,7 +132,7 @@ def test_a_damaged_record_is_named(cache, tmp_path):
       begin(model_dir, config())
 
 
-def test_what_is_not_cached_is_told_apart_by_name():
+def test_describes_uncached_tasks_by_name():
   seqio.TaskRegistry.add(
     'not_cached',
     source=seqio.FunctionDataSource(
