@@ -38,145 +38,94 @@ import signal
 import sys
 
 from salt_t5x.launch import checks, tpu_run, tpu_vm
-from salt_t5x.launch.shell import CommandError, Shell
 
-_ZONE = 'us-central2-b'
 _INTERRUPTED = 128 + signal.SIGINT
-
-# {flag: (help, options of argparse)}
-_VM_FLAGS = {
-  'name': ("The VM's name.", {'required': True}),
-  'zone': (f'Its zone, e.g. {_ZONE}.', {'required': True}),
-  'project': ("Default: gcloud's own.", {}),
-  'dry_run': ('Print the commands; run nothing.', {'action': 'store_true'}),
-}
-_REPEATED = {'action': 'append', 'default': []}
-_RUN_FLAGS = {
-  'accelerator_type': ('E.g. v5litepod-16.', {'required': True}),
-  'version': (
-    "The VM's software version, e.g. v2-alpha-tpuv5-lite.",
-    {'required': True},
-  ),
-  'spot': ('Create a VM that may be preempted.', {'action': 'store_true'}),
-  'wheel': (
-    "This package's wheel, as built by pip wheel --no-deps --wheel-dir=dist .",
-    {'required': True},
-  ),
-  'setup_script': (
-    "A bash script that runs on every worker, in the command's working "
-    'directory, before the installation; e.g. it installs Python 3.11 and t5x, '
-    'and writes environment.sh.',
-    {},
-  ),
-  'requirements': ('A requirements file that pip installs everywhere.', {}),
-  'python': ("The workers' Python, 3.11 or newer.", {'default': 'python3'}),
-  'copy': (
-    "A file or folder for the command's working directory.",
-    {'metavar': 'PATH', **_REPEATED},
-  ),
-  'env': (
-    'An environment variable of the command.',
-    {'metavar': 'NAME=VALUE', **_REPEATED},
-  ),
-  'secret_env': (
-    'An environment variable of this process that is passed to the command. No '
-    'command line and no log shows its value.',
-    {'metavar': 'NAME', **_REPEATED},
-  ),
-  'max_restarts': (
-    'How often the command restarts, on this VM or a new one.',
-    {'type': int, 'default': 10},
-  ),
-  'keep': ('Never delete the VM.', {'action': 'store_true'}),
-}
 
 
 def _parser() -> argparse.ArgumentParser:
+  vm = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  add = vm.add_argument
+  add('--name', required=True, help="the VM's name")
+  add('--zone', required=True, help='its zone, e.g. us-central2-b')
+  add('--project', help="default: gcloud's own")
+  add('--dry_run', action='store_true', help='print commands; run nothing')
+
+  run = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  add = run.add_argument
+  add('--accelerator_type', required=True, help='e.g. v5litepod-16')
+  add('--version', required=True, help='software, e.g. v2-alpha-tpuv5-lite')
+  add('--spot', action='store_true', help='create a VM that may be preempted')
+  add('--wheel', required=True, help="this package's; see docs/launch.md")
+  add(
+    '--setup_script',
+    help='bash script that runs on every worker before the installation, in '
+    "the command's working directory; e.g. it installs Python 3.11 and t5x, "
+    'and writes environment.sh',
+  )
+  add('--requirements', help='a requirements file that pip installs everywhere')
+  add('--python', default='python3', help="the workers' Python, 3.11 or newer")
+  for flag, value, text in (
+    ('copy', 'PATH', "a file or folder for the command's working directory"),
+    ('env', 'NAME=VALUE', 'an environment variable of the command'),
+    (
+      'secret_env',
+      'NAME',
+      'an environment variable of this process that is passed to the command; '
+      'no command line and no log shows its value',
+    ),
+  ):
+    add(f'--{flag}', action='append', default=[], metavar=value, help=text)
+  add('--max_restarts', type=int, default=10, help='on this VM or a new one')
+  add('--keep', action='store_true', help='never delete the VM')
+
   parser = argparse.ArgumentParser(
     prog='python -m salt_t5x.launch.gce',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
   )
   actions = parser.add_subparsers(dest='action', required=True)
-  for action in ('run', 'attach', 'delete'):
-    flags = _VM_FLAGS if action == 'delete' else _VM_FLAGS | _RUN_FLAGS
-    subparser = actions.add_parser(action, allow_abbrev=False)
-    for flag, (text, options) in flags.items():
-      subparser.add_argument(f'--{flag}', help=text, **options)
+  for action in ('run', 'attach'):
+    actions.add_parser(action, parents=[vm, run], allow_abbrev=False)
+  delete = actions.add_parser('delete', parents=[vm], allow_abbrev=False)
+  delete.set_defaults(keep=False)
   return parser
 
 
-def _parse(
-  argv: Sequence[str],
-) -> tuple[argparse.Namespace, tpu_vm.TpuVm, tpu_run.Program | None]:
-  """Parses and checks flags.
-
-  Returns:
-    (flags, the VM, the program or None)
-  """
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+  """Parses and checks flags; adds the values that `TpuRun` describes."""
   parser = _parser()
-  argv, command = list(argv), []
-  if '--' in argv:
-    index = argv.index('--')
-    argv, command = argv[:index], argv[index + 1 :]
-  args = parser.parse_args(argv)
-  try:
-    checks.name('name', args.name)
-    checks.matches('zone', args.zone, r'[a-z]+-[a-z]+\d+-[a-z]', _ZONE)
-    if args.project is not None:
-      pattern = '([-a-z0-9.]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]'
-      checks.matches('project', args.project, pattern, 'my-project')
-    names = {field.name for field in dataclasses.fields(tpu_vm.TpuVm)}
-    vm = tpu_vm.TpuVm(**{k: v for k, v in vars(args).items() if k in names})
-    program = None
-    if args.action != 'delete':
-      checks.matches(
-        'accelerator_type', args.accelerator_type, r'v\d+\w*-\d+', 'v4-16'
-      )
-      if args.max_restarts < 0:
-        raise checks.FlagError(
-          f'--max_restarts={args.max_restarts} must be at least 0.'
-        )
-      program = _program(args, command, argv)
-  except checks.FlagError as e:
-    parser.error(str(e))
-  return args, vm, program
-
-
-def _program(
-  args: argparse.Namespace, command: Sequence[str], argv: Sequence[str]
-) -> tpu_run.Program:
-  """Checks the program's flags."""
-  if not command:
-    raise checks.FlagError(
+  end = argv.index('--') if '--' in argv else len(argv)
+  args = parser.parse_args(argv[:end])
+  args.command = argv[end + 1 :]
+  if args.action == 'delete':
+    return args
+  if not args.command:
+    parser.error(
       'The command is missing: put it after the flags, e.g. `-- python -m '
       'salt_t5x.train --gin_file=...`.'
     )
-  for word in command:
+  for word in args.command:
     match = re.fullmatch(
       r'--(?:gin\.|gin_bindings=)(MODEL_DIR|SCORES_DIR)\s*=\s*(.*)', word
     )
     if match and '://' not in match[2] and not args.keep:
-      raise checks.FlagError(
+      parser.error(
         f'{word}: this folder is on the VM and is deleted with it. Name a '
         'folder in a bucket (gs://...), or give --keep.'
       )
-  environment = checks.environment(args.env)
-  paths = [tpu_run.REMOTE, checks.wheel(args.wheel)]
-  for flag in ('setup_script', 'requirements'):
-    if getattr(args, flag):
-      paths += checks.files(flag, [getattr(args, flag)])
-  return tpu_run.Program(
-    command=command,
-    environment=environment,
-    secrets=checks.secrets(args.secret_env, environment, [*argv, *command]),
-    files=checks.files('copy', [*paths, *args.copy]),
-    wheel=args.wheel,
-    setup_script=args.setup_script,
-    requirements=args.requirements,
-    python=args.python,
-  )
+  try:
+    args.environment = checks.environment(args.env)
+    args.secrets = checks.secrets(args.secret_env, args.environment, argv)
+    args.files = checks.files(
+      remote=[tpu_run.REMOTE],
+      wheel=[args.wheel],
+      setup_script=[args.setup_script],
+      requirements=[args.requirements],
+      copy=args.copy,
+    )
+  except checks.FlagError as e:
+    parser.error(str(e))
+  return args
 
 
 def main(argv: Sequence[str]) -> int:
@@ -188,24 +137,30 @@ def main(argv: Sequence[str]) -> int:
   Returns:
     The exit code: 0 if the run finished, 130 if this launcher was interrupted.
   """
-  args, vm, program = _parse(argv)
+  args = _parse(argv)
   signal.signal(signal.SIGTERM, signal.default_int_handler)
-  shell = Shell(args.dry_run)
-  if args.action == 'delete':
-    return _delete(vm, shell)
-  run = tpu_run.TpuRun(vm, program, args.max_restarts, shell)
-  delete = shlex.join(vm.delete())
+  names = {field.name for field in dataclasses.fields(tpu_vm.TpuVm)}
+  vm = tpu_vm.TpuVm(**{k: v for k, v in vars(args).items() if k in names})
+  run = tpu_run.TpuRun(vm, args, owns_vm=args.action == 'delete')
   code = 0
   try:
     try:
-      _run(args, run)
-    except (CommandError, tpu_run.RunError, OSError) as e:
+      if args.action != 'delete':
+        run.run() if args.action == 'run' else run.attach()
+    except (tpu_vm.RunError, OSError) as e:
       print(f'Error: {e}', file=sys.stderr)
       code = 1
     if run.owns_vm and args.keep:
-      shell.say(f'The VM is kept (--keep). To delete it:\n{delete}')
+      tpu_vm.say(f'The VM is kept (--keep). To delete it:\n{vm.delete_command}')
     elif run.owns_vm:
-      code = _delete(vm, shell) or code
+      vm.delete()
+  except tpu_vm.GcloudError as e:
+    print(
+      f'Error: {e}\nThe VM may still exist and cost money. To delete it:\n'
+      f'  {vm.delete_command}',
+      file=sys.stderr,
+    )
+    return 1
   except KeyboardInterrupt:
     attach = ['python', '-m', 'salt_t5x.launch.gce', 'attach', *argv[1:]]
     print(
@@ -213,58 +168,11 @@ def main(argv: Sequence[str]) -> int:
       'still exists and costs money, and a run that was started on it '
       'continues.\n'
       f'To follow it again:\n  {shlex.join(attach)}\n'
-      f'To end it and delete the VM:\n  {delete}',
+      f'To end it and delete the VM:\n  {vm.delete_command}',
       file=sys.stderr,
     )
     return _INTERRUPTED
-  if args.dry_run:
-    shell.say(
-      'After exit code 75 the run restarts; if the VM is gone, on a new VM; at '
-      f'most {args.max_restarts} times.\n'
-      f'If a step fails, the VM is {"kept" if args.keep else "deleted"}.'
-    )
   return code
-
-
-def _run(args: argparse.Namespace, run: tpu_run.TpuRun) -> None:
-  """Starts a run or follows one, to its end."""
-  if args.action == 'run':
-    if state := run.state(pretend=''):
-      raise tpu_run.RunError(
-        f'--name={args.name}: a VM of this name exists already ({state}). It '
-        'was not changed: choose another name, follow its run with `attach`, '
-        'or delete it with `delete`.'
-      )
-    return run.run()
-  state = run.state()
-  if not state:
-    raise tpu_run.RunError(
-      f'--name={args.name}: {args.zone} has no such VM. To restart the run '
-      'from its last checkpoint, use `run` instead of `attach`.'
-    )
-  if state == tpu_run.READY:
-    run.take_over()
-    return run.run(is_running=True)
-  if state in tpu_run.GONE:
-    tpu_run.delete(run.vm, run.shell)
-    return run.run()
-  raise tpu_run.RunError(
-    f'--name={args.name}: the VM is {state}. Repeat `attach` when it is '
-    f'{tpu_run.READY}.'
-  )
-
-
-def _delete(vm: tpu_vm.TpuVm, shell: Shell) -> int:
-  try:
-    tpu_run.delete(vm, shell)
-  except CommandError as e:
-    print(
-      f'Error: {e}\nThe VM may still exist and cost money. To delete it:\n'
-      f'  {shlex.join(vm.delete())}',
-      file=sys.stderr,
-    )
-    return 1
-  return 0
 
 
 if __name__ == '__main__':

@@ -14,22 +14,31 @@
 
 """Runs a program on a TPU VM, from the VM's creation to the program's end."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import os
+import pathlib
 import re
 import shlex
 import signal
 import tempfile
 import time
 
-from salt_t5x.launch import checks, tpu_vm
-from salt_t5x.launch.shell import CommandError, Shell
+from salt_t5x.launch.tpu_vm import (
+  FILES,
+  FOLDER,
+  READY,
+  SECRETS,
+  GcloudError,
+  RunError,
+  TpuVm,
+  say,
+)
 
-READY = 'READY'
 # States that a VM does not leave by itself.
-GONE = ('PREEMPTED', 'STOPPED', 'TERMINATED')
+_GONE = ('PREEMPTED', 'STOPPED', 'TERMINATED')
 
 # The script that workers run.
 REMOTE = os.path.join(os.path.dirname(__file__), 'remote.sh')
@@ -44,264 +53,183 @@ _STEADY = 300  # seconds after which a connection counts as stable
 _CONNECTIONS = 10  # consecutive failures that end the run
 
 
-class RunError(RuntimeError):
-  """The run ended without finishing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """A command for every worker, and the files and variables it needs.
-
-  Attributes:
-    command: the command's arguments.
-    environment: environment variables of the command.
-    secrets: environment variables whose values are never shown.
-    files: paths on this machine, copied into the command's working directory;
-      `REMOTE` and the next three are among them.
-    wheel: this package's wheel.
-    setup_script: a bash script that runs before the installation, or None.
-    requirements: pip's requirements file, or None.
-    python: the workers' Python, which creates the virtual environment.
-  """
-
-  command: Sequence[str]
-  environment: Mapping[str, str]
-  secrets: Mapping[str, checks.Secret]
-  files: Sequence[str]
-  wheel: str
-  setup_script: str | None
-  requirements: str | None
-  python: str
-
-
-def delete(vm: tpu_vm.TpuVm, shell: Shell) -> None:
-  """Deletes a VM if it exists.
-
-  Raises:
-    CommandError: the VM may still exist.
-  """
-  try:
-    shell.run(vm.delete(), 'Delete the VM.')
-  except CommandError as e:
-    if 'NOT_FOUND' not in e.stderr:
-      raise
-
-
 @dataclasses.dataclass
 class TpuRun:
-  """Runs a program on a TPU VM.
+  """A program on a TPU VM.
 
   Attributes:
     vm: the VM.
-    program: the program.
-    max_restarts: how often the program may be restarted.
-    shell: runs gcloud.
-    owns_vm: whether this object created or took over the VM, and therefore
-      deletes it.
+    flags: the flags of `gce`, and `command`, `environment`, `secrets` and
+      `files` as checked values.
+    owns_vm: whether this object created or took over the VM, and its creator
+      therefore deletes it.
   """
 
-  vm: tpu_vm.TpuVm
-  program: Program
-  max_restarts: int
-  shell: Shell
+  vm: TpuVm
+  flags: argparse.Namespace
   owns_vm: bool = False
 
-  def state(self, pretend: str = READY) -> str:
-    """Returns the VM's state, '' if there is no VM; `pretend` in a dry run.
+  def run(self) -> None:
+    """Runs the program to its end, on new VMs if need be.
 
     Raises:
-      CommandError: the state is unknown.
+      RunError: there is a VM of this name, a step failed on a VM that still
+        exists, or the program failed or was interrupted too often.
     """
-    try:
-      state = self.shell.run(
-        self.vm.describe(), 'Read the state of the VM.', pretend
+    if state := self.vm.state(pretend=''):
+      raise RunError(
+        f'--name={self.vm.name}: a VM of this name exists already ({state}). '
+        'It was not changed: choose another name, follow its run with '
+        '`attach`, or delete it with `delete`.'
       )
-    except CommandError as e:
-      if 'NOT_FOUND' in e.stderr:
-        return ''
-      raise
-    return state.strip()
+    # If the first creation fails, e.g. for lack of quota, so does the run.
+    self._create()
+    self._finish(self._install, self._start)
 
-  def take_over(self) -> None:
-    """Finds the run on the VM, and owns the VM from then on.
+  def attach(self) -> None:
+    """Follows a run to its end; restarts one whose VM is gone.
 
     Raises:
-      RunError: the VM has no run.
+      RunError: as in `run`, or there is no such VM or no run on it.
     """
-    try:
-      self.shell.run(
-        self.vm.ssh('0', ['ls', f'{tpu_vm.FOLDER}/pid']),
-        'Does the VM have a run?',
-        '',
+    state = self.vm.state()
+    if state == READY:
+      self._find_run()
+      self.owns_vm = True
+      self._finish()
+    elif state in _GONE:
+      self.vm.delete()
+      self._create()
+      self._finish(self._install, self._start)
+    else:
+      raise RunError(
+        f'--name={self.vm.name}: the VM is {state or "missing"}. Repeat '
+        f'`attach` when it is {READY}; if it is missing, use `run` to restart '
+        'the run from its last checkpoint.'
       )
-    except CommandError as e:
+
+  def _find_run(self) -> None:
+    question = ('ls', f'{FOLDER}/pid')
+    try:
+      self.vm.ssh('Does the VM have a run?', '0', *question, pretend='')
+    except GcloudError as e:
       raise RunError(
         f'{self.vm.name} has no run, and was not changed: {e}\n'
-        'To delete the VM:\n'
-        f'  {shlex.join(self.vm.delete())}'
+        f'To delete the VM:\n  {self.vm.delete_command}'
       ) from e
+
+  def _create(self) -> None:
+    try:
+      self.vm.create()
+    except GcloudError as e:
+      # A failed creation may leave a VM, unless somebody else created it.
+      self.owns_vm |= 'ALREADY_EXISTS' not in str(e)
+      raise
     self.owns_vm = True
 
-  def create(self) -> None:
-    """Creates the VM."""
-    owned = self.owns_vm
-    self.owns_vm = True  # It may exist even if this fails.
-    try:
-      self.shell.run(self.vm.create(), 'Create the VM.')
-    except CommandError as e:
-      if not owned and 'ALREADY_EXISTS' in e.stderr:
-        self.owns_vm = False  # Somebody else created it.
-      raise
-
   def _install(self) -> None:
-    run, vm, program = self.shell.run, self.vm, self.program
-    self._make_folder()
-    run(
-      vm.copy(program.files, f'{tpu_vm.FILES}/'),
-      "Copy the run's files.",
+    flags = self.flags
+    # A new VM is READY some time before it accepts connections.
+    self._connect(
+      lambda: self.vm.ssh(
+        'Make a folder on every worker.',
+        'all',
+        *('mkdir', '-p', '-m', '700', FOLDER, FILES),
+      )
     )
-    words = [program.python]
-    for path in (program.wheel, program.setup_script, program.requirements):
-      words.append(os.path.basename(path or ''))
-    run(vm.remote('all', 'install', *words), 'Install this package.')
-
-  def _make_folder(self) -> None:
-    folders = [tpu_vm.FOLDER, tpu_vm.FILES]
-    for attempt in range(1, _CONNECTIONS + 1):
-      try:
-        self.shell.run(
-          self.vm.ssh('all', ['mkdir', '-p', '-m', '700', *folders]),
-          'Make a folder on every worker.',
-        )
-        break
-      except CommandError:
-        # A new VM is READY some time before it accepts connections.
-        if attempt == _CONNECTIONS or not self._may_be_ready():
-          raise
-        time.sleep(_PAUSE)
+    self.vm.copy("Copy the run's files.", flags.files, f'{FILES}/')
+    paths = (flags.wheel, flags.setup_script or '', flags.requirements or '')
+    words = (flags.python, *map(os.path.basename, paths))
+    self.vm.remote('Install this package.', 'all', 'install', *words)
 
   def _start(self) -> None:
-    program = self.program
-    if program.secrets:
-      with self._secrets_file() as path:
-        self.shell.run(
-          self.vm.copy([path], tpu_vm.SECRETS),
-          f'Copy the secrets ({", ".join(program.secrets)}); the run reads '
-          'and deletes the file.',
+    if secrets := self.flags.secrets:
+      with tempfile.TemporaryDirectory() as folder:
+        # scp keeps the mode: the file is private on the workers, too.
+        path = pathlib.Path(folder, 'secrets')
+        path.touch(0o600)
+        path.write_text(
+          ''.join(f'{k}={shlex.quote(v)}\n' for k, v in secrets.items())
         )
-    command = list(program.command)
-    if program.environment:
-      settings = [f'{k}={v}' for k, v in program.environment.items()]
-      command = ['env', *settings, *command]
-    self.shell.run(
-      self.vm.remote('all', 'start', *command),
-      'Start the run, detached from this connection.',
+        self.vm.copy(
+          f'Copy the secrets ({", ".join(secrets)}); the run reads and deletes '
+          'the file.',
+          [str(path)],
+          SECRETS,
+        )
+    settings = [f'{k}={v}' for k, v in self.flags.environment.items()]
+    command = [*(['env', *settings] if settings else []), *self.flags.command]
+    purpose = 'Start the run, detached from this connection.'
+    self.vm.remote(purpose, 'all', 'start', *command)
+
+  def _follow(self) -> str:
+    """Shows the log until the run ends; returns what `result` prints."""
+    self.vm.remote('Show the log of the first worker.', '0', 'follow')
+    return self.vm.remote(
+      'Read the exit code of every worker.',
+      *('all', 'result', str(_GRACE)),
+      pretend='exit_code=0',
     )
 
-  @contextlib.contextmanager
-  def _secrets_file(self) -> Iterator[str]:
-    if self.shell.dry_run:
-      yield os.path.join(tempfile.gettempdir(), '...', 'secrets')
-      return
-    # scp keeps the mode: the file is private on the workers, too.
-    with tempfile.TemporaryDirectory() as folder:
-      path = os.path.join(folder, 'secrets')
-      with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), 'w') as f:
-        f.write(checks.shell_settings(self.program.secrets))
-      yield path
-
-  def _follow(self) -> set[str]:
-    """Shows the log until the run ends.
-
-    Returns:
-      The workers' exit codes; 'lost' for a worker that left none.
-
-    Raises:
-      CommandError: the workers cannot be reached.
-      RunError: the workers reported no exit codes.
-    """
+  def _connect(self, action: Callable[[], str]) -> str:
+    """Repeats an action until it succeeds or the VM is gone."""
     failed = 0
     while True:
       start = time.monotonic()
       try:
-        self.shell.run(
-          self.vm.remote('0', 'follow'), 'Show the log of the first worker.'
-        )
-        said = self.shell.run(
-          self.vm.remote('all', 'result', str(_GRACE)),
-          'Read the exit code of every worker.',
-          pretend='exit_code=0',
-        )
-        break
-      except CommandError:
+        return action()
+      except GcloudError:
         failed = 1 if time.monotonic() - start > _STEADY else failed + 1
         if failed == _CONNECTIONS or not self._may_be_ready():
           raise
-        self.shell.say('The connection was lost; the run may continue.')
+        say('The connection failed. A run that was started continues.')
         time.sleep(_PAUSE)
-    codes = set(re.findall(r'^exit_code=(\w+)$', said, re.M))
-    if not codes:
-      raise RunError(f'The workers reported no exit codes: {said!r}.')
-    return codes
 
   def _may_be_ready(self) -> bool:
     try:
-      return self.state() == READY
-    except CommandError:
+      return self.vm.state() == READY
+    except GcloudError:
       return True  # This machine may have lost its network.
 
-  def run(self, is_running: bool = False) -> None:
-    """Runs the program to its end, on new VMs if need be.
-
-    Args:
-      is_running: whether the program already runs on the VM.
-
-    Raises:
-      CommandError: a step failed on a VM that still exists.
-      RunError: the program failed, or was interrupted too often.
-    """
-    if not is_running:
-      # If the first creation fails, e.g. for lack of quota, so does the run.
-      self.create()
-    has_vm, is_installed = True, is_running
-    for restart in range(self.max_restarts + 1):
+  def _finish(self, *steps: Callable[[], None]) -> None:
+    """Takes the steps that lead to a running program, and follows it."""
+    restarts = 0
+    while True:
       codes, error = set(), None
       try:
-        if not has_vm:
-          self.create()
-        if not is_installed:
-          self._install()
-        if not is_running:
-          self._start()
-        codes = self._follow()
-      except CommandError as e:
+        for step in steps:
+          step()
+        said = self._connect(self._follow)
+        codes = set(re.findall(r'^exit_code=(\w+)$', said, re.M)) or {'lost'}
+      except GcloudError as e:
         error = e
       if codes == {'0'}:
         return
       if error or codes & (_AGAIN | _KILLED):
         # A preemption changes the VM's state only after a while.
         time.sleep(_PAUSE)
-      state = self.state()
-      has_vm = is_installed = state == READY
-      is_running = False
-      if has_vm and error:
+      state = self.vm.state()
+      if state == READY and error:
         raise error
-      if has_vm and codes - _AGAIN - {'0'}:
-        raise RunError(
-          f'The run ended with exit code {", ".join(sorted(codes))}, which a '
-          'restart does not mend. Its log is above.'
-        )
       why = error or f'The run ended with exit code {", ".join(sorted(codes))}'
-      self.shell.say(f'{why}. The VM is {state or "gone"}.')
-      if restart < self.max_restarts:
-        self.shell.say(f'Restart {restart + 1} of {self.max_restarts}.')
-        if not has_vm:
-          time.sleep(_PAUSE)
-        if state and not has_vm:
+      if state == READY and codes - _AGAIN - {'0'}:
+        raise RunError(
+          f'{why}, which a restart does not mend. Its log is above.'
+        )
+      say(f'{why}. The VM is {state or "gone"}.')
+      if restarts >= self.flags.max_restarts:
+        raise RunError(
+          'The run was interrupted more than --max_restarts='
+          f'{self.flags.max_restarts} times. The same command resumes from its '
+          'last checkpoint.'
+        )
+      restarts += 1
+      say(f'Restart {restarts} of {self.flags.max_restarts}.')
+      steps = [self._start]
+      if state != READY:
+        steps = [self._create, self._install, self._start]
+        time.sleep(_PAUSE)
+        if state:
           # If this fails, the creation of the next VM reports it.
-          with contextlib.suppress(CommandError):
-            delete(self.vm, self.shell)
-    raise RunError(
-      f'The run was interrupted more than --max_restarts={self.max_restarts} '
-      'times. The same command resumes from its last checkpoint.'
-    )
+          with contextlib.suppress(GcloudError):
+            self.vm.delete()

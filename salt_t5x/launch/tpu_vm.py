@@ -12,13 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The gcloud commands for a TPU VM, as lists of arguments."""
+"""A TPU VM, reached with gcloud."""
 
 from collections.abc import Sequence
 import dataclasses
 import shlex
+import subprocess
+import sys
 
-_GCLOUD = ('gcloud', 'compute', 'tpus', 'tpu-vm')
+READY = 'READY'
 
 # Paths in the home directory of each worker.
 FOLDER = 'salt_t5x_run'
@@ -26,9 +28,26 @@ FILES = f'{FOLDER}/files'
 SECRETS = f'{FOLDER}/secrets'
 
 
+class RunError(RuntimeError):
+  """The run ended without finishing."""
+
+
+class GcloudError(RunError):
+  """A gcloud command failed."""
+
+
+def say(text: str) -> None:
+  """Shows a comment."""
+  for line in text.splitlines():
+    print(f'# {line}', flush=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class TpuVm:
   """A TPU VM: a slice with one worker or several.
+
+  The methods show the commands that they run, and raise `GcloudError` if one
+  fails.
 
   Attributes:
     name: the VM's name.
@@ -37,52 +56,109 @@ class TpuVm:
     accelerator_type: e.g. 'v5litepod-16'.
     version: the software version.
     spot: whether it may be preempted.
+    dry_run: whether commands are only shown.
   """
 
   name: str
   zone: str
   project: str | None = None
-  accelerator_type: str = ''
-  version: str = ''
+  accelerator_type: str | None = None
+  version: str | None = None
   spot: bool = False
+  dry_run: bool = False
 
   def _command(self, *words: str) -> list[str]:
     where = [f'--zone={self.zone}']
     if self.project:
       where.append(f'--project={self.project}')
     # --quiet: gcloud must not ask questions.
-    return [*_GCLOUD, *words, *where, '--quiet']
+    return ['gcloud', 'compute', 'tpus', 'tpu-vm', *words, *where, '--quiet']
 
-  def describe(self) -> list[str]:
-    """Prints the VM's state, such as READY."""
-    return self._command('describe', self.name, '--format=value(state)')
+  def _run(self, purpose: str, *words: str, pretend: str | None = None) -> str:
+    """Runs gcloud.
 
-  def create(self) -> list[str]:
+    Args:
+      purpose: a comment that is shown before the command.
+      *words: the command's arguments.
+      pretend: the command's output in a dry run. If given, the output is
+        returned, not shown.
+    """
+    argv = self._command(*words)
+    say(purpose)
+    print(shlex.join(argv), flush=True)
+    if self.dry_run:
+      return pretend or ''
+    try:
+      done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=pretend is not None,
+        text=True,
+        errors='replace',
+        check=False,
+      )
+    except FileNotFoundError as e:
+      raise GcloudError('gcloud is not on the PATH: install it.') from e
+    errors = done.stderr or ''
+    if done.returncode:
+      raise GcloudError(
+        f'Exit code {done.returncode} of: {shlex.join(argv)}\n{errors}'.rstrip()
+      )
+    print(errors, end='', file=sys.stderr)
+    return done.stdout or ''
+
+  def state(self, pretend: str = READY) -> str:
+    """Returns the VM's state, '' if there is no VM; `pretend` in a dry run."""
+    words = ('describe', self.name, '--format=value(state)')
+    try:
+      return self._run('Read the VM state.', *words, pretend=pretend).strip()
+    except GcloudError as e:
+      if 'NOT_FOUND' in str(e):
+        return ''
+      raise
+
+  def create(self) -> None:
     """Creates the VM."""
-    return self._command(
+    self._run(
+      'Create the VM.',
       'create',
       self.name,
       f'--accelerator-type={self.accelerator_type}',
       f'--version={self.version}',
       *(['--spot'] if self.spot else []),
+      pretend='',
     )
 
-  def delete(self) -> list[str]:
-    """Deletes the VM."""
-    return self._command('delete', self.name)
+  @property
+  def delete_command(self) -> str:
+    """The command that deletes the VM."""
+    return shlex.join(self._command('delete', self.name))
 
-  def copy(self, paths: Sequence[str], target: str) -> list[str]:
+  def delete(self) -> None:
+    """Deletes the VM if it exists."""
+    try:
+      self._run('Delete the VM.', 'delete', self.name, pretend='')
+    except GcloudError as e:
+      if 'NOT_FOUND' not in str(e):
+        raise
+
+  def copy(self, purpose: str, paths: Sequence[str], target: str) -> None:
     """Copies files and folders to all workers."""
-    return self._command(
-      'scp', '--recurse', '--worker=all', *paths, f'{self.name}:{target}'
-    )
+    words = ('--recurse', '--worker=all', *paths, f'{self.name}:{target}')
+    self._run(purpose, 'scp', *words)
 
-  def ssh(self, worker: str, command: Sequence[str]) -> list[str]:
-    """Runs a command, given as its arguments, on one worker or on 'all'."""
+  def ssh(
+    self, purpose: str, worker: str, *words: str, pretend: str | None = None
+  ) -> str:
+    """Runs a command on one worker or on 'all'; see `_run` for `pretend`."""
     # A shell on the worker parses it.
-    command = f'--command={shlex.join(command)}'
-    return self._command('ssh', self.name, f'--worker={worker}', command)
+    where = ('ssh', self.name, f'--worker={worker}')
+    command = f'--command={shlex.join(words)}'
+    return self._run(purpose, *where, command, pretend=pretend)
 
-  def remote(self, worker: str, *words: str) -> list[str]:
+  def remote(
+    self, purpose: str, worker: str, *words: str, pretend: str | None = None
+  ) -> str:
     """Runs a function of `remote.sh` on workers, after `copy`."""
-    return self.ssh(worker, ['bash', f'{FILES}/remote.sh', *words])
+    script = ('bash', f'{FILES}/remote.sh')
+    return self.ssh(purpose, worker, *script, *words, pretend=pretend)

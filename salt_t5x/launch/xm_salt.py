@@ -28,9 +28,7 @@ docs/launch.md.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-import contextlib
-import dataclasses
+from collections.abc import Sequence
 import os
 import shlex
 import shutil
@@ -42,24 +40,31 @@ from absl import app, flags
 
 from salt_t5x.launch import checks, plan, xm_jobs
 
+
+class _Numbers(flags.ArgumentParser):
+  """Parses numbers that are separated by commas."""
+
+  def __init__(self, parser: flags.ArgumentParser):
+    self._parser = parser
+
+  def parse(self, argument: str | list[float]) -> list[float]:
+    if isinstance(argument, list):  # the default
+      return argument
+    return [self._parser.parse(x) for x in argument.split(',')]
+
+
 _STRINGS = {
-  'output': "The folder of the jobs' output folders.",
   'teacher_path': 'The model directory of a trained teacher.',
   # The rest is for Vertex AI only.
   'accelerator': 'TPU type and number of cores, e.g. tpu_v3=8.',
   'base_image': 'A container image with Python 3.11 and t5x.',
   'image': 'HOST/PATH:TAG that the image is pushed to.',
-  'wheel': "This package's wheel, as built by pip wheel --no-deps "
-  '--wheel-dir=dist .',
+  'wheel': "This package's wheel; see docs/launch.md.",
   'requirements': 'A requirements file that pip installs in the image.',
 }
 _LISTS = {
   'teacher': "Gin files of the teacher's recipe, to train one.",
   'scores': 'Gin files of the scoring recipe, for SALT_DS.',
-  'student': "Gin files of the student's recipe.",
-  'distillation_weight': 'Values of omega to sweep over.',
-  'teacher_temperature': 'Values of rho to sweep over.',
-  'kd_steps': 'Values of n_KD to sweep over.',
   'only': 'Names of the jobs to run, or teacher, scores, selection or student; '
   'the results of all other jobs must exist.',
 }
@@ -71,7 +76,11 @@ _REPEATED = {
   'passed to the jobs. No command line and no log shows their values.',
   'copy': "Files and folders for the jobs' working directory on Vertex AI.",
 }
-_VERTEX_NEEDS = ('accelerator', 'base_image', 'image', 'wheel')
+_SWEEPS = {
+  'distillation_weight': ('omega', flags.FloatParser(0, 1)),
+  'teacher_temperature': ('rho', flags.FloatParser(0)),
+  'kd_steps': ('n_KD', flags.IntegerParser(1)),
+}
 
 for _name, _help in _STRINGS.items():
   flags.DEFINE_string(_name, None, _help)
@@ -79,81 +88,57 @@ for _name, _help in _LISTS.items():
   flags.DEFINE_list(_name, [], _help)
 for _name, _help in _REPEATED.items():
   flags.DEFINE_multi_string(_name, [], _help)
+for _name, (_help, _parser) in _SWEEPS.items():
+  flags.DEFINE(_Numbers(_parser), _name, [], f'Values of {_help}: a,b.')
 flags.DEFINE_string('title', 'salt', "The experiment's name.")
+flags.DEFINE_string(
+  'output', None, "The folder of the jobs' output folders.", required=True
+)
+flags.DEFINE_list(
+  'student', None, "Gin files of the student's recipe.", required=True
+)
 flags.DEFINE_enum(
-  'executor', None, ['vertex', 'local'], 'Vertex AI, or this machine.'
+  'executor',
+  None,
+  ['vertex', 'local'],
+  'Vertex AI, or this machine.',
+  required=True,
 )
+flags.DEFINE_integer('batch_size', None, 'B, of training.', lower_bound=1)
 flags.DEFINE_integer(
-  'batch_size', None, 'B, the training batch size.', lower_bound=1
-)
-flags.DEFINE_integer(
-  'max_restarts',
-  10,
-  'How often each job restarts after exit code 75.',
-  lower_bound=0,
+  'max_restarts', 10, 'Restarts of a job after exit code 75.', lower_bound=0
 )
 flags.DEFINE_boolean('dry_run', False, 'Print the jobs; run nothing.')
 
 FLAGS = flags.FLAGS
 
 
-def _jobs() -> list[plan.Job]:
-  if not FLAGS.output:
-    raise checks.FlagError('--output is missing: name a folder for results.')
-  if FLAGS.executor == 'vertex' and '://' not in FLAGS.output:
+def _vertex(context: str) -> xm_jobs.Vertex:
+  """Returns the executor for Vertex AI, and fills the image's build folder."""
+  for name in ('accelerator', 'base_image', 'image', 'wheel'):
+    if not FLAGS[name].value:
+      raise checks.FlagError(f'--executor=vertex needs --{name}.')
+  if '://' not in FLAGS.output:
     raise checks.FlagError(
       f'--output={FLAGS.output!r} is lost with the containers: name a folder '
       'in a bucket (gs://...).'
     )
-  # Each of an experiment's fields is a flag.
-  names = [field.name for field in dataclasses.fields(plan.Experiment)]
-  values = {name: FLAGS[name].value for name in names}
-  return plan.make(plan.Experiment(**values))
-
-
-@contextlib.contextmanager
-def _where() -> Iterator[xm_jobs.Vertex | xm_jobs.Local]:
-  """Yields the executor; for Vertex AI, fills the image's build folder."""
-  if FLAGS.executor is None:
-    raise checks.FlagError('--executor is missing: choose vertex or local.')
-  if FLAGS.executor == 'local':
-    for name in (*_VERTEX_NEEDS, 'requirements', 'copy'):
-      if FLAGS[name].value:
-        raise checks.FlagError(
-          f'--{name} is for --executor=vertex: local jobs run in this '
-          'environment and this directory. Remove the flag.'
-        )
-    yield xm_jobs.Local()
-    return
-  for name in _VERTEX_NEEDS:
-    if not FLAGS[name].value:
-      raise checks.FlagError(f'--executor=vertex needs --{name}.')
-  paths = [checks.wheel(FLAGS.wheel)]
-  if FLAGS.requirements:
-    paths += checks.files('requirements', [FLAGS.requirements])
-  paths = checks.files('copy', [*paths, *FLAGS.copy])
-  with tempfile.TemporaryDirectory() as temporary:
-    context = os.path.join(temporary, 'salt_t5x_image')
-    os.mkdir(context)
-    for path in paths:
-      copy = shutil.copytree if os.path.isdir(path) else shutil.copy
-      copy(path, os.path.join(context, os.path.basename(path)))
-    yield xm_jobs.Vertex(
-      context=context,
-      requirements=FLAGS.requirements,
-      **{name: FLAGS[name].value for name in _VERTEX_NEEDS},
-    )
+  os.mkdir(context)
+  for path in checks.files(
+    wheel=[FLAGS.wheel], requirements=[FLAGS.requirements], copy=FLAGS.copy
+  ):
+    copy = shutil.copytree if os.path.isdir(path) else shutil.copy
+    copy(path, os.path.join(context, os.path.basename(path)))
+  return xm_jobs.Vertex(FLAGS, context)
 
 
 def _show(
   jobs: Sequence[plan.Job], where: xm_jobs.Vertex | xm_jobs.Local
 ) -> None:
   """Prints what would happen."""
-  print(f'# Experiment {FLAGS.title!r}: {len(jobs)} jobs on {where.title}.')
+  print(f'# Experiment {FLAGS.title!r}: {len(jobs)} jobs.')
   if isinstance(where, xm_jobs.Vertex):
-    files = ', '.join(sorted(os.listdir(where.context)))
-    print(f'# The image {where.image}, with {files}:')
-    print(f'FROM {where.base_image}')
+    print(f'# The image {FLAGS.image}:\nFROM {FLAGS.base_image}')
     print('\n'.join(where.docker_instructions()))
   if FLAGS.env:
     print(f'# The environment of all jobs: {shlex.join(FLAGS.env)}')
@@ -163,11 +148,6 @@ def _show(
     after = f', after {", ".join(job.needs)}' if job.needs else ''
     print(f'# {job.name}{after}: {where.executor(job).requirements!r}')
     print(shlex.join(['python', '-m', *job.args]))
-  print(
-    '# A job that ends with exit code 75 is started again, at most '
-    f'{FLAGS.max_restarts} times.\n'
-    '# If a job fails, those that run are stopped and no other is started.'
-  )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -180,19 +160,20 @@ def main(argv: Sequence[str]) -> None:
   signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
   done = []
   try:
-    checks.name('title', FLAGS.title)
-    jobs = _jobs()
+    jobs = plan.make(FLAGS)
     environment = checks.environment(FLAGS.env)
     words = [*sys.argv, *(word for job in jobs for word in job.args)]
     secrets = checks.secrets(FLAGS.secret_env, environment, words)
-    with _where() as where:
+    with tempfile.TemporaryDirectory() as temporary:
+      where = xm_jobs.Local()
+      if FLAGS.executor == 'vertex':
+        where = _vertex(os.path.join(temporary, 'salt_t5x_image'))
+        # Local jobs have this process's environment, secrets included.
+        environment |= secrets
       where.packageable()
       if FLAGS.dry_run:
         _show(jobs, where)
         return
-      # Local jobs have this process's environment, secrets included.
-      if isinstance(where, xm_jobs.Vertex):
-        environment |= secrets
       asyncio.run(
         xm_jobs.run(
           FLAGS.title, jobs, where, environment, FLAGS.max_restarts, done

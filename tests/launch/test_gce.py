@@ -353,6 +353,8 @@ def test_other_exit_codes_end_the_run(cloud, capfd, code):
   assert not cloud.vm.exists()
   _, error = capfd.readouterr()
   assert f'ended with exit code {code}, which a restart' in error
+  # Every worker shows the end of its log, the first one all of it.
+  assert error.count('python -m salt_t5x.train') == 2
 
 
 @pytest.mark.parametrize(
@@ -390,7 +392,7 @@ def test_follows_again_after_a_lost_connection(cloud, capfd):
   assert gce.main(flags()) == 0
   assert cloud.told('start') == 1
   assert cloud.told('follow') == 3
-  assert 'The connection was lost' in capfd.readouterr().out
+  assert 'The connection failed' in capfd.readouterr().out
 
 
 def test_gives_up_when_connections_keep_failing(cloud, monkeypatch):
@@ -453,7 +455,7 @@ def test_attach_after_a_preemption(cloud):
 
 def test_attach_needs_a_run(cloud, capfd):
   assert gce.main(flags('attach')) == 1
-  assert 'has no such VM' in capfd.readouterr().err
+  assert 'the VM is missing' in capfd.readouterr().err
   cloud.plan(**{f'call_{1 + COPY}': 'fails'})
   assert gce.main(flags('run', '--keep')) == 1
   capfd.readouterr()
@@ -481,59 +483,34 @@ def test_without_gcloud(cloud, capfd, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'more, message',
+  'more, command, message',
   [
-    (['--name=Salt'], "--name='Salt': a name has 1 to 63 lower-case"),
-    (['--name=' + 'a' * 64], 'a name has 1 to 63'),
-    (['--name=salt-'], 'does not end with a hyphen'),
-    (['--zone=us-central2'], "--zone='us-central2' must look like"),
-    (['--project=My_Project'], "--project='My_Project' must look like"),
-    (['--accelerator_type=v4'], "--accelerator_type='v4' must look like"),
-    (['--max_restarts=-1'], '--max_restarts=-1 must be at least 0'),
-    (['--wheel=setup.sh'], "--wheel='setup.sh' is no wheel of salt_t5x"),
-    (['--wheel=salt_t5x-9.whl'], "--wheel='salt_t5x-9.whl' does not exist"),
-    (['--setup_script=no.sh'], "--setup_script='no.sh' does not exist"),
-    (['--requirements=no.txt'], "--requirements='no.txt' does not exist"),
-    (['--copy=nowhere'], "--copy='nowhere' does not exist"),
-    (['--copy=.'], "--copy='.' has no name"),
-    (['--copy=my_project/../my_project/setup.sh'], 'have the same name'),
-    (['--env=NAME'], "--env='NAME' must look like NAME=VALUE"),
-    (['--env=A=1', '--env=A=2'], 'A is given twice'),
-    (
-      ['--secret_env=NOT_SET'],
-      '--secret_env=NOT_SET: the environment variable',
-    ),
-    (['--secret_env=hf_abc-123'], 'name, not its value'),
-    (['--env=DATA_TOKEN=1'], '--secret_env=DATA_TOKEN: --env also sets it'),
-    (['--env=A=' + SECRET], 'its value is in the command line'),
+    (['--max_restarts=x'], COMMAND, "invalid int value: 'x'"),
+    (['--wheel=salt-9.whl'], COMMAND, "--wheel='salt-9.whl' does not exist"),
+    (['--setup_script=no.sh'], COMMAND, "--setup_script='no.sh' does not"),
+    (['--copy=nowhere'], COMMAND, "--copy='nowhere' does not exist"),
+    (['--copy=my_project/setup.sh'], COMMAND, 'have the same name'),
+    (['--env=NAME'], COMMAND, "--env='NAME' must look like NAME=VALUE"),
+    (['--secret_env=NOT_SET'], COMMAND, '--secret_env=NOT_SET: no environment'),
+    (['--secret_env=hf_abc-123'], COMMAND, 'name, not its value'),
+    (['--env=DATA_TOKEN=1'], COMMAND, '--secret_env=DATA_TOKEN: --env sets it'),
+    (['--env=A=' + SECRET], COMMAND, 'its value is in the command line'),
+    ([], ['x', f'--gin.TOKEN={SECRET}'], 'its value is in the command line'),
+    ([], [], 'The command is missing'),
+    ([], ['x', '--gin.MODEL_DIR="/tmp/run"'], 'and is deleted with it'),
+    ([], ['x', '--gin_bindings=MODEL_DIR = "/tmp"'], 'and is deleted with it'),
+    ([], ['x', "--gin.SCORES_DIR = 'scores'"], 'and is deleted with it'),
   ],
 )
-def test_rejects_invalid_flags(cloud, capfd, more, message):
+def test_rejects_invalid_flags(cloud, capfd, more, command, message):
   pathlib.Path('my_project/setup.sh').touch()
   with pytest.raises(SystemExit) as e:
-    gce.main(flags('run', *more))
+    gce.main(flags('run', *more, command=command))
   assert e.value.code == 2
   _, error = capfd.readouterr()
   assert message in error
-  assert 'hf_abc' not in error.split('usage:')[0]
-  assert 'hunter2' not in error
+  assert 'hf_abc' not in error
   assert not cloud.calls()
-
-
-@pytest.mark.parametrize(
-  'command, message',
-  [
-    ([], 'The command is missing'),
-    (['x', '--gin.MODEL_DIR="/tmp/run"'], 'and is deleted with it'),
-    (['x', '--gin_bindings=MODEL_DIR = "/tmp/run"'], 'and is deleted with it'),
-    (['x', "--gin.SCORES_DIR = 'scores'"], 'and is deleted with it'),
-    (['x', f'--gin.TOKEN={SECRET}'], 'its value is in the command line'),
-  ],
-)
-def test_rejects_invalid_commands(cloud, capfd, command, message):
-  with pytest.raises(SystemExit):
-    gce.main(flags(command=command))
-  assert message in capfd.readouterr().err
 
 
 def remote(folder, *words, **environment):
