@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import os
 
-import gin
 import jax
 
 from salt_t5x import command as command_lib
@@ -180,14 +179,7 @@ def analyze(
   return theory_report.write(results, output_dir, jax.process_index() == 0)
 
 
-def main() -> None:
-  """Runs `analyze` as gin configured it and prints its tables."""
-  tables = gin.get_configurable(analyze)()
-  if jax.process_index() == 0:
-    print(tables)
-
-
 if __name__ == '__main__':
   from salt_t5x import analyze as module
 
-  command_lib.start(module.main)
+  command_lib.start(module.analyze)

@@ -28,7 +28,7 @@ A command has a function that parses its flags and one that runs:
     if __name__ == '__main__':
       command.run(main, parse_flags)
 
-A command that gin files configure ends with `command.start(main)` instead.
+A command that gin files configure calls `command.start` instead.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from typing import Any
 
 from absl import app
 from absl.flags import argparse_flags
+import gin
 import jax
 import seqio
 import tensorflow as tf
@@ -167,12 +168,12 @@ def parse_gin_command(argv: Sequence[str]) -> argparse.Namespace:
   return found.parse_args(argv[1:])
 
 
-def start(main: Callable[[], None]) -> None:
-  """Runs a command that gin files configure.
+def start(function: Callable[..., str]) -> None:
+  """Calls a function that gin files configure, and prints what it returns.
 
   Args:
-    main: a function of the imported module, not of the copy of it that is
-      `__main__`: gin files name the former.
+    function: of the imported module, not of the copy of it that is `__main__`:
+      gin files name the former.
   """
 
   def configured(args: argparse.Namespace) -> None:
@@ -182,7 +183,9 @@ def start(main: Callable[[], None]) -> None:
       )
     seqio.add_global_cache_dirs(args.seqio_additional_cache_dirs)
     parse_gin(args)
-    main()
+    text = gin.get_configurable(function)()
+    if jax.process_index() == 0:
+      print(text)
 
   jax.config.parse_flags_with_absl()
   run(configured, parse_gin_command)

@@ -24,7 +24,6 @@ the results of each document. Rerunning computes only the missing results.
 from collections.abc import Mapping, Sequence
 import itertools
 
-import gin
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
@@ -128,7 +127,13 @@ def evaluate(
     )
   if suite:
     few_shot, missing = measurements_lib.few_shot_measurements(
-      suite, data_dir, use_hub, examples, run_programs, length, vocabulary
+      suite,
+      examples,
+      vocabulary,
+      data_dir=data_dir,
+      use_hub=use_hub,
+      run_programs=run_programs,
+      length=length,
     )
     measurements += few_shot
   if isinstance(supervised_tasks, str):
@@ -181,14 +186,7 @@ def evaluate(
   )
 
 
-def main() -> None:
-  """Runs `evaluate` as gin configured it and prints its tables."""
-  tables = gin.get_configurable(evaluate)()
-  if jax.process_index() == 0:
-    print(tables)
-
-
 if __name__ == '__main__':
   from salt_t5x import evaluate as module
 
-  command_lib.start(module.main)
+  command_lib.start(module.evaluate)

@@ -26,7 +26,6 @@ loss is that of eq. (1), and the teacher writes the rest.
 from collections.abc import Mapping
 import os
 
-import gin
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
@@ -167,14 +166,7 @@ def sample(
   )
 
 
-def main() -> None:
-  """Runs `sample` as gin configured it."""
-  done = gin.get_configurable(sample)()
-  if jax.process_index() == 0:
-    print(done)
-
-
 if __name__ == '__main__':
   from salt_t5x import sample as module
 
-  command_lib.start(module.main)
+  command_lib.start(module.sample)

@@ -24,7 +24,6 @@ import os
 import time
 
 from absl import logging
-import gin
 import jax
 import numpy as np
 
@@ -46,7 +45,7 @@ def score(
   top_k: int = 10,
   examples: int | None = None,
   batches_per_shard: int = 32,
-) -> score_shards.Manifest:
+) -> str:
   """Scores the examples of a split.
 
   Args:
@@ -62,7 +61,7 @@ def score(
     batches_per_shard: batches in a shard.
 
   Returns:
-    The manifest of the scores.
+    A message that names the next step.
 
   Raises:
     ValueError: the teacher, k or the batch do not fit; the folder holds other
@@ -113,8 +112,6 @@ def score(
       manifest.examples - todo,
       manifest.examples,
     )
-  if not todo:
-    return manifest
   done, start = 0, time.time()
   batches = score_job.read_batches(
     source, manifest, missing, dataset_cfg.batch_size
@@ -144,13 +141,7 @@ def score(
         todo,
         done * length / (time.time() - start),
       )
-  return manifest
-
-
-def main() -> None:
-  """Runs `score` as gin configured it."""
-  manifest = gin.get_configurable(score)()
-  print(
+  return (
     f'{manifest.teacher} has scored {manifest.examples} sequences of '
     f'{manifest.task} ({manifest.split}). Next: salt_t5x.select.'
   )
@@ -159,4 +150,4 @@ def main() -> None:
 if __name__ == '__main__':
   from salt_t5x import score as module
 
-  command_lib.start(module.main)
+  command_lib.start(module.score)

@@ -94,23 +94,17 @@ def held_out_measurement(
 
 def few_shot_measurements(
   suite: str | Sequence[str],
-  data_dir: str | None,
-  use_hub: bool,
   examples: int | None,
-  run_programs: bool,
-  length: int,
   vocabulary: seqio.Vocabulary,
+  **options: Any,
 ) -> tuple[list[Measurement], dict[str, str]]:
   """Makes the measurements of few-shot tasks (App. F).
 
   Args:
     suite: see `evaluate.evaluate`.
-    data_dir: see `few_shot.loading.load`.
-    use_hub: see `few_shot.loading.load`.
     examples: documents of each benchmark, from the first; None for all.
-    run_programs: see `evaluate.evaluate`.
-    length: T of the model.
     vocabulary: of the checkpoints.
+    **options: see `few_shot.loading.load`.
 
   Returns:
     (a measurement of each available task, {benchmark: why it is missing}).
@@ -135,13 +129,7 @@ def few_shot_measurements(
       vocabulary,
     )
   benchmarks = suite_lib.find(suite)
-  tasks, missing = loading.load(
-    benchmarks,
-    data_dir=data_dir,
-    use_hub=use_hub,
-    run_programs=run_programs,
-    length=length,
-  )
+  tasks, missing = loading.load(benchmarks, **options)
   # A hub may have failed on one host; all must run the same programs.
   names = [task.benchmark.name for task in tasks]
   here = np.array([x.name in names for x in benchmarks], bool)
