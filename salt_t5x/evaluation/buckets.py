@@ -29,8 +29,9 @@ from matplotlib import figure
 import numpy as np
 import tensorflow as tf
 
-from salt_t5x import files, standard_errors
+from salt_t5x import files
 from salt_t5x.evaluation import bar_charts
+from salt_t5x.standard_errors import standard_error, with_error
 
 BUCKETS = ('easy', 'medium', 'hard')
 ALL = 'all'
@@ -118,7 +119,7 @@ def per_bucket(
   def mean(scores):
     return Mean(
       float(np.mean(scores)) if len(scores) else math.nan,
-      standard_errors.standard_error(scores),
+      standard_error(scores),
       len(scores),
     )
 
@@ -176,9 +177,7 @@ def measure(
 def _cell(mean: Mean, difference: Mean | None) -> str:
   if not mean.count:
     return '–'
-  text = standard_errors.with_error(
-    mean.mean, mean.standard_error, 1, scale=100
-  )
+  text = with_error(mean.mean, mean.standard_error, 1, scale=100)
   # A single document has no standard error, and so no mark.
   if not difference or not (
     abs(difference.mean) > _ON_A_PAR * difference.standard_error

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from salt_t5x import files, standard_errors
+from salt_t5x import files
 from salt_t5x.inference import language_model
+from salt_t5x.standard_errors import with_error
 
 ALL = 'all'
 
@@ -47,24 +48,16 @@ def measure(
   found = model.log_likelihoods(
     [([], tokens) for _, tokens in sequences], 'Held-out text'
   )
-  domains = [domain for domain, _ in sequences]
-  groups = {ALL: range(len(sequences))} | {
-    domain: [i for i, other in enumerate(domains) if other == domain]
-    for domain in sorted(set(domains))
-    if domain
-  }
-  documents = [
-    {
-      'doc_id': i,
-      'domain': domain,
-      'score': x.hits / x.tokens,
-      'confidence': x.value,
-    }
-    for i, (domain, x) in enumerate(zip(domains, found, strict=True))
-  ]
-  return {
-    name: _measure([found[i] for i in rows]) for name, rows in groups.items()
-  }, documents
+  documents, of_domains = [], {}
+  for i, ((domain, _), x) in enumerate(zip(sequences, found, strict=True)):
+    score = x.hits / x.tokens
+    documents.append(
+      {'doc_id': i, 'domain': domain, 'score': score, 'confidence': x.value}
+    )
+    if domain:
+      of_domains.setdefault(domain, []).append(x)
+  groups = {ALL: found} | dict(sorted(of_domains.items()))
+  return {name: _measure(x) for name, x in groups.items()}, documents
 
 
 def _measure(
@@ -97,12 +90,8 @@ def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
   """Formats {model: result of `measure`} as Markdown, a row per domain."""
 
   def cell(x):
-    accuracy = standard_errors.with_error(
-      x['accuracy'], x['accuracy_error'], 2, scale=100
-    )
-    nats = standard_errors.with_error(
-      x['log_perplexity'], x['log_perplexity_error'], 3
-    )
+    accuracy = with_error(x['accuracy'], x['accuracy_error'], 2, scale=100)
+    nats = with_error(x['log_perplexity'], x['log_perplexity_error'], 3)
     return f'{accuracy} / {nats}'
 
   first = next(iter(results.values()))

@@ -22,10 +22,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from salt_t5x import files, standard_errors
+from salt_t5x import files
 from salt_t5x.evaluation import held_out
 from salt_t5x.evaluation.few_shot import results as few_shot_results
 from salt_t5x.evaluation.few_shot import suite
+from salt_t5x.standard_errors import with_error
 
 HELD_OUT = 'held_out'
 
@@ -160,9 +161,7 @@ def _supervised_table(
     results = [of_model[task] for of_model in found.values()]
     for metric in results[0]['metrics']:
       cells = [
-        standard_errors.with_error(
-          x['metrics'][metric], x['errors'].get(metric), 2
-        )
+        with_error(x['metrics'][metric], x['errors'].get(metric), 2)
         for x in results
       ]
       rows.append([task, metric, results[0]['examples'], *cells])

@@ -72,7 +72,8 @@ def accuracy(
 ) -> dict[str, float]:
   """{'accuracy': share of equal texts}; white space around them is nothing."""
   pairs = zip(targets, predictions, strict=True)
-  return {'accuracy': _percent([a.strip() == b.strip() for a, b in pairs])}
+  right = [a.strip() == b.strip() for a, b in pairs]
+  return {'accuracy': 100 * float(np.mean(right))}
 
 
 def gsm8k_accuracy(
@@ -96,7 +97,7 @@ def gsm8k_accuracy(
     if expected is None:
       raise ValueError(f'The answer {target!r} of GSM8K has no number.')
     right.append(final_number(prediction) == expected)
-  return {'accuracy': _percent(right)}
+  return {'accuracy': 100 * float(np.mean(right))}
 
 
 def final_number(text: str) -> decimal.Decimal | None:
@@ -115,7 +116,3 @@ def final_number(text: str) -> decimal.Decimal | None:
     return None
   number = numbers[0 if mark else -1]
   return decimal.Decimal(number.replace('$', '').replace(',', ''))
-
-
-def _percent(right: Sequence[bool]) -> float:
-  return 100 * float(np.mean(right))

@@ -156,22 +156,15 @@ class LanguageModel:
     Raises:
       ValueError: a context is too long.
     """
-    self._check_lengths([len(x) + 1 for x in contexts])
-    longest = [len(x) for x in contexts] + np.asarray(max_tokens, int)
-    sizes = np.minimum(longest, self.length).tolist()
+    given = np.array([len(x) for x in contexts], int)
+    sizes = np.minimum(given + np.asarray(max_tokens, int), self.length)
+    sizes = np.maximum(sizes, given + 1).tolist()
     prompts = [(x, len(x)) for x in contexts]
     found = self._run(self._continue, prompts, sizes, progress)
     return [
       [*itertools.takewhile(bool, tokens[: size - len(context)].tolist())]
       for (tokens,), size, context in zip(found, sizes, contexts, strict=True)
     ]
-
-  def _check_lengths(self, lengths: Sequence[int]) -> None:
-    longest = max(lengths, default=0)
-    if longest > self.length:
-      raise ValueError(
-        f'A sequence of {longest} tokens is longer than length = {self.length}.'
-      )
 
   def _run(
     self,
@@ -181,7 +174,11 @@ class LanguageModel:
     progress: str | None,
   ) -> list[tuple[np.ndarray, ...]]:
     """Runs a program on (tokens, context length) pairs of given final sizes."""
-    self._check_lengths(sizes)
+    longest = max(sizes, default=0)
+    if longest > self.length:
+      raise ValueError(
+        f'A sequence of {longest} tokens is longer than length = {self.length}.'
+      )
     # The longest first: a batch that does not fit in memory fails at once.
     order = np.argsort([-x for x in sizes], kind='stable')
     results = [()] * len(sizes)

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 import itertools
 
 from absl import logging
-from lm_eval import utils as lm_eval_utils
 from lm_eval.api import instance
 from lm_eval.api import model as lm_eval_model
 import seqio
@@ -96,10 +95,9 @@ class HarnessModel(lm_eval_model.TemplateLM):
       room = self._model.length - len(continuation)
       cut += room < len(context)
       # Continuations longer than T are scored in windows, like long texts.
+      trimmed = context[-room:] if room > 0 else []
       parts.append(
-        self._windows(continuation)
-        if room < 0
-        else [(_last(context, room), continuation)]
+        self._windows(continuation) if room < 0 else [(trimmed, continuation)]
       )
     self._count('loglikelihood', cut, len(requests))
     return self._scores(parts, None if disable_tqdm else 'Log-likelihoods')
@@ -150,7 +148,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
       stops.append([until] if isinstance(until, str) else until)
       limits.append(limit)
       tokens, room = self.tok_encode(context), self._model.length - limit
-      contexts.append(_last(tokens, room))
+      contexts.append(tokens[-room:])
       cut += room < len(tokens)
     self._count('generate_until', cut, len(requests))
     found = self._model.continuations(
@@ -162,10 +160,8 @@ class HarnessModel(lm_eval_model.TemplateLM):
     ):
       texts.append(_until(self._decoded(context, tokens), stop))
       # Append EOS to outputs that stopped early.
-      ended = [self.eot_token_id] if len(tokens) < limit else []
-      outputs.append(
-        (context, self._stopped(context, tokens, stop) or [*tokens, *ended])
-      )
+      whole = [*tokens, self.eot_token_id][:limit]
+      outputs.append((context, self._stopped(context, tokens, stop) or whole))
     likelihoods = self._model.log_likelihoods(outputs)
     for request, likelihood in zip(requests, likelihoods, strict=True):
       key = request.task_name, request.doc_id
@@ -186,15 +182,15 @@ class HarnessModel(lm_eval_model.TemplateLM):
     return tokens[: counts[first]] if first < len(counts) else []
 
   def _windows(self, tokens: list[int]) -> list[_Pair]:
-    """Windows of T tokens: (context, scored tokens)."""
-    windows = lm_eval_utils.get_rolling_token_windows(
-      tokens, _BEGIN, max_seq_len=self._model.length - 1, context_len=1
-    )
-    pairs = map(lm_eval_utils.make_disjoint_window, windows)
-    return [
-      ([token for token in context if token != _BEGIN], scored)
-      for context, scored in pairs
-    ]
+    """Windows of T tokens, as lm-eval's: (context, scored tokens)."""
+    step = self._model.length - 1
+    windows = []
+    for start in range(0, len(tokens), step):
+      scored = tokens[start : start + step]
+      # The last window may be short; it has more context.
+      first = max(start + len(scored) - step - 1, 0)
+      windows.append((tokens[first:start], scored))
+    return windows
 
   def _decoded(self, context: list[int], tokens: list[int]) -> str:
     """Decodes tokens in context; alone they would lose a leading space."""
@@ -212,11 +208,6 @@ class HarnessModel(lm_eval_model.TemplateLM):
         requests,
         self._model.length,
       )
-
-
-def _last(tokens: list[int], count: int) -> list[int]:
-  """The last `count` tokens; none if that is not positive."""
-  return tokens[max(len(tokens) - max(count, 0), 0) :]
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

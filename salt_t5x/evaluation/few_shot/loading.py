@@ -106,8 +106,7 @@ def load(
     include_path=sorted(folders), include_defaults=False
   )
   found, missing = [], {}
-  bar = tqdm.tqdm(benchmarks, desc='Tasks', leave=False, disable=None)
-  for benchmark in bar:
+  for benchmark in tqdm.tqdm(benchmarks, 'Tasks', leave=False, disable=None):
     name, folder = benchmark.name, os.path.join(data_dir or '', benchmark.name)
     is_local = bool(data_dir) and os.path.isdir(folder)
     if benchmark.runs_programs and not run_programs:
