@@ -33,13 +33,10 @@ from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.selection import first_stage
 from t5x import utils
 
-# The parameters that a saved data iterator depends on.
-_SHAPES = {
-  'BATCH_SIZE',
-  'TASK_FEATURE_LENGTHS',
-  'USE_CACHED_TASKS',
-  'utils.DatasetConfig.pack',
-  'utils.DatasetConfig.shuffle',
+# A saved data iterator does not depend on these parameters.
+_FREE = {
+  *('MIXTURE_OR_TASK_NAME', 'RANDOM_SEED'),
+  *('utils.DatasetConfig.split', 'data_fingerprints'),
 }
 # The value of tf.data's ExternalStatePolicy that raises an error.
 _FAIL = 2
@@ -113,7 +110,7 @@ def _compare(
     ) from e
   changes = files.differences(before, describe(cfg))
   run_record.refuse_changes(model_dir, changes, allow_changes)
-  if save_dataset and (fixed := sorted(changes.keys() & _SHAPES)):
+  if save_dataset and (fixed := sorted(changes.keys() - _FREE)):
     raise ValueError(
       f'{", ".join(fixed)}: the data iterator saved in {model_dir} does not '
       'fit. Resume with the value the run began with, or start a run in '

@@ -175,7 +175,7 @@ def adafactor_reference(options):
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_adafactor_matches_the_paper(variant):
+def test_adafactor_equals_the_reference(variant):
   found = adafactor_run(VARIANTS[variant])
   before, _ = parameters_and_gradients()
   for name, expected in adafactor_reference(VARIANTS[variant]).items():
@@ -276,7 +276,7 @@ def test_greedy_decoding_takes_the_most_likely_token(options):
 # --- Metrics -----------------------------------------------------------------
 
 
-def test_metrics_use_the_hosts_steps_and_seconds():
+def test_metrics_use_steps_and_seconds_of_the_host():
   """Merging microbatches must not change a mean over steps."""
   merged = {
     'loss': metrics.AveragePerStep(total=3.0),

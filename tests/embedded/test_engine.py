@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The seam: which engine a process gets, and what it is told otherwise.
+"""The choice of the engine, and its errors.
 
-Each test starts processes of its own; this one's engine is left alone.
+Each test starts other processes, since a process keeps its engine.
 """
 
 import importlib.util
@@ -62,17 +62,17 @@ def make_t5x(folder, init='', trainer=''):
   return folder
 
 
-def test_without_t5x_the_embedded_engine_is_found(tmp_path, nothing_installed):
+def test_finds_the_embedded_engine_without_t5x(tmp_path, nothing_installed):
   assert seam(tmp_path) == (0, 'embedded')
 
 
-def test_a_working_t5x_wins(tmp_path):
+def test_prefers_an_installed_t5x(tmp_path):
   site = make_t5x(tmp_path / 'site')
   assert seam(tmp_path, site) == (0, 't5x')
   assert seam(tmp_path, site, choice='t5x') == (0, 't5x')
 
 
-def test_a_bare_folder_is_not_t5x(tmp_path, nothing_installed):
+def test_ignores_folders_named_t5x(tmp_path, nothing_installed):
   """In the working directory or on the path, even with a trainer.py."""
   for place in (tmp_path, tmp_path / 'site'):
     (place / 't5x').mkdir(parents=True)
@@ -90,37 +90,36 @@ def test_a_bare_folder_is_not_t5x(tmp_path, nothing_installed):
     ('trainer', 'import jax; jax.no_such_name', 'no_such_name'),
   ],
 )
-def test_a_broken_t5x_is_an_error(tmp_path, where, text, missing):
-  """It names the missing piece and the remedies; there is no fallback."""
+def test_rejects_a_broken_t5x(tmp_path, where, text, missing):
+  """The error names the missing piece and the remedies."""
   site = make_t5x(tmp_path / 'site', **{where: text})
   status, error = seam(tmp_path, site)
   assert status and error.startswith('ImportError: A real t5x is installed at')
   assert str(site / 't5x') in error
   assert missing in error
   assert 'SALT_T5X_ENGINE=embedded' in error and 'docs/engines.md' in error
-  assert seam(tmp_path, site, choice='t5x')[0] != 0
 
 
-def test_embedded_can_be_chosen_past_a_broken_t5x(tmp_path):
+def test_embedded_engine_can_be_forced(tmp_path):
   site = make_t5x(tmp_path / 'site', init='import airio')
   script = 'from salt_t5x import engine; import t5x; print(t5x.__file__)'
   status, file = seam(tmp_path, site, choice='embedded', script=script)
   assert status == 0 and file.endswith('salt_t5x/embedded/t5x/__init__.py')
 
 
-def test_unknown_choice(tmp_path):
+def test_rejects_unknown_engines(tmp_path):
   status, error = seam(tmp_path, choice='T5X')
   assert status and error.startswith("ValueError: SALT_T5X_ENGINE='T5X'")
   assert "'t5x'" in error and "'embedded'" in error
 
 
-def test_t5x_chosen_but_not_installed(tmp_path, nothing_installed):
+def test_rejects_a_missing_t5x(tmp_path, nothing_installed):
   status, error = seam(tmp_path, choice='t5x')
   assert status and error.startswith('ImportError: SALT_T5X_ENGINE=t5x')
   assert 'docs/engines.md' in error
 
 
-def test_engines_do_not_share_a_process(tmp_path):
+def test_rejects_a_second_engine_in_a_process(tmp_path):
   site = make_t5x(tmp_path / 'site')
   status, error = seam(
     tmp_path, site, choice='embedded', script=f'import t5x; {REPORT}'
@@ -132,11 +131,11 @@ def test_engines_do_not_share_a_process(tmp_path):
     tmp_path, site, choice='t5x', script=f'{script} import t5x; {REPORT}'
   )
   assert status and 'already imported the embedded engine' in error
-  # What was imported first is what an open choice goes on with.
+  # Without a choice, the engine that was imported first stays.
   assert seam(tmp_path, site, script=f'import t5x; {REPORT}') == (0, 't5x')
 
 
-# --- What t5x has and the embedded engine has not ----------------------------
+# --- Features of t5x that the embedded engine lacks --------------------------
 
 WITHOUT_TEACHER = (
   'trainer.SaltTrainer.schedule = None',
@@ -212,7 +211,7 @@ REFUSED = {
 
 
 def refusals():
-  """Asks for each; returns what came of it. Runs on the embedded engine."""
+  """Asks the embedded engine for each: {what is asked for: the error}."""
   answers = {}
   for asked, (ask, _) in REFUSED.items():
     try:
@@ -223,7 +222,7 @@ def refusals():
   return answers
 
 
-def test_the_embedded_engine_names_t5x(chain):
+def test_embedded_engine_names_t5x(chain):
   del chain
   answers = tiny_runs.call('test_engine.refusals', engine_name='embedded')
   for asked, (_, name) in REFUSED.items():

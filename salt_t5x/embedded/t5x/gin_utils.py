@@ -25,12 +25,10 @@ import tensorflow as tf
 
 def parse_gin_flags(
   gin_search_paths: Sequence[str],
-  gin_files: Sequence[str] | None,
+  gin_files: Sequence[str],
   gin_bindings: Sequence[str],
 ):
   """Parses files, then bindings; later ones win."""
-  if not gin_files and not gin_bindings:
-    raise ValueError('There is no configuration: give --gin_file=FILE.')
   for path in gin_search_paths:
     gin.add_config_file_search_path(path)
   gin.parse_config_files_and_bindings(gin_files, gin_bindings)

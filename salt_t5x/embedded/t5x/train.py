@@ -21,14 +21,13 @@ import sys
 import time
 from typing import Any
 
-from absl import app, flags, logging
+from absl import logging
 from clu.data import dataset_iterator
 import gin
 import jax
-import seqio
 import tensorflow as tf
 
-from t5x import _subset, checkpoints, gin_utils, models, partitioning, utils
+from t5x import _subset, checkpoints, models, partitioning, utils
 from t5x import trainer as trainer_lib
 
 # Keeps data iterators alive: deleting one blocks for up to a minute, until
@@ -202,34 +201,10 @@ def train(
     return step, trainer.train_state
 
 
-def _define_flags():
-  flags.DEFINE_multi_string(
-    'gin_file', None, 'gin files; later files override earlier ones.'
-  )
-  flags.DEFINE_multi_string('gin_bindings', [], 'gin bindings.')
-  flags.DEFINE_list('gin_search_paths', ['.'], 'search paths of gin files.')
-  flags.DEFINE_list(
-    'seqio_additional_cache_dirs', [], 'folders of cached tasks.'
-  )
-  flags.DEFINE_boolean(
-    'multiprocess_gpu', False, 'not supported by the embedded engine.'
-  )
-
-
-def _main(argv):
-  if len(argv) > 1:
-    raise ValueError(f'Unknown arguments {argv[1:]}: remove them.')
-  if flags.FLAGS.multiprocess_gpu:
+def _main():
+  if jax.process_count() > 1:
     _subset.refuse('more than one process')
-  tf.config.experimental.set_visible_devices([], 'GPU')
-  seqio.add_global_cache_dirs(flags.FLAGS.seqio_additional_cache_dirs)
-  configured = gin.configurable(train)
-  gin_utils.parse_gin_flags(
-    flags.FLAGS.gin_search_paths,
-    flags.FLAGS.gin_file,
-    flags.FLAGS.gin_bindings,
-  )
-  configured()
+  _configured_train()
   # All files are written; do not wait for tf.data's threads.
   logging.flush()
   sys.stdout.flush()
@@ -238,11 +213,8 @@ def _main(argv):
 
 
 if __name__ == '__main__':
-  _define_flags()
-  jax.config.parse_flags_with_absl()
-  app.run(
-    _main,
-    flags_parser=lambda args: app.parse_flags_with_usage(
-      gin_utils.rewrite_gin_args(args)
-    ),
-  )
+  from salt_t5x import command  # It imports t5x.
+
+  # Run files bind `__main__.train`.
+  _configured_train = gin.configurable(train)
+  command.start(_main)

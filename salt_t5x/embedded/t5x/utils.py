@@ -110,19 +110,13 @@ def get_training_eval_datasets(
   ]
   if isinstance(provider, seqio.Mixture):
     names.append(provider.name)
-  datasets = {}
-  for name in names:
-    dataset = get_dataset(
-      dataclasses.replace(cfg, mixture_or_task_name=name, batch_size=1),
-      shard_id=0,
-      num_shards=1,
-      feature_converter_cls=feature_converter_cls,
-      num_epochs=eval_steps * cfg.batch_size,
-    )
-    dataset = dataset.unbatch().repeat()
-    dataset = dataset.batch(cfg.batch_size, drop_remainder=True)
-    datasets[name] = dataset.take(eval_steps).cache()
-  return datasets
+  read = lambda name: get_dataset(
+    dataclasses.replace(cfg, mixture_or_task_name=name),
+    shard_id=0,
+    num_shards=1,
+    feature_converter_cls=feature_converter_cls,
+  )
+  return {name: read(name).take(eval_steps).cache() for name in names}
 
 
 class TrainStateInitializer:
