@@ -107,57 +107,6 @@ class DecoderOnlyModel:
       enable_dropout=dropout_rng is not None,
     )
 
-  def _prefilled_cache(self, params, inputs, prefix) -> tuple[PyTree, Array]:
-    """Fills the attention cache with the prompts.
-
-    Args:
-      params: the model's parameters.
-      inputs: [B, T] int, the prompts shifted right, zeros after them.
-      prefix: [B, T], 1 on the prompt's positions and on the one after.
-
-    Returns:
-      (cache, [B] index of the last prompt token, which is decoded first).
-    """
-    lengths = jnp.sum(inputs[:, 1:] != 0, axis=-1)
-    ones = jnp.ones_like(inputs)
-    _, variables = self.module.apply(
-      {'params': params},
-      ones,
-      ones,
-      enable_dropout=False,
-      decode=True,
-      mutable=['cache'],
-    )
-    _, variables = self.module.apply(
-      {'params': params, 'cache': variables['cache']},
-      inputs,
-      prefix,
-      decoder_causal_attention=self._get_decoder_causal_attention(
-        {'decoder_causal_attention': prefix}
-      ),
-      mutable=['cache'],
-      enable_dropout=False,
-      prefill=True,
-      prefill_lengths=lengths,
-    )
-    return variables['cache'], lengths
-
-  def _compute_logits_from_slice(
-    self, decoding_state, params: PyTree, max_decode_length: int
-  ) -> tuple[Array, PyTree]:
-    """Decodes one token of each row: ([B, V] logits, new cache)."""
-    token = decoding_state.cur_token
-    logits, variables = self.module.apply(
-      {'params': params, 'cache': decoding_state.cache},
-      token,
-      token,
-      enable_dropout=False,
-      decode=True,
-      max_decode_length=max_decode_length,
-      mutable=['cache'],
-    )
-    return logits[:, 0], variables['cache']
-
   def predict_batch_with_aux(
     self,
     params: PyTree,
@@ -177,21 +126,42 @@ class DecoderOnlyModel:
     """
     prefix = batch['decoder_causal_attention']
     inputs = batch['decoder_input_tokens'] * prefix
-    cache, index = self._prefilled_cache(params, inputs, prefix)
+    index = jnp.sum(inputs[:, 1:] != 0, axis=-1)  # The last prompt token.
+    length = inputs.shape[1]
+    apply = functools.partial(
+      self.module.apply, enable_dropout=False, mutable=['cache']
+    )
+    # An empty cache of the right shape, then one that holds the prompts.
+    ones = jnp.ones_like(inputs)
+    _, variables = apply({'params': params}, ones, ones, decode=True)
+    _, variables = apply(
+      {'params': params, **variables},
+      inputs,
+      prefix,
+      decoder_causal_attention=self._get_decoder_causal_attention(batch),
+      prefill=True,
+      prefill_lengths=index,
+    )
+
+    def tokens_to_logits(state):
+      logits, variables = apply(
+        {'params': params, 'cache': state.cache},
+        state.cur_token,
+        state.cur_token,
+        decode=True,
+        max_decode_length=length,
+      )
+      return logits[:, 0], variables['cache']
+
     options = {'eos_id': self.output_vocabulary.eos_id or 1}
     sequences, scores = self._decode_fn(
       inputs=inputs,
-      cache=cache,
-      tokens_to_logits=functools.partial(
-        self._compute_logits_from_slice,
-        params=params,
-        max_decode_length=inputs.shape[1],
-      ),
+      cache=variables['cache'],
+      tokens_to_logits=tokens_to_logits,
       initial_index=index,
       **options | (decoder_params or {}),
     )
     # Drop the prompt and move the rest to the front.
-    length = inputs.shape[1]
     source = jnp.arange(length) + index[:, None]
     moved = jnp.take_along_axis(
       sequences[:, 0], jnp.minimum(source, length - 1), axis=1
