@@ -53,7 +53,7 @@ def prepare(model_dir: str) -> None:
       tf.io.gfile.makedirs(model_dir)
       if '://' not in model_dir:  # Object stores have no locks.
         _lock(model_dir)
-      _set_damaged_checkpoints_aside(model_dir)
+      _rename_damaged_checkpoints(model_dir)
     except Exception as e:  # All processes must stop.
       error = ValueError(f'MODEL_DIR = {model_dir!r} cannot be used: {e}')
       error.__cause__ = e
@@ -64,7 +64,7 @@ def prepare(model_dir: str) -> None:
     )
 
 
-def _set_damaged_checkpoints_aside(model_dir: str) -> None:
+def _rename_damaged_checkpoints(model_dir: str) -> None:
   for path in find.unfinished(model_dir):
     logging.warning(
       '%s was never finished (its process ended while saving it); skipping it.',

@@ -122,7 +122,7 @@ class ResilientTrainer(t5x_trainer.Trainer):
       if not problem:
         break
       # A requested stop follows the first good step after this.
-      self._skip_batches(problem, start, step - start, rewind is not None)
+      self._skip_batches(problem, start, step - start)
       for array in jax.tree.leaves(train_state):
         array.delete()  # The devices may not have room for two states.
       self.train_state = rewind()
@@ -151,10 +151,10 @@ class ResilientTrainer(t5x_trainer.Trainer):
   def _finish_stage(self, step: int):
     """Hook for subclasses: `train_state` is final, its metrics are written."""
 
-  def _skip_batches(self, problem: str, start: int, count: int, allowed: bool):
+  def _skip_batches(self, problem: str, start: int, count: int):
     """Counts batches as skipped, or raises `NonFiniteError`."""
     self._skipped_batches += count
-    if not allowed or self._skipped_batches > self._max_skipped_batches:
+    if self._skipped_batches > self._max_skipped_batches:
       raise nonfinite.NonFiniteError(
         f'{problem}. The last checkpoint in MODEL_DIR = {self._model_dir!r} is '
         'from before that. Check the batches and the learning rate '

@@ -140,20 +140,13 @@ def _check_serializable(
       external_state_policy=_FAIL,
     )
   except tf.errors.FailedPreconditionError as e:
-    provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
-    tasks = seqio.get_subtasks(provider)
-    cacheable = [t.name for t in tasks if t.supports_caching]
-    remedy = (
-      f'Cache {", ".join(cacheable)} with seqio_cache_tasks and set '
-      'USE_CACHED_TASKS = True.'
-      if cacheable and not cfg.use_cached
-      else 'Remove preprocessors that are random without a seed or run Python, '
-      'or move them before a seqio.CacheDatasetPlaceholder and cache the task.'
-    )
+    name = seqio.get_mixture_or_task(cfg.mixture_or_task_name).name
     raise ValueError(
-      f'MIXTURE_OR_TASK_NAME = {provider.name!r}: its iterator cannot be '
-      f'saved, so a stopped run could not resume with the same data '
-      f'({e.message}). {remedy} To train without exact resumes, set '
+      f'MIXTURE_OR_TASK_NAME = {name!r}: its iterator cannot be saved, so a '
+      f'stopped run could not resume with the same data ({e.message}). Cache '
+      'the task with seqio_cache_tasks and set USE_CACHED_TASKS = True, with '
+      'preprocessors that are random or run Python before its '
+      'seqio.CacheDatasetPlaceholder. To train without exact resumes, set '
       'SAVE_DATASET = False.'
     ) from e
 

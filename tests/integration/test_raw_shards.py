@@ -157,8 +157,8 @@ def test_an_uncached_iterator_cannot_be_checkpointed_and_says_so(
 ):
   with pytest.raises(
     ValueError,
-    match=r"MIXTURE_OR_TASK_NAME = 'notes_sequences'.*Cache notes_sequences "
-    r'with seqio_cache_tasks and set USE_CACHED_TASKS = True',
+    match=r"MIXTURE_OR_TASK_NAME = 'notes_sequences'.*Cache the task with "
+    r'seqio_cache_tasks and set USE_CACHED_TASKS = True',
   ):
     tiny_runs.train(
       tmp_path,
