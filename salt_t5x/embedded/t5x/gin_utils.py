@@ -55,7 +55,6 @@ def summarize_gin_config(
 ):
   """Writes the configuration to `config.gin` and to TensorBoard."""
   text = gin.config_str()
-  tf.io.gfile.makedirs(model_dir)
   with tf.io.gfile.GFile(os.path.join(model_dir, 'config.gin'), 'w') as f:
     f.write(text)
   if summary_writer is not None:

@@ -82,45 +82,33 @@ class MetricsManager:
     return future
 
 
-def _accumulate_gradients(
-  model: models.DecoderOnlyModel,
-  params: PyTree,
-  batch: Batch,
-  dropout_rng: Array,
-  num_microbatches: int | None,
-  data_partition_spec: PartitionSpec,
-) -> tuple[PyTree, MetricsMap]:
-  """Returns summed gradients (float32 if microbatched) and merged metrics."""
-  grad_fn = jax.grad(model.loss_fn, has_aux=True)
-  if num_microbatches is None or num_microbatches <= 1:
-    return grad_fn(params, batch, dropout_rng)
-  batch_size = next(iter(batch.values())).shape[0]
-  if batch_size % num_microbatches:
-    raise ValueError(
-      f'BATCH_SIZE = {batch_size} is not a multiple of num_microbatches = '
-      f'{num_microbatches}.'
-    )
+def _microbatched(grad_fn: Callable, count: int, spec: PartitionSpec):
+  """Sums gradients (in float32) and metrics over `count` parts of a batch."""
 
-  def step(carry, microbatch):
-    rng, total = carry
-    rng, sub_rng = jax.random.split(rng)
-    microbatch = jax.lax.with_sharding_constraint(
-      microbatch, data_partition_spec
-    )
-    grads, metrics = grad_fn(params, microbatch, sub_rng)
-    return (rng, jax.tree.map(jnp.add, total, grads)), metrics
+  def summed(params, batch, rng):
+    batch_size = next(iter(batch.values())).shape[0]
+    if batch_size % count:
+      raise ValueError(
+        f'BATCH_SIZE = {batch_size} is not a multiple of num_microbatches = '
+        f'{count}.'
+      )
 
-  (_, grads), metrics = jax.lax.scan(
-    step,
-    (dropout_rng, jax.tree.map(lambda p: jnp.zeros(p.shape), params)),
-    {
-      k: v.reshape(num_microbatches, -1, *v.shape[1:]) for k, v in batch.items()
-    },
-  )
-  each = [
-    jax.tree.map(lambda x, i=i: x[i], metrics) for i in range(num_microbatches)
-  ]
-  return grads, functools.reduce(merge_metrics, each)
+    def step(carry, microbatch):
+      rng, total = carry
+      rng, sub_rng = jax.random.split(rng)
+      microbatch = jax.lax.with_sharding_constraint(microbatch, spec)
+      grads, metrics = grad_fn(params, microbatch, sub_rng)
+      return (rng, jax.tree.map(jnp.add, total, grads)), metrics
+
+    (_, grads), metrics = jax.lax.scan(
+      step,
+      (rng, jax.tree.map(lambda p: jnp.zeros(p.shape), params)),
+      {k: v.reshape(count, -1, *v.shape[1:]) for k, v in batch.items()},
+    )
+    each = [jax.tree.map(lambda x, i=i: x[i], metrics) for i in range(count)]
+    return grads, functools.reduce(merge_metrics, each)
+
+  return summed
 
 
 def train_with_lr(
@@ -135,14 +123,10 @@ def train_with_lr(
 ) -> tuple[train_state_lib.TrainState, MetricsMap]:
   """One training step: (new state, metrics)."""
   del weight_metrics_computer  # The trainer refuses it.
-  grads, metrics = _accumulate_gradients(
-    model,
-    train_state.params,
-    batch,
-    dropout_rng,
-    num_microbatches,
-    data_partition_spec,
-  )
+  grad_fn = jax.grad(model.loss_fn, has_aux=True)
+  if num_microbatches is not None and num_microbatches > 1:
+    grad_fn = _microbatched(grad_fn, num_microbatches, data_partition_spec)
+  grads, metrics = grad_fn(train_state.params, batch, dropout_rng)
   rate = jnp.asarray([learning_rate])
   metrics['learning_rate'] = clu_metrics.Average.from_model_output(rate)
   return train_state.apply_gradient(grads, learning_rate), metrics
