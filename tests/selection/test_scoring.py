@@ -309,7 +309,8 @@ def _arrays(dtype, **options):
 @given(
   _arrays(
     np.float32,
-    elements=strategies.floats(0, 2.0**60, width=32)
+    # XLA may flush subnormal numbers to 0.
+    elements=strategies.floats(0, 2.0**60, width=32, allow_subnormal=False)
     | strategies.sampled_from([0.0, 1.0, 2.0]),
   ),
   _arrays(bool),
