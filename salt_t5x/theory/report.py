@@ -138,8 +138,9 @@ def at_omega(results: Results, omega: float) -> dict[str, float | None]:
     'omega': omega,
     'div': omega * length * total_variation,
     'summed_v': summed_v,
-    'variance': written
-    and bounds.sample_variance(_mix(written[length], omega)),
+    'variance': bounds.sample_variance(_mix(written[length], omega))
+    if written
+    else None,
     'last_v': float(divergences.last_variance(last, omega, length)),
   }
   if results.training_sequences is None:
