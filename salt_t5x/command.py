@@ -210,6 +210,14 @@ def check_lengths(lengths: Any) -> Mapping[str, int]:
   return lengths
 
 
+def check_count(parameter: str, value: Any) -> None:
+  """Raises ValueError if a parameter is not a number of at least 1."""
+  if type(value) is not int or value < 1:
+    raise ValueError(
+      f'{parameter} = {value!r}: set it to a number of at least 1.'
+    )
+
+
 def find_task(name: str, modules: Sequence[str]) -> seqio.Task | seqio.Mixture:
   """Finds a registered task or mixture, or exits with a hint.
 

@@ -100,11 +100,9 @@ def evaluate(
   length = max(command_lib.check_lengths(task_feature_lengths).values())
   counts = {'examples': examples, 'held_out_examples': held_out_examples}
   for name, count in counts.items():
-    if count is not None and not (type(count) is int and count >= 1):
-      raise ValueError(
-        f'evaluate.evaluate.{name} ({name.upper()}) = {count!r}: set None for '
-        'all, or a number of at least 1.'
-      )
+    if count is not None:
+      parameter = f'evaluate.evaluate.{name} ({name.upper()})'
+      command_lib.check_count(parameter, count)
   if not (suite or supervised_tasks or held_out_cfg):
     raise ValueError(
       'There is nothing to measure: set SUITE, HELD_OUT or SUPERVISED_TASKS.'
@@ -121,12 +119,10 @@ def evaluate(
   if held_out_cfg is not None:
     train_data.check_vocabulary(held_out_cfg, model)
     measurements.append(
-      measurements_lib.held_out_measurement(
-        held_out_cfg, held_out_examples, length
-      )
+      measurements_lib.held_out(held_out_cfg, held_out_examples, length)
     )
   if suite:
-    few_shot, missing = measurements_lib.few_shot_measurements(
+    few_shot, missing = measurements_lib.few_shot(
       suite,
       examples,
       vocabulary,
@@ -140,7 +136,7 @@ def evaluate(
     supervised_tasks = (supervised_tasks,)
   for name in supervised_tasks:
     measurements.append(
-      measurements_lib.supervised_measurement(
+      measurements_lib.supervised(
         name, supervised_split, task_feature_lengths, examples, vocabulary
       )
     )

@@ -78,11 +78,8 @@ def sample(
   length = command_lib.check_lengths(task_feature_lengths)['targets']
   counts = {'train': examples, 'validation': held_out_examples}
   for name, count in counts.items():
-    if type(count) is not int or count < 1:
-      raise ValueError(
-        f'sample.sample: {count!r} sequences of the {name} split (EXAMPLES, '
-        'HELD_OUT_EXAMPLES): at least 1.'
-      )
+    parameter = f'sample.sample, {name} split (EXAMPLES, HELD_OUT_EXAMPLES)'
+    command_lib.check_count(parameter, count)
   prompts = f'sample.sample.prompt_length (PROMPT_LENGTH) = {prompt_length}'
   is_set = bool(prompt_length)
   if not 0 <= prompt_length < length or is_set != bool(prompt_task):

@@ -75,11 +75,7 @@ def score(
   train_data.check_vocabulary(dataset_cfg, teacher.model)
   teacher.find()
   teacher.check_vocabulary(teacher.model.output_vocabulary)
-  if type(batches_per_shard) is not int or batches_per_shard < 1:
-    raise ValueError(
-      f'score.score.batches_per_shard = {batches_per_shard!r}: set it to a '
-      'number of at least 1.'
-    )
+  command_lib.check_count('score.score.batches_per_shard', batches_per_shard)
   available = source.num_input_examples(split)
   if examples is not None and not (
     type(examples) is int and 1 <= examples <= available

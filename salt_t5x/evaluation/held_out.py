@@ -66,15 +66,10 @@ def _measure(
   tokens, hits, losses = np.array(
     [(x.tokens, x.hits, -x.value) for x in found], np.float64
   ).T
-  accuracy, accuracy_error = _ratio(hits, tokens)
-  log_perplexity, log_perplexity_error = _ratio(losses, tokens)
-  return {
-    'accuracy': accuracy,
-    'accuracy_error': accuracy_error,
-    'log_perplexity': log_perplexity,
-    'log_perplexity_error': log_perplexity_error,
-    'tokens': int(tokens.sum()),
-  }
+  result = {}
+  for name, values in (('accuracy', hits), ('log_perplexity', losses)):
+    result[name], result[f'{name}_error'] = _ratio(values, tokens)
+  return result | {'tokens': int(tokens.sum())}
 
 
 def _ratio(values: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:

@@ -32,7 +32,7 @@ import seqio
 from salt_t5x import standard_errors
 from salt_t5x.checkpoints import run_record
 from salt_t5x.data import ordered_cache
-from salt_t5x.evaluation import held_out
+from salt_t5x.evaluation import held_out as held_out_lib
 from salt_t5x.evaluation import results as results_lib
 from salt_t5x.evaluation import supervised as supervised_lib
 from salt_t5x.inference import language_model
@@ -57,7 +57,7 @@ class Measurement:
   ]
 
 
-def held_out_measurement(
+def held_out(
   cfg: utils.DatasetConfig, examples: int | None, length: int
 ) -> Measurement:
   """Makes the measurement of held-out text (Table 1).
@@ -88,11 +88,11 @@ def held_out_measurement(
       'examples': len(sequences),
       'data': source.fingerprint(cfg.split),
     },
-    run=lambda model: held_out.measure(model, sequences),
+    run=lambda model: held_out_lib.measure(model, sequences),
   )
 
 
-def few_shot_measurements(
+def few_shot(
   suite: str | Sequence[str],
   examples: int | None,
   vocabulary: seqio.Vocabulary,
@@ -158,7 +158,7 @@ def few_shot_measurements(
   return found, missing
 
 
-def supervised_measurement(
+def supervised(
   name: str,
   split: str | Mapping[str, str],
   lengths: Mapping[str, int],

@@ -238,13 +238,12 @@ def _continue(
   lengths: Array,
 ) -> tuple[Array]:
   """Returns [B, T] int: greedy continuations, zeros from their ends on."""
-  vocab_size = model.output_vocabulary.vocab_size
 
-  def tokens_only(logits, state):
+  def tokens_only(logits, _):
     # An embedding may have more rows than the vocabulary has tokens.
-    del state
+    rows = jnp.arange(logits.shape[-1])
     return jnp.where(
-      jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf
+      rows < model.output_vocabulary.vocab_size, logits, -jnp.inf
     )
 
   found, _ = model.predict_batch_with_aux(

@@ -181,7 +181,7 @@ def test_continues_prompts(teacher, tmp_path, monkeypatch):
   'options, message',
   [
     ({'seed': 1}, r'\(OUTPUT_DIR\) = .* another configuration: seed was 0'),
-    ({'examples': 0}, r'0 sequences of the train split \(EXAMPLES'),
+    ({'examples': 0}, r'train split \(EXAMPLES.* = 0: set it'),
     ({'prompt_length': 3}, r'\(PROMPT_LENGTH\) = 3 and .* set both'),
     ({'prompt_task': 'x'}, r"\(PROMPT_TASK\) = 'x': set both"),
     ({'prompt_task': 'x', 'prompt_length': T}, 'with a length below T = 16'),

@@ -250,21 +250,16 @@ def _imported_by(tree: _ast.Module) -> list[str]:
   return names
 
 
-def _import(names: list[str] | tuple[str, ...]) -> None:
+def _import(names: list[str]) -> None:
   """Imports modules, and what these may import later."""
   before = set(sys.modules)
-  _import_each(names)
-  for name, late in _IMPORTED_LATE.items():
-    if name in names or name in sys.modules.keys() - before:
-      _import_each(late)
-
-
-def _import_each(names: list[str] | tuple[str, ...]) -> None:
-  for name in names:
-    try:
-      __import__(name)
-    except Exception:
-      continue  # The program will see the same, if it gets there.
+  for name, late in {'': names, **_IMPORTED_LATE}.items():
+    if not name or name in names or name in sys.modules.keys() - before:
+      for module in late:
+        try:
+          __import__(module)
+        except Exception:
+          continue  # The program will see the same, if it gets there.
 
 
 def main(job: int, reply: int) -> None:
