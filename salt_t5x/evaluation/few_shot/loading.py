@@ -14,7 +14,7 @@
 
 """Makes lm-eval's task objects, from local files or from a hub."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
@@ -120,10 +120,13 @@ def load(
     if benchmark.runs_programs:
       sandbox.check()
     try:
-      overrides = _OVERRIDES.get(name, {})
+      options = {'task': benchmark.task, **_OVERRIDES.get(name, {})}
       if is_local:
-        overrides = overrides | _local(folder)
-      task = _load(manager, benchmark.task, overrides)
+        options |= _local(folder)
+      # Members of a group are tasks with overrides.
+      group = {'group': 'salt_t5x', 'task': [options]}
+      task = manager.load([group])['tasks'][benchmark.task]
+      _check_documents(task)
     except Exception as e:  # pylint: disable=broad-exception-caught
       if is_local:
         raise ValueError(
@@ -144,16 +147,6 @@ def load(
     source = folder if is_local else f'{task.config.dataset_path} (hub)'
     found.append(Task(benchmark, task, source))
   return found, missing
-
-
-def _load(
-  manager: lm_eval_tasks.TaskManager, name: str, overrides: Mapping[str, Any]
-) -> lm_eval_task.ConfigurableTask:
-  # Members of a group are tasks with overrides.
-  group = {'group': 'salt_t5x', 'task': [{'task': name, **overrides}]}
-  task = manager.load([group])['tasks'][name]
-  _check_documents(task)
-  return task
 
 
 def _reason(error: BaseException) -> str:
