@@ -35,6 +35,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 import difflib
 import importlib
+import math
 import sys
 from typing import Any
 
@@ -81,6 +82,19 @@ def at_least(minimum: int) -> Callable[[str], int]:
     return value
 
   return integer
+
+
+def positive(maximum: float = math.inf) -> Callable[[str], float]:
+  """Returns a flag's type: numbers above 0, with an upper bound."""
+
+  def number(text: str) -> float:
+    if not 0 < float(text) <= maximum:
+      raise argparse.ArgumentTypeError(
+        f'{text} must be above 0, and {maximum} at most.'
+      )
+    return float(text)
+
+  return number
 
 
 def add_task_flags(to: argparse.ArgumentParser) -> None:

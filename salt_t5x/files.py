@@ -39,6 +39,11 @@ def write_whole(path: str, content: bytes) -> None:
   tf.io.gfile.rename(f'{path}.tmp', path, overwrite=True)
 
 
+def absolute(path: str) -> str:
+  """Returns the absolute path; URLs are absolute already."""
+  return path if '://' in path else os.path.abspath(path)
+
+
 def make_folder(path: str, name: str) -> None:
   """Makes a folder for results before there are any that could be lost.
 

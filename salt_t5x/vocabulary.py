@@ -55,59 +55,36 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   command.add_task_flags(parser)
   add = parser.add_argument
   add('--output', required=True, help='the model file; must not exist')
-  add(
-    '--vocab_size',
-    type=int,
-    required=True,
-    help='rows a model needs: pieces and extra ids; the paper has 256000',
-  )
-  add('--extra_ids', type=int, default=100, help='sentinels, among the rows')
+  add('--vocab_size', type=int, required=True, help='with the extra ids')
+  add('--extra_ids', type=command.at_least(0), default=100, help='sentinels')
   add('--split', default='train')
   add('--feature', help='holds the text; default: text or targets')
-  add('--megabytes', type=float, default=100, help='text to sample, 10^6 bytes')
+  add('--megabytes', type=command.positive(), default=100, help='10^6 bytes')
   add(
     '--sample_share',
-    type=float,
+    type=command.positive(1),
     default=1.0,
     help='share of the documents to sample from: 0.01 reads 100 times as far',
   )
-  args = parser.parse_args(argv[1:])
-  try:
-    vocabularies.check_size(args.vocab_size, args.extra_ids)
-  except ValueError as error:
-    parser.error(str(error))
-  if not args.output or args.output.endswith('/'):
-    parser.error(f'--output={args.output}: name a file.')
-  if not args.megabytes > 0:
-    parser.error(f'--megabytes={args.megabytes}: must be above 0.')
-  if not 0 < args.sample_share <= 1:
-    parser.error(
-      f'--sample_share={args.sample_share}: must be above 0, and 1 at most.'
-    )
-  return args
+  return parser.parse_args(argv[1:])
 
 
 def main(args: argparse.Namespace) -> None:
   """Trains the vocabulary, writes it, and prints the gin lines that bind it."""
-  path = args.output
-  path = path if '://' in path else os.path.abspath(path)
+  vocabularies.check_size(args.vocab_size, args.extra_ids)
+  path = files.absolute(args.output)
   if tf.io.gfile.exists(path):
     raise ValueError(f'--output={args.output} exists. Choose another name.')
   provider = command.find_task(args.task, args.module_import)
   files.make_folder(os.path.dirname(path), f'--output={args.output}')
-  held_back = []
-
-  def training_texts():
-    texts = vocabularies.sample(
+  texts = list(
+    vocabularies.sample(
       provider, args.split, args.megabytes, args.sample_share, args.feature
     )
-    for index, text in enumerate(texts):
-      if index % _HELD_BACK:
-        yield text
-      else:
-        held_back.append(text)
-
-  model = vocabularies.train(training_texts(), args.vocab_size, args.extra_ids)
+  )
+  held_back = texts[::_HELD_BACK]
+  del texts[::_HELD_BACK]
+  model = vocabularies.train(texts, args.vocab_size, args.extra_ids)
   files.write_whole(path, model)
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
   bytes_per_token, byte_share = vocabularies.measure(processor, held_back)
