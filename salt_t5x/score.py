@@ -20,10 +20,9 @@ of t5x's train binary. `score` writes `score_shards` of the whole cache in its
 global order. Rerunning a job computes only the missing shards.
 """
 
+import itertools
 import os
-import time
 
-from absl import logging
 import jax
 import numpy as np
 
@@ -77,9 +76,8 @@ def score(
   teacher.check_vocabulary(teacher.model.output_vocabulary)
   command_lib.check_count('score.score.batches_per_shard', batches_per_shard)
   available = source.num_input_examples(split)
-  if examples is not None and not (
-    type(examples) is int and 1 <= examples <= available
-  ):
+  examples = available if examples is None else examples
+  if type(examples) is not int or not 1 <= examples <= available:
     raise ValueError(
       f'score.score.examples = {examples!r} (SCORED_EXAMPLES) is not between 1 '
       f'and the {available} examples of {source.cached_task.name} ({split}).'
@@ -95,48 +93,37 @@ def score(
     step=find.step_of(score_batch.checkpoint),
     dtype=teacher.dtype,
     top_k=top_k,
-    examples=examples or available,
+    examples=examples,
     shard_size=batches_per_shard * dataset_cfg.batch_size,
   )
   # On all processes, or the others would wait for the one that fails.
   score_shards.begin(output_dir, manifest, write=jax.process_index() == 0)
   missing = score_job.missing_shards(output_dir, manifest)
-  todo = int(sum(map(manifest.examples_of, np.flatnonzero(missing))))
-  if todo < manifest.examples:
-    logging.info(
-      '%d of %d sequences are scored.',
-      manifest.examples - todo,
-      manifest.examples,
-    )
-  done, start = 0, time.time()
+  indices = np.flatnonzero(missing).tolist()
   batches = score_job.read_batches(
     source, manifest, missing, dataset_cfg.batch_size
   )
-  with batches_lib.progress_bar(todo, 'sequence', unit_scale=True) as progress:
-    for index in map(int, np.flatnonzero(missing)):
-      records, domains = np.zeros(0, score_shards.RECORD), {}
-      while len(records) < manifest.examples_of(index):
-        batch = next(batches, None)
-        if batch is None:
-          raise ValueError(
-            f'The cache {source.cached_task.cache_dir} says that it holds '
-            f'{available} examples, but {todo - done} of them are missing: '
-            f'restore its files, or cache {source.cached_task.name} again.'
-          )
-        found = score_batch(batch['targets'])
-        scored = score_job.make_records(batch, found, domains)
-        records = np.concatenate([records, scored])
-        progress.update(len(scored))
-        done += len(scored)
+  with batches_lib.progress_bar(
+    sum(map(manifest.examples_of, indices)), 'sequence', unit_scale=True
+  ) as progress:
+    for index in indices:
+      expected, domains = manifest.examples_of(index), {}
+      parts = [np.zeros(0, score_shards.RECORD)]
+      for batch in itertools.islice(
+        batches, -(-expected // dataset_cfg.batch_size)
+      ):
+        scores = score_batch(batch['targets'])
+        parts.append(score_job.make_records(batch, scores, domains))
+        progress.update(len(parts[-1]))
+      records = np.concatenate(parts)
+      if len(records) < expected:
+        raise ValueError(
+          f'The cache {source.cached_task.cache_dir} holds fewer than the '
+          f'{available} examples that it describes: restore its files, or '
+          f'cache {source.cached_task.name} again.'
+        )
       if jax.process_index() == 0:
         score_shards.write_shard(output_dir, index, records, list(domains))
-      logging.info(
-        'Shard %d: %d of %d sequences in all, %.0f tokens per second.',
-        index,
-        done,
-        todo,
-        done * length / (time.time() - start),
-      )
   return (
     f'{manifest.teacher} has scored {manifest.examples} sequences of '
     f'{manifest.task} ({manifest.split}). Next: salt_t5x.select.'

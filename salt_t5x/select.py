@@ -53,12 +53,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   )
   add = parser.add_argument
   add('--scores', required=True, help='the folder that salt_t5x.score wrote')
-  add(
-    '--output',
-    required=True,
-    help='the record, FILE.json; FILE.md and FILE.png are written next to '
-    'it; none may exist',
-  )
+  add('--output', required=True, help='the record, FILE.json; must not exist')
   positive = command.at_least(1)
   add('--kd_steps', type=positive, required=True, help='n_KD of the run')
   add('--batch_size', type=positive, required=True, help='B, in examples')
@@ -69,51 +64,16 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     "the scoring teacher's step, n_0; with --kind=easy --share 0",
   )
   add('--kind', choices=scoring.KINDS, default='zero', help='of score')
-  add(
-    '--share',
-    type=float,
-    help='select this share of the pool instead of kd_steps * batch_size',
-  )
+  add('--share', type=command.positive(1), help='of the pool; not kd_steps')
   args = parser.parse_args(argv[1:])
   if not args.output.endswith('.json'):
     parser.error(f'--output={args.output}: must end with .json.')
-  if args.share is not None and not 0 < args.share <= 1:
-    parser.error(f'--share={args.share}: must be above 0, and 1 at most.')
   return args
-
-
-def _absolute(path: str) -> str:
-  return path if '://' in path else os.path.abspath(path)
-
-
-def _count_to_select(args: argparse.Namespace, pool: pool_lib.Pool) -> int:
-  """m.
-
-  Raises:
-    ValueError: the pool is too small.
-  """
-  needed = args.kd_steps * args.batch_size
-  if args.share is None:
-    count = needed
-    why = f'--kd_steps={args.kd_steps} · --batch_size={args.batch_size}'
-  else:
-    count = max(round(args.share * pool.size), 1)
-    why = f'--share={args.share}'
-  if count > pool.size:
-    raise ValueError(
-      f'{why}: {count:,} examples are to be selected, but the pool has '
-      f'{pool.size:,}: {args.scores} holds scores of '
-      f'{pool.manifest.examples:,}, and the first {pool.first_position:,} of '
-      'them are left out. Take fewer steps or smaller batches, leave out less '
-      '(--first_step, or an earlier checkpoint to score with), score more '
-      'data, or select a --share, which the first stage may repeat.'
-    )
-  return count
 
 
 def main(args: argparse.Namespace) -> None:
   """Selects as the flags say; writes the record and its report."""
-  folder, path = map(_absolute, (args.scores, args.output))
+  folder, path = map(files.absolute, (args.scores, args.output))
   stem = path.removesuffix('.json')
   for suffix in ('.json', '.md', '.png'):
     if tf.io.gfile.exists(stem + suffix):
@@ -122,10 +82,7 @@ def main(args: argparse.Namespace) -> None:
         'reading the selection. Choose another name, or delete what a '
         'selection that was stopped has left.'
       )
-  try:
-    manifest = score_shards.read_manifest(folder)
-  except ValueError as e:
-    raise ValueError(f'--scores={args.scores}: {e}') from e
+  manifest = score_shards.read_manifest(folder)
   first_step = args.first_step
   if first_step is None:
     is_ez = args.kind == 'easy' and args.share is not None
@@ -133,10 +90,22 @@ def main(args: argparse.Namespace) -> None:
   pool = pool_lib.Pool(
     folder, manifest, args.kind, first_step * args.batch_size
   )
-  count = _count_to_select(args, pool)
+  needed = args.kd_steps * args.batch_size
+  count = needed
+  if args.share is not None:
+    count = max(round(args.share * pool.size), 1)
+  if count > pool.size:
+    raise ValueError(
+      f'{count:,} examples are to be selected, but the pool has '
+      f'{pool.size:,}: {args.scores} holds scores of {manifest.examples:,}, '
+      f'and the first {pool.first_position:,} of them are left out. Lower '
+      '--kd_steps or --batch_size, leave out less (--first_step, or an earlier '
+      'checkpoint to score with), score more data, or select a --share, which '
+      'the first stage may repeat.'
+    )
   # Before all scores are read.
   files.make_folder(os.path.dirname(path), f'--output={args.output}')
-  record, statistics = pool.select(count, args.kd_steps * args.batch_size)
+  record, statistics = pool.select(count, needed)
   text = report.markdown(record, statistics)
   files.write_whole(f'{stem}.png', report.plot(record, statistics))
   files.write_whole(f'{stem}.md', text.encode())

@@ -31,7 +31,6 @@ import dataclasses
 import os
 
 import jax
-import numpy as np
 import tensorflow as tf
 
 from salt_t5x import files
@@ -82,26 +81,20 @@ class SelectedSource(ordered_cache.CachedSource):
     )
     pool = tf.data.Dataset.zip(self.records(split), scores)
     pool = pool.skip(self._selected.first_position)
-    pool = pool.filter(lambda _, score: _is_selected(score, self._selected))
+    pool = pool.filter(lambda _, score: self._is_selected(score))
     return pool.map(lambda record, _: record)
 
+  def _is_selected(self, score: tf.Tensor) -> tf.Tensor:
+    """Evaluates `Selection.is_selected` for a serialized `RECORD`."""
 
-def _is_selected(
-  record: tf.Tensor, selected: selection_record.Selection
-) -> tf.Tensor:
-  """Evaluates `Selection.is_selected` for a serialized `RECORD`."""
+    def field(name, dtype):
+      width, offset = score_shards.RECORD.fields[name]
+      part = tf.strings.substr(score, offset, width.itemsize)
+      return tf.io.decode_raw(part, dtype)[0]
 
-  def field(name, dtype):
-    width, offset = score_shards.RECORD.fields[name]
-    part = tf.strings.substr(record, offset, width.itemsize)
-    return tf.io.decode_raw(part, dtype)[0]
-
-  score = field(selected.kind, tf.float32)
-  threshold = np.float32(selected.threshold_score)
-  is_tied = (score == threshold) & (
-    field('id', tf.int64) <= selected.threshold_id
-  )
-  return (score > threshold) | is_tied
+    return self._selected.is_selected(
+      field(self._selected.kind, tf.float32), field('id', tf.int64)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +131,7 @@ class FirstStage:
         length, or is not the one that this run began with; or its scores are
         missing.
     """
-    if (
-      type(self.kd_steps) is not int
-      or not 1 <= self.kd_steps <= self.total_steps
-    ):
+    if not 1 <= self.kd_steps <= self.total_steps:
       raise ValueError(
         f'first_stage.FirstStage.kd_steps = {self.kd_steps!r} (KD_STEPS) is '
         f'not between 1 and the steps of the run, {self.total_steps} '
@@ -158,30 +148,35 @@ class FirstStage:
         "correct 'scores' in the record.)"
       ) from e
     source = task.source
-    selected.check_data(
-      source.cached_task.name, cfg.split, source.fingerprint(cfg.split)
-    )
-    if self.teacher_path is not None:
-      selected.check_teacher(self.teacher_path)
-    needed = self.kd_steps * cfg.batch_size
-    if selected.needed != needed:
-      raise ValueError(
-        f'SELECTION_PATH = {self.path!r} is of a first stage that reads '
-        f'{selected.needed} examples, but KD_STEPS = {self.kd_steps} of '
-        f'BATCH_SIZE = {cfg.batch_size} read {needed}. Select again '
-        f'(salt_t5x.select --kd_steps={self.kd_steps} '
-        f'--batch_size={cfg.batch_size}).'
-      )
-    expected = {
-      'data': selected.data,
-      'teacher': selected.teacher,
-      'top_k': selected.top_k,
-      'examples': selected.first_position + selected.pool,
+    data = source.fingerprint(cfg.split)
+    here = {
+      'task': source.cached_task.name,
+      'split': cfg.split,
+      'data': data,
+      'data_of_the_scores': data,
+      'teacher': manifest.teacher,
+      'top_k': manifest.top_k,
+      'pool': manifest.examples - selected.first_position,
+      'needed': self.kd_steps * cfg.batch_size,
     }
-    if files.differences(dataclasses.asdict(manifest), expected):
+    there = {
+      **dataclasses.asdict(selected),
+      'data_of_the_scores': manifest.data,
+      'TEACHER_PATH': selection_record.model_dir_of(selected.teacher),
+    }
+    if self.teacher_path is not None:
+      here['TEACHER_PATH'] = selection_record.model_dir_of(self.teacher_path)
+    if found := files.differences(there, here):
+      listed = '; '.join(
+        f'{name} is {before!r} there and {value!r} here'
+        for name, (before, value) in found.items()
+      )
       raise ValueError(
-        f'SELECTION_PATH = {self.path!r}: {selected.scores} no longer holds '
-        'the scores that were selected from. Select again (salt_t5x.select).'
+        f'SELECTION_PATH = {self.path!r} does not fit this run or the scores '
+        f'in {selected.scores}: {listed}. Set MIXTURE_OR_TASK_NAME, KD_STEPS, '
+        'BATCH_SIZE (needed is their product) and TEACHER_PATH to those of the '
+        'selection, or score and select again (salt_t5x.score, salt_t5x.select)'
+        '. Correct the record if folders were only moved.'
       )
     self._keep(selected)
     return task.reading(SelectedSource(source, selected, shards))
@@ -189,11 +184,8 @@ class FirstStage:
   def _keep(self, selected: selection_record.Selection) -> None:
     """Keeps a copy of the record, which a resumed run must match."""
     path = os.path.join(self.model_dir, 'selection.json')
-    if not tf.io.gfile.exists(path):
-      if jax.process_index() == 0:
-        tf.io.gfile.makedirs(self.model_dir)
-        selection_record.write(path, selected)
-      return
+    if jax.process_index() == 0 and not tf.io.gfile.exists(path):
+      selection_record.write(path, selected)
     record = dataclasses.asdict(selected)
     # The scores and the teacher may have been moved.
     del record['scores'], record['teacher']

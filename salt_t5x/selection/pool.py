@@ -25,8 +25,8 @@ from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards
 from salt_t5x.selection import threshold as threshold_lib
 
-_QUANTILES = (100, 90, 75, 50, 25, 10, 0)
 _BINS = 100
+_OF_THE_SCORES = ('top_k', 'teacher', 'step', 'task', 'split', 'data')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +34,11 @@ class Statistics:
   """A selection compared with its pool.
 
   Attributes:
-    quantiles: {percent: (score in the pool, score among the selected)}.
     domains: {name: int64 [2], records in the pool and selected}.
     histogram: [bins] int64, the pool's records by score.
     edges: [bins + 1] float64, the edges of the bins.
   """
 
-  quantiles: Mapping[int, tuple[float, float]]
   domains: Mapping[str, np.ndarray]
   histogram: np.ndarray
   edges: np.ndarray
@@ -112,18 +110,11 @@ class Pool:
     Raises:
       ValueError: see `read`; or ids repeat.
     """
-    # Nearest ranks; the selected records are the first of the pool.
-    ranks = [
-      1 + round((1 - q / 100) * (size - 1))
-      for q in _QUANTILES
-      for size in (self.size, count)
-    ]
-    threshold, scores = threshold_lib.find_threshold(
+    threshold, (highest, lowest) = threshold_lib.find_threshold(
       lambda purpose: ((r[self.kind], r['id']) for r, _ in self.read(purpose)),
       count,
-      ranks,
+      ranks=(1, self.size),
     )
-    manifest = self.manifest
     selection = selection_record.Selection(
       kind=self.kind,
       threshold_score=threshold.score,
@@ -134,21 +125,12 @@ class Pool:
       ties=threshold.ties,
       ties_selected=threshold.ties_selected,
       needed=needed,
-      top_k=manifest.top_k,
-      teacher=manifest.teacher,
-      step=manifest.step,
-      task=manifest.task,
-      split=manifest.split,
-      data=manifest.data,
       scores=self.directory,
+      **{name: getattr(self.manifest, name) for name in _OF_THE_SCORES},
     )
-    pairs = zip(scores[::2], scores[1::2], strict=True)
-    quantiles = dict(zip(_QUANTILES, pairs, strict=True))
-    edges = np.histogram_bin_edges(
-      [], _BINS, (quantiles[0][0], quantiles[100][0])
-    )
+    edges = np.histogram_bin_edges([], _BINS, (lowest, highest))
     histogram, domains = self._count(selection, edges)
-    return selection, Statistics(quantiles, domains, histogram, edges)
+    return selection, Statistics(domains, histogram, edges)
 
   def _count(
     self, selection: selection_record.Selection, edges: np.ndarray
@@ -163,9 +145,9 @@ class Pool:
       histogram += np.histogram(scores, edges)[0]
       is_selected = selection.is_selected(scores, records['id'])
       for column, found in enumerate((records, records[is_selected])):
-        counts = np.bincount(found['domain'], minlength=len(names))
-        for name, count in zip(names, counts, strict=True):
-          domains[name][column] += count
+        counts = np.bincount(found['domain'])
+        for i in np.flatnonzero(counts):
+          domains[names[i]][column] += counts[i]
     selected = sum(count for _, count in domains.values())
     if selected != selection.selected:
       raise ValueError(

@@ -73,21 +73,18 @@ class Selection:
     files.check_types(self)
     with np.errstate(over='ignore'):
       score = float(np.float32(self.threshold_score))
-    possible = {
-      'kind': self.kind in scoring.KINDS,
-      'threshold_score': math.isfinite(score) and score == self.threshold_score,
-      'threshold_id': 0 <= self.threshold_id < 2**63,
-      'selected': self.ties_selected <= self.selected <= self.pool,
-      'first_position': self.first_position >= 0,
-      'ties': self.ties <= self.pool,
-      'ties_selected': 1 <= self.ties_selected <= self.ties,
-      'needed': self.needed >= 1,
-      'top_k': self.top_k >= 1,
-      'step': self.step >= 0,
-    }
-    for name, is_possible in possible.items():
-      if not is_possible:
-        raise ValueError(f'{name} = {getattr(self, name)!r} is not possible')
+    is_possible = (
+      self.kind in scoring.KINDS
+      and math.isfinite(score)
+      and score == self.threshold_score
+      and 0 <= self.threshold_id < 2**63
+      and 1 <= self.ties_selected <= min(self.ties, self.selected)
+      and max(self.ties, self.selected) <= self.pool
+      and min(self.needed, self.top_k) >= 1
+      and min(self.first_position, self.step) >= 0
+    )
+    if not is_possible:
+      raise ValueError(f'no selection has these values: {self}')
 
   @property
   def repeats(self) -> float:
@@ -97,47 +94,16 @@ class Selection:
   def is_selected(self, scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Returns bool [n] for scores float32 [n] and ids int64 [n].
 
-    It applies to the records of the pool, from `first_position` on.
+    It applies to the records of the pool, from `first_position` on, as NumPy
+    arrays or as tensors.
     """
     threshold = np.float32(self.threshold_score)
     is_tied = (scores == threshold) & (ids <= self.threshold_id)
     return (scores > threshold) | is_tied
 
-  def check_data(self, task: str, split: str, fingerprint: str) -> None:
-    """Raises ValueError if a run reads other data than were scored."""
-    here = {'task': task, 'split': split, 'data': fingerprint}
-    found = files.differences(dataclasses.asdict(self), here)
-    if found:
-      listed = '; '.join(
-        f'{name} is {there!r} there and {value!r} here'
-        for name, (there, value) in found.items()
-      )
-      raise ValueError(
-        f'SELECTION_PATH: the selection from {self.scores} was made from other '
-        f'data than this run reads: {listed}. Set MIXTURE_OR_TASK_NAME to a '
-        'task that reads the cache that was scored, or score this cache with '
-        'salt_t5x.score and select from it with salt_t5x.select.'
-      )
 
-  def check_teacher(self, path: str) -> None:
-    """Raises ValueError if the teacher is not of the run that scored.
-
-    Args:
-      path: of the teacher, its model directory or a checkpoint in it.
-    """
-    scored, teaches = map(_model_dir, (self.teacher, path))
-    if scored != teaches:
-      raise ValueError(
-        f'SELECTION_PATH: the selection from {self.scores} was made by '
-        f'{self.teacher}, which is no checkpoint of the teacher of this run, '
-        f'TEACHER_PATH = {path!r}. Set TEACHER_PATH to {scored!r}, or score '
-        'with an early checkpoint of this teacher (salt_t5x.score) and select '
-        'again (salt_t5x.select). (If that folder was only moved, correct '
-        "'teacher' in the record.)"
-      )
-
-
-def _model_dir(path: str) -> str:
+def model_dir_of(path: str) -> str:
+  """Returns the absolute model directory of a path to it or a checkpoint."""
   path = path.rstrip('/') if '://' in path else os.path.realpath(path)
   folder, name = os.path.split(path)
   return folder if re.fullmatch(r'checkpoint_\d+', name) else path

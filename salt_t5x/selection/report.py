@@ -14,75 +14,43 @@
 
 """The report on a selection: tables and a plot."""
 
-from collections.abc import Mapping
 import re
 
 from matplotlib import figure
-import numpy as np
 
 from salt_t5x import files
 from salt_t5x.data import render
 from salt_t5x.selection import pool as pool_lib
 from salt_t5x.selection import record as selection_record
 
-_DOMAINS_DRAWN = 25
-
 
 def _printable(text: str) -> str:
   return render.escape(text).replace('\n', r'\n')
-
-
-def _by_count(domains: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
-  """(name, in the pool, selected), most frequent first."""
-  rows = [
-    (_printable(name), int(before), int(after))
-    for name, (before, after) in domains.items()
-    if before
-  ]
-  return sorted(rows, key=lambda row: (-row[1], row[0]))
 
 
 def markdown(
   record: selection_record.Selection, statistics: pool_lib.Statistics
 ) -> str:
   """Formats a selection as tables in Markdown."""
-  if record.needed > record.selected:
-    use = (
-      f'repeats the selected ones: each {record.repeats:.2f} times on average'
-    )
-  elif record.needed == record.selected:
-    use = 'reads each selected one once'
-  else:
-    use = (
-      f'reads the first {record.repeats:.2%} of the selected ones in the '
-      'global order; none repeats'
-    )
   special = re.compile(r'([\\`*_\[\]<>|~$&])')
-  rows = [
-    (special.sub(r'\\\1', name), before, after)
-    for name, before, after in _by_count(statistics.domains)
-  ]
   domains = files.markdown_table(
     ('domain', 'in the pool', 'share, %', 'selected', 'share, %'),
     [
       (
-        name,
+        special.sub(r'\\\1', _printable(name)),
         f'{before:,}',
         f'{100 * before / record.pool:.2f}',
         f'{after:,}',
         f'{100 * after / record.selected:.2f}',
       )
-      for name, before, after in [*rows, ('all', record.pool, record.selected)]
+      for name, (before, after) in [
+        *sorted(
+          statistics.domains.items(), key=lambda item: (-item[1][0], item[0])
+        ),
+        ('all', (record.pool, record.selected)),
+      ]
     ],
     '-rrrr',
-  )
-  quantiles = files.markdown_table(
-    ('quantile of the scores', 'in the pool', 'selected'),
-    [
-      (f'{percent}%', f'{before:.6g}', f'{after:.6g}')
-      for percent, (before, after) in statistics.quantiles.items()
-    ],
-    '-rr',
   )
   return f"""# Selection
 
@@ -95,49 +63,27 @@ order of `{_printable(record.task)}`, split `{_printable(record.split)}`.
 - The threshold is the score {record.threshold_score:.6g}, which \
 {record.ties:,} examples have; of these the {record.ties_selected:,} \
 with ids up to {record.threshold_id} are selected.
-- The first stage takes {record.needed:,} examples: it {use}.
+- The first stage reads {record.needed:,} examples of them in the global order,
+  each {record.repeats:.4g} times on average.
 
 {domains}
-
-{quantiles}
 """
 
 
 def plot(
   record: selection_record.Selection, statistics: pool_lib.Statistics
 ) -> bytes:
-  """Plots scores with the threshold, and domains; returns a PNG."""
-  rows = _by_count(statistics.domains)[:_DOMAINS_DRAWN]
-  canvas = figure.Figure(
-    figsize=(11, max(4.2, 1.2 + 0.32 * len(rows))), layout='constrained'
-  )
-  left, right = canvas.subplots(1, 2)
-  left.stairs(
+  """Plots a histogram of the scores, and the threshold; returns a PNG."""
+  canvas = figure.Figure(figsize=(6, 4), layout='constrained')
+  axis = canvas.subplots()
+  axis.stairs(
     statistics.histogram, statistics.edges, fill=True, color='tab:gray'
   )
-  left.axvline(record.threshold_score, color='tab:red')
-  left.set(
+  axis.axvline(record.threshold_score, color='tab:red')
+  axis.set(
     title='scores in the pool, and the threshold',
     xlabel=f'score ({record.kind}, k = {record.top_k})',
     ylabel='examples',
   )
-  y = np.arange(len(rows))
-  names, before, after = zip(*rows, strict=True)
-  for offset, counts, total, label, color in (
-    (-0.2, before, record.pool, 'pool', 'tab:gray'),
-    (0.2, after, record.selected, 'selected', 'tab:red'),
-  ):
-    shares = 100 * np.array(counts) / total
-    right.barh(y + offset, shares, 0.4, label=label, color=color)
-  # Without `parse_math`, two dollar signs would enclose a formula.
-  right.set_yticks(y, [name[:30] for name in names], parse_math=False)
-  right.invert_yaxis()
-  others = len(statistics.domains) - len(rows)
-  right.set(
-    title='domains' + (f' (and {others} others)' if others else ''),
-    xlabel='share, %',
-  )
-  right.legend()
-  for axis in (left, right):
-    axis.grid(alpha=0.3)
+  axis.grid(alpha=0.3)
   return files.encode_figure(canvas)

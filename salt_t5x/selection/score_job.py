@@ -19,13 +19,10 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
-import seqio
 import tensorflow as tf
 
 from salt_t5x.data import ordered_cache
 from salt_t5x.selection import score_shards, scoring
-
-_FEATURES = ('targets', 'id', 'domain')
 
 
 def missing_shards(
@@ -51,25 +48,21 @@ def read_batches(
   records = records.enumerate().filter(
     lambda i, _: tf.gather(missing, i // manifest.shard_size)
   )
-  examples = records.map(
-    lambda _, record: _example(parse(record), source.cached_task),
-    num_parallel_calls=tf.data.AUTOTUNE,
-  )
+
+  def example(_, record):
+    found = {'domain': tf.constant(''), **parse(record)}
+    if 'id' not in found:
+      raise ValueError(
+        f"The examples of {source.cached_task.name} have no 'id', which "
+        'selection needs: make them with salt_t5x.data.sequences.cut, and '
+        'cache the task again.'
+      )
+    return {name: found[name] for name in ('targets', 'id', 'domain')}
+
+  examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE)
   batches = examples.padded_batch(batch_size).prefetch(tf.data.AUTOTUNE)
   with source.naming_damage(manifest.split):
     yield from batches.as_numpy_iterator()
-
-
-def _example(
-  example: dict[str, tf.Tensor], task: seqio.Task
-) -> dict[str, tf.Tensor]:
-  if 'id' not in example:
-    raise ValueError(
-      f"The examples of {task.name} have no 'id', which selection needs: "
-      'make them with salt_t5x.data.sequences.cut, and cache the task again.'
-    )
-  example = {'domain': tf.constant(''), **example}
-  return {name: example[name] for name in _FEATURES}
 
 
 def make_records(

@@ -74,10 +74,9 @@ class Manifest:
 
   def __post_init__(self):
     files.check_types(self)
-    for name in ('step', 'top_k', 'examples', 'shard_size'):
-      value, least = getattr(self, name), int(name != 'step')
-      if not least <= value < 2**63:
-        raise ValueError(f'{name} = {value!r} is not possible')
+    numbers = (self.step + 1, self.top_k, self.examples, self.shard_size)
+    if min(numbers) < 1 or max(numbers) >= 2**63:
+      raise ValueError(f'no scores have these values: {self}')
 
   @property
   def num_shards(self) -> int:
@@ -173,14 +172,14 @@ def paths(directory: str, manifest: Manifest) -> list[str]:
     ValueError: some are missing or have a wrong size.
   """
   count = manifest.num_shards
+  there = finished(directory)
   # A damaged manifest may imply an absurd number of shards.
-  there = {i for i in finished(directory) if i < count}
-  if len(there) < count:
-    first = next(i for i in range(count) if i not in there)
+  first = next((i for i in range(count) if i not in there), None)
+  if first is not None:
     raise ValueError(
-      f'{directory}: {count - len(there)} of {count} shards of scores are '
-      f'missing, the first is number {first}. Run the same salt_t5x.score '
-      'again: it computes only the missing shards.'
+      f'{directory}: shards of scores are missing, the first is number {first} '
+      f'of {count}. Run the same salt_t5x.score again: it computes only the '
+      'missing shards.'
     )
   paths = [_path(directory, i, 'bin') for i in range(count)]
   # In parallel: each request to a bucket takes tens of milliseconds.
@@ -208,26 +207,18 @@ def read_shards(
     with tf.io.gfile.GFile(path, 'rb') as f:
       content = f.read()
     records = np.frombuffer(content, RECORD)
-    table = _path(directory, index, 'json')
+    path_of_names = _path(directory, index, 'json')
     try:
-      domains = _read_domains(table, content)
+      table = files.read_json_object(path_of_names)
+      domains = list(table['domains'])
+      if table['crc32'] != _checksum(content, domains):
+        raise ValueError('its checksum is not that of the shard')
       indices = records['domain']
       if indices.min() < 0 or indices.max() >= len(domains):
         raise ValueError('it does not name all domains')
-    except ValueError as e:
+    except (KeyError, TypeError, ValueError) as e:
       raise ValueError(
-        f'{table} is missing or damaged ({e}). Delete {path} and run '
+        f'{path_of_names} is missing or damaged ({e}). Delete {path} and run '
         'salt_t5x.score again.'
       ) from e
     yield records, domains
-
-
-def _read_domains(path: str, content: bytes) -> list[str]:
-  """Reads the names of a shard's domains; `content` is the shard's."""
-  table = files.read_json_object(path)
-  domains = table.get('domains')
-  if not isinstance(domains, list) or any(type(x) is not str for x in domains):
-    raise ValueError("it has no names in 'domains'")
-  if table.get('crc32') != _checksum(content, domains):
-    raise ValueError('its checksum is not that of the shard')
-  return domains

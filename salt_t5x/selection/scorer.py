@@ -22,9 +22,7 @@ seqio preprocessor, on those of one process.
 from collections.abc import Callable, Mapping
 import functools
 import threading
-from typing import Any
 
-import jax
 import numpy as np
 import tensorflow as tf
 
@@ -33,11 +31,7 @@ from salt_t5x import teacher as teacher_lib
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.kernels import token_statistics
 from salt_t5x.selection import scoring
-from t5x import models as t5x_models
 from t5x import partitioning
-
-Array = jax.Array
-PyTree = Any
 
 
 class Scorer:
@@ -81,12 +75,19 @@ class Scorer:
     self._params, axes = teacher.load(
       self.checkpoint, batches_lib.feature_shapes(*self._shape), partitioner
     )
-    self._score = batches.program(
-      functools.partial(
-        score_targets, teacher.model, top_k=top_k, chunk=batches.chunk
-      ),
-      axes,
-    )
+
+    def score(params, targets):
+      features = models.features_of(targets)
+      statistics = token_statistics.token_statistics(
+        *models.hidden_and_embedding(teacher.model, params, features),
+        targets,
+        vocab_size=vocab_size,
+        top_k=top_k,
+        chunk=batches.chunk,
+      )
+      return scoring.scores(*statistics, features['decoder_loss_weights'])
+
+    self._score = batches.program(score, axes)
     self._is_checked = False
 
   def __call__(self, targets: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,15 +100,15 @@ class Scorer:
       {kind of score: float32 [n]}, on each host; see `scoring.scores`.
 
     Raises:
-      ValueError: there are more or longer sequences, a score is not finite, or
+      ValueError: there are longer sequences, a score is not finite, or
         the first batch shows that the teacher is not trained.
     """
     count, width = targets.shape
-    batch_size, length = self._shape
-    if count > batch_size or width > length:
+    length = self._shape[1]
+    if width > length:
       raise ValueError(
-        f'{count} sequences of {width} tokens, but batch_size = {batch_size} '
-        f'(BATCH_SIZE) and length = {length} (TASK_FEATURE_LENGTHS).'
+        f"TASK_FEATURE_LENGTHS['targets'] = {length}, but the data have "
+        f'sequences of {width} tokens: set it to that.'
       )
     targets = np.pad(targets, [(0, 0), (0, length - width)]).astype(np.int32)
     found = self._score(self._params, targets)
@@ -129,40 +130,6 @@ class Scorer:
       )
       self._is_checked = True
     return found
-
-
-def score_targets(
-  model: t5x_models.DecoderOnlyModel,
-  params: PyTree,
-  targets: Array,
-  *,
-  top_k: int,
-  chunk: int,
-) -> dict[str, Array]:
-  """Scores sequences by the teacher's prediction of each token (eq. 10).
-
-  Args:
-    model: the teacher.
-    params: its parameters.
-    targets: [B, T] int in [0, tokens of the vocabulary); 0 is padding.
-    top_k: as in `token_statistics`.
-    chunk: as in `token_statistics`.
-
-  Returns:
-    See `scoring.scores`.
-
-  Raises:
-    ValueError: see `token_statistics` and `models.hidden_and_embedding`.
-  """
-  features = models.features_of(targets)
-  statistics = token_statistics.token_statistics(
-    *models.hidden_and_embedding(model, params, features),
-    targets,
-    vocab_size=model.output_vocabulary.vocab_size,
-    top_k=top_k,
-    chunk=chunk,
-  )
-  return scoring.scores(*statistics, features['decoder_loss_weights'])
 
 
 _LOADING = threading.Lock()
@@ -209,14 +176,7 @@ def add_score(
 
   Returns:
     The examples, in order, with 'salt_score' (float32 [1]).
-
-  Raises:
-    ValueError: there is no such kind of score.
   """
-  if kind not in scoring.KINDS:
-    raise ValueError(
-      f'scorer.add_score.kind = {kind!r}: choose one of {scoring.KINDS}.'
-    )
 
   def score(targets):
     # Beam's threads and shards share one teacher.

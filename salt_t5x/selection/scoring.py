@@ -12,85 +12,50 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How hard a sequence is for the teacher: one function for each kind of score.
-
-A new kind of score is a function of the signature below in `_SCORES`; the
-scoring job, its files and `salt_t5x.select --kind` follow `KINDS`.
-
-All take, from the teacher's predictions for B sequences of T tokens:
-  log_perplexity: [B, T] float32, the loss of each token, nats.
-  learnable: [B, T] bool, whether it is among the teacher's top k; False for
-    padding.
-  tokens: [B, T] bool, False for padding.
-They return [B] float32, finite and at least 0: 0 for a sequence without tokens.
-The first token counts like all others: as in training, the teacher predicts it
-from the empty prefix. Higher is harder, except for `easy`.
-"""
+"""How hard a sequence is for the teacher: several kinds of score."""
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
 
-
-def zero(log_perplexity: Array, learnable: Array, tokens: Array) -> Array:
-  """Eq. (10) as printed: the median loss, 0 for tokens outside the top k."""
-  # Never a product: -1{...} · log P makes -0.0, which sorts before 0.
-  return _median(jnp.where(learnable, log_perplexity, 0.0), tokens)
-
-
-def drop(log_perplexity: Array, learnable: Array, tokens: Array) -> Array:
-  """Eq. (10) as its text describes it: the median loss inside the top k."""
-  del tokens
-  return _median(log_perplexity, learnable)
-
-
-def easy(log_perplexity: Array, learnable: Array, tokens: Array) -> Array:
-  """Eq. (70): the share of tokens inside the top k."""
-  del log_perplexity
-  return jnp.sum(learnable, axis=-1) / _count(tokens)
-
-
-def mean(log_perplexity: Array, learnable: Array, tokens: Array) -> Array:
-  """The mean loss."""
-  del learnable
-  return jnp.sum(jnp.where(tokens, log_perplexity, 0.0), -1) / _count(tokens)
-
-
-def median(log_perplexity: Array, learnable: Array, tokens: Array) -> Array:
-  """The median loss."""
-  del learnable
-  return _median(log_perplexity, tokens)
-
-
 # In the order of their columns in files of scores.
-_SCORES = {f.__name__: f for f in (zero, drop, easy, mean, median)}
-KINDS = tuple(_SCORES)
+KINDS = ('zero', 'drop', 'easy', 'mean', 'median')
 
 
 def scores(
   log_perplexity: Array, learnable: Array, weights: Array
 ) -> dict[str, Array]:
-  """Computes all kinds of scores.
+  """Computes all kinds of scores; higher is harder, except for `easy`.
+
+  The first token counts like all others: as in training, the teacher predicts
+  it from the empty prefix. The scoring job, its files and `salt_t5x.select`
+  follow `KINDS`, so a new kind is a name there and a line here.
 
   Args:
-    log_perplexity: [B, T] float32, from `token_statistics`.
-    learnable: [B, T] bool, from `token_statistics`.
+    log_perplexity: [B, T] float32, the loss of each token, nats, from
+      `token_statistics`.
+    learnable: [B, T] bool, whether a token is among the teacher's top k, from
+      `token_statistics`.
     weights: [B, T]; 0 marks padding, all other tokens count once.
 
   Returns:
-    {kind: [B] float32}; `jax.jit` sorts the kinds.
+    {kind: [B] float32}, finite and at least 0: 0 for a sequence without tokens.
   """
   tokens = weights > 0
   learnable = learnable & tokens
+  count = jnp.maximum(jnp.sum(tokens, axis=-1), 1).astype(jnp.float32)
   return {
-    kind: score(log_perplexity, learnable, tokens)
-    for kind, score in _SCORES.items()
+    # Eq. (10) as printed: the loss is 0 for tokens outside the top k. Never a
+    # product: -1{...} · log P makes -0.0, which sorts before 0.
+    'zero': _median(jnp.where(learnable, log_perplexity, 0.0), tokens),
+    # Eq. (10) as its text describes it: the median loss inside the top k.
+    'drop': _median(log_perplexity, learnable),
+    # Eq. (70): the share of tokens inside the top k.
+    'easy': jnp.sum(learnable, axis=-1) / count,
+    'mean': jnp.sum(jnp.where(tokens, log_perplexity, 0.0), -1) / count,
+    'median': _median(log_perplexity, tokens),
   }
-
-
-def _count(tokens: Array) -> Array:
-  return jnp.maximum(jnp.sum(tokens, axis=-1), 1).astype(jnp.float32)
 
 
 def _median(values: Array, among: Array) -> Array:
