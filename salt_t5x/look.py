@@ -20,9 +20,9 @@
 
 prints a few examples, in the order of the split, after
 `FixedWidthFeatureConverter`: which tokens are attended to in both directions,
-which bear loss, how much of the width is used, and the text itself. A strip
-shows the regions of an example, and the margin of the text repeats the region's
-sign. A bar in the margin begins a line of the text; a wrapped line has none.
+which bear loss, how much of the width is used, and the text itself. The margin
+of the text shows the region's sign, and a bar in it begins a line of the text;
+a wrapped line has none.
 Span corruption also shows the original. Text without tokens (a task of
 documents) is printed as it is.
 
@@ -48,32 +48,18 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   command.add_task_flags(parser)
   add = parser.add_argument
   positive = command.at_least(1)
-  add(
-    '--sequence_length', type=positive, help='T; none for a task without tokens'
-  )
+  add('--sequence_length', type=positive, help='T; none for documents')
   add('--split', default='train')
-  add('--examples', type=positive, default=4, help='how many to print')
-  add(
-    '--skip',
-    type=command.at_least(0),
-    default=0,
-    help='how many to skip before',
-  )
-  add(
-    '--use_cached', action='store_true', help="read seqio's cache of the task"
-  )
+  add('--examples', type=positive, default=4, help='to print')
+  add('--skip', type=command.at_least(0), default=0, help='examples to skip')
+  add('--use_cached', action='store_true', help="read the task's cache")
   add(
     '--seqio_additional_cache_dirs',
     type=command.words,
     default=[],
-    help='where cached tasks are looked for, separated by commas',
+    help='folders of cached tasks, separated by commas',
   )
-  add(
-    '--max_tokens',
-    type=positive,
-    default=120,
-    help='shown of each region of text, as 5 characters each',
-  )
+  add('--max_tokens', type=positive, default=120, help='of each region, about')
   return parser.parse_args(argv[1:])
 
 

@@ -49,4 +49,10 @@ def vocabulary() -> seqio.SentencePieceVocabulary:
 
 
 seqio.add_global_cache_dirs([os.path.join(DATA_DIR, 'cache')])
-text_tasks.register_cached('samples', vocabulary(), _info()['sequence_length'])
+# The sequences exist only in the cache; there are no documents.
+text_tasks.register(
+  'samples',
+  dict.fromkeys(('train', 'validation'), os.path.join(DATA_DIR, 'documents')),
+  vocabulary(),
+  _info()['sequence_length'],
+)

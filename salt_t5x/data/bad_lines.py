@@ -36,6 +36,15 @@ TRUNCATED = 'truncated'
 FREE_BAD_LINES = 10
 MAX_BAD_SHARE = 0.001
 
+# Kinds of damage by the errors of parsers; others are bad values.
+_KINDS = {
+  UnicodeError: NOT_UTF8,
+  json.JSONDecodeError: BAD_JSON,
+  RecursionError: BAD_JSON,
+  KeyError: 'no such field',
+}
+_ERRORS = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 Document = TypeVar('Document')
 
 
@@ -45,9 +54,6 @@ class DamagedShardError(ValueError):
 
 class BadLineError(Exception):
   """A line without a document: (kind, reason)."""
-
-  def __str__(self) -> str:
-    return ': '.join(self.args)
 
 
 @dataclasses.dataclass
@@ -89,40 +95,18 @@ class Report:
     bad = sum(self.counts.values())
     if bad > FREE_BAD_LINES + MAX_BAD_SHARE * self.lines:
       raise DamagedShardError(
-        f'{place}. That is bad line {bad} of {self.lines}, and the limit is '
-        f'{FREE_BAD_LINES} + {MAX_BAD_SHARE} of the lines ({self}). Mend or '
-        'replace the file, or name the fields that it has.'
+        f'{place} ({kind}). That is bad line {bad} of {self.lines}, and the '
+        f'limit is {FREE_BAD_LINES} + {MAX_BAD_SHARE} of the lines ({self}). '
+        'Mend or replace the file, or name the fields that it has.'
       )
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
-  """Parses a line that holds a JSON object.
-
-  Raises:
-    BadLineError: it holds something else.
-  """
-  try:
-    entry = json.loads(line.decode())
-  except UnicodeDecodeError as error:
-    reason = f'byte {error.start + 1}: {error.reason}'
-    raise BadLineError(NOT_UTF8, reason) from error
-  except (ValueError, RecursionError) as error:
-    raise BadLineError(BAD_JSON, str(error)) from error
+  """Parses a line that holds a JSON object, for a parser of `read`."""
+  entry = json.loads(line.decode())
   if not isinstance(entry, dict):
     raise BadLineError(BAD_JSON, 'not an object')
   return entry
-
-
-def encode(text: str) -> bytes:
-  """Encodes text as UTF-8.
-
-  Raises:
-    BadLineError: it holds lone surrogates.
-  """
-  try:
-    return text.encode()
-  except UnicodeEncodeError as error:
-    raise BadLineError(NOT_UTF8, 'lone surrogates') from error
 
 
 def read(
@@ -139,7 +123,8 @@ def read(
     name: the file's, for messages.
     lines: bytes, or whatever `parse` takes. A `BadLineError` that the iterator
       raises ends the file.
-    parse: makes a document from a line, or raises `BadLineError`.
+    parse: makes a document from a line; `BadLineError` and the errors of bad
+      text, JSON, fields and values mark a bad line.
     report: a new one, filled on the way.
 
   Yields:
@@ -158,6 +143,9 @@ def read(
         document = parse(line)
       except BadLineError as bad:
         report.skip(name, *bad.args)
+      except _ERRORS as error:
+        kinds = [k for cls, k in _KINDS.items() if isinstance(error, cls)]
+        report.skip(name, *kinds or ['bad value'], str(error))
       else:
         report.documents += 1
         yield report.lines, document

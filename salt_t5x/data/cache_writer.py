@@ -20,7 +20,6 @@ some gigabytes of text at most.
 """
 
 from collections.abc import Callable, Mapping
-import json
 import os
 from typing import Any
 
@@ -92,12 +91,8 @@ def write(
       'features': features,
     }
     stats = {'examples': len(examples)}
-    for path, content in (
-      (seqio.get_cached_info_path(output_dir, split), info),
-      (seqio.get_cached_stats_path(output_dir, split), stats),
-    ):
-      text = json.dumps(content, indent=2, sort_keys=True)
-      files.write_whole(path, text.encode())
+    files.write_json(seqio.get_cached_info_path(output_dir, split), info)
+    files.write_json(seqio.get_cached_stats_path(output_dir, split), stats)
   files.write_whole(os.path.join(output_dir, 'COMPLETED'), b'')
   return written
 
@@ -107,12 +102,9 @@ def _serialize(example: dict) -> bytes:
   proto = tf.train.Example()
   for name, value in example.items():
     feature = proto.features.feature[name]
-    values = np.ravel(value).tolist()
-    if np.issubdtype(np.asarray(value).dtype, np.integer):
-      feature.int64_list.value.extend(values)
-    elif np.issubdtype(np.asarray(value).dtype, np.floating):
-      feature.float_list.value.extend(values)
-    else:
-      feature.bytes_list.value.extend(values)
+    values = np.ravel(value)
+    lists = {'i': 'int64_list', 'u': 'int64_list', 'f': 'float_list'}
+    stored = getattr(feature, lists.get(values.dtype.kind, 'bytes_list'))
+    stored.value.extend(values.tolist())
   # The order of a protobuf map is otherwise free to vary.
   return proto.SerializeToString(deterministic=True)

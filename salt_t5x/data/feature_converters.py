@@ -45,13 +45,11 @@ class FixedWidthFeatureConverter(seqio.PrefixLMFeatureConverter):
   def _concat_task_feature_lengths(
     self, task_feature_lengths: Mapping[str, int]
   ) -> Mapping[str, int]:
-    width = max(task_feature_lengths.values())
     names = super()._concat_task_feature_lengths(task_feature_lengths)
-    return {name: width for name in names}
+    return dict.fromkeys(names, max(task_feature_lengths.values()))
 
   def get_model_feature_lengths(
     self, task_feature_lengths: Mapping[str, int]
   ) -> Mapping[str, int]:
-    width = max(task_feature_lengths.values())
     names = super().get_model_feature_lengths(task_feature_lengths)
-    return {name: width for name in names}
+    return dict.fromkeys(names, max(task_feature_lengths.values()))

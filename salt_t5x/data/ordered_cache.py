@@ -36,7 +36,6 @@ import time
 from typing import Any
 
 from absl import logging
-from google.protobuf import message
 import numpy as np
 import seqio
 import tensorflow as tf
@@ -46,6 +45,11 @@ from salt_t5x.data import ordered_tasks
 
 _READ_AHEAD = 1 << 20  # bytes of each file
 _SEARCH_SECONDS = 300  # for a damaged file
+_DAMAGE = (
+  tf.errors.DataLossError,
+  tf.errors.InvalidArgumentError,
+  UnicodeDecodeError,  # of a message that quotes the record
+)
 
 
 class CachedSource(ordered_tasks.OrderedSource):
@@ -75,9 +79,7 @@ class CachedSource(ordered_tasks.OrderedSource):
       FileNotFoundError: there is no cache, or files of it are missing.
       ValueError: its description is damaged.
     """
-    count = self._describe(
-      split, seqio.get_cached_info_path, lambda info: _count(info, 'num_shards')
-    )
+    count = self._count(split, seqio.get_cached_info_path, 'num_shards')
     prefix = seqio.get_cached_tfrecord_prefix(self.cached_task.cache_dir, split)
     paths = sorted(tf.io.gfile.glob(f'{prefix}-*-of-{count:05d}'))
     if len(paths) != count:
@@ -89,16 +91,13 @@ class CachedSource(ordered_tasks.OrderedSource):
     return paths
 
   def num_input_examples(self, split: str) -> int:
-    return self._describe(
-      split,
-      seqio.get_cached_stats_path,
-      lambda stats: _count(stats, 'examples'),
-    )
+    return self._count(split, seqio.get_cached_stats_path, 'examples')
 
   def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
-    """See `OrderedSource`; compares the lengths with the first example's."""
-    self._check_lengths(split)
+    """See `OrderedSource`; it reads the first example as a check."""
     parse = self.parser(split)
+    with self.naming_damage(split):
+      list(self.records(split).take(1).map(parse))
     return lambda epoch, record: {**parse(record), 'epoch': epoch}
 
   def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
@@ -168,26 +167,17 @@ class CachedSource(ordered_tasks.OrderedSource):
     """
     try:
       yield
-    except (
-      message.DecodeError,
-      tf.errors.DataLossError,
-      tf.errors.InvalidArgumentError,
-      UnicodeDecodeError,  # of a message that quotes the record
-    ) as e:
+    except _DAMAGE as e:
       raise ValueError(
         f'The cache {self.cached_task.cache_dir} is damaged: '
         f'{self._damage(split) or e}. Restore that file, or cache the task '
-        f'{self.cached_task.name} again in another folder.'
+        f'{self.cached_task.name} again in another folder; its sequences must '
+        f'have the registered lengths, {dict(self.lengths)}.'
       ) from e
 
   def _damage(self, split: str) -> str | None:
     """Names the first damaged file and its record, if the search is short."""
-    logging.warning(
-      'The cache of %s is damaged. Looking for the file, for at most %d '
-      'seconds.',
-      self.cached_task.name,
-      _SEARCH_SECONDS,
-    )
+    logging.warning('Looking for the damaged file, for %d s.', _SEARCH_SECONDS)
     end = time.monotonic() + _SEARCH_SECONDS
     parse = self.parser(split)
     for file in self.list_shards(split):
@@ -198,25 +188,9 @@ class CachedSource(ordered_tasks.OrderedSource):
           index += 1
           if time.monotonic() > end:
             return None
-      except (tf.errors.OpError, UnicodeDecodeError) as e:
+      except _DAMAGE as e:
         return f'{file}, record {index} (from 0): {e}'
     return None
-
-  def _check_lengths(self, split: str) -> None:
-    """Compares the lengths with those of the first example."""
-    first = self.records(split).take(1)
-    with self.naming_damage(split):
-      for record in first.as_numpy_iterator():
-        features = tf.train.Example.FromString(record).features.feature
-        sizes = {name: len(x.int64_list.value) for name, x in features.items()}
-        for name, length in self.lengths.items():
-          if sizes.get(name, 0) != length:
-            raise ValueError(
-              f'{self.cached_task.name} is registered with {length} tokens in '
-              f'{name!r}, but its cache, {self.cached_task.cache_dir}, has '
-              f'{sizes.get(name, 0)}: register that, or cache the task again '
-              'in another folder.'
-            )
 
   def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Returns the parser of a record: an example of scalars and vectors."""
@@ -224,7 +198,7 @@ class CachedSource(ordered_tasks.OrderedSource):
     def read_specs(info):
       specs = {
         name: tf.TensorSpec(feature['shape'], feature['dtype'])
-        for name, feature in info['features'].items()
+        for name, feature in dict(info['features']).items()
       }
       for name in [*self.lengths, *specs]:
         # Only the first dimension may vary.
@@ -256,6 +230,17 @@ class CachedSource(ordered_tasks.OrderedSource):
 
     return parse
 
+  def _count(
+    self, split: str, path_of: Callable[[str, str], str], name: str
+  ) -> int:
+    def parse(content):
+      count = content[name]
+      if type(count) is not int or not 0 <= count < 2**63:
+        raise ValueError(f'{name!r} is {count!r}')
+      return count
+
+    return self._describe(split, path_of, parse)
+
   def _describe(
     self,
     split: str,
@@ -279,24 +264,11 @@ class CachedSource(ordered_tasks.OrderedSource):
       )
     try:
       return parse(files.read_json_object(path))
-    except (
-      AttributeError,
-      KeyError,
-      OverflowError,
-      TypeError,
-      ValueError,
-    ) as e:
+    except (KeyError, OverflowError, TypeError, ValueError) as e:
       raise ValueError(
         f'{path} is damaged ({e!r}). Restore it, or cache the task again in '
         'another folder.'
       ) from e
-
-
-def _count(description: Mapping[str, Any], name: str) -> int:
-  value = description[name]
-  if type(value) is not int or not 0 <= value < 2**63:
-    raise ValueError(f'{name!r} is {value!r}')
-  return value
 
 
 class TrainingSubset(CachedSource):
@@ -332,21 +304,17 @@ def get_task(
   Raises:
     ValueError: the task or mixture reads its data in another way.
   """
-  try:
-    task = seqio.get_mixture_or_task(name)
-  except (AssertionError, ValueError) as e:
-    raise ValueError(
-      f'{parameter} = {name!r}: there is no such task ({e}). Name a task, and '
-      'import the module that registers it.'
-    ) from e
+  is_known = name in seqio.TaskRegistry.names()
+  task = seqio.TaskRegistry.get(name) if is_known else None
   if not (
     isinstance(task, ordered_tasks.OrderedTask)
     and isinstance(task.source, CachedSource)
   ):
     raise ValueError(
-      f'{parameter} = {name!r}: examples are scored, selected and measured in '
-      'the global order of one cache. Set it to a task over an '
-      'ordered_cache.CachedSource, such as those of text_tasks.register.'
+      f'{parameter} = {name!r}: there is no such task, or it does not read one '
+      'cache in the global order in which examples are scored, selected and '
+      'measured. Name a task over an ordered_cache.CachedSource, such as those '
+      'of text_tasks.register, and import the module that registers it.'
     )
   return task
 
@@ -377,8 +345,7 @@ def read_sequences(
   available = source.num_input_examples(split)
   count = available if examples is None else min(examples, available)
   records = source.records(split).map(source.parser(split))
-  if examples is not None:
-    records = records.take(count)
+  records = records.take(-1 if examples is None else count)
   with source.naming_damage(split):
     found = [
       (

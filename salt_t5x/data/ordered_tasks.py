@@ -15,6 +15,7 @@
 """Sources and tasks whose examples have one global order."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -88,7 +89,7 @@ class OrderedTask(seqio.Task):
   the examples evenly, another epoch then begins with some hosts ahead.
   """
 
-  def reading(self, source: OrderedSource) -> 'OrderedTask':
+  def reading(self, source: seqio.DataSource) -> 'OrderedTask':
     """Returns the same task over another source; it is not registered."""
     return OrderedTask(
       self.name,
@@ -102,17 +103,13 @@ class OrderedTask(seqio.Task):
     self,
     sequence_length: Mapping[str, int] | None = None,
     split: str = 'train',
-    use_cached: bool = False,
+    *,
     shuffle: bool = False,
-    shuffle_buffer_size: int | None = None,
-    seed: int | None = None,
     shard_info: seqio.ShardInfo | None = None,
     num_epochs: int | None = 1,
-    trim_output_features: bool = True,
-    try_in_mem_cache: bool = True,
+    **options: Any,
   ) -> tf.data.Dataset:
     """See `seqio.Task`; `use_cached` has no effect."""
-    del use_cached, shuffle_buffer_size, try_in_mem_cache
 
     def read(split, shuffle_files, seed=None):
       del seed
@@ -120,17 +117,11 @@ class OrderedTask(seqio.Task):
         split, shuffle_files, shard_info=shard_info, num_epochs=num_epochs
       )
 
-    task = seqio.Task(
-      self.name,
-      source=seqio.FunctionDataSource(read, splits=self.splits),
-      output_features=self.output_features,
-      preprocessors=self.preprocessors,
-      shuffle_buffer_size=None,
-    )
-    return task.get_dataset(
+    options |= {'use_cached': False, 'try_in_mem_cache': False}
+    return seqio.Task.get_dataset(
+      self.reading(seqio.FunctionDataSource(read, self.splits)),
       sequence_length,
-      split=split,
+      split,
       shuffle=shuffle,
-      seed=seed,
-      trim_output_features=trim_output_features,
+      **options,
     )

@@ -135,37 +135,17 @@ def signs(row: Mapping[str, np.ndarray]) -> str:
   )
 
 
-def strip(marks: str, columns: int = COLUMNS - 2) -> str:
-  """Draws signs in a limited number of columns.
-
-  Args:
-    marks: the result of `signs`.
-    columns: their largest number, at least 1.
-
-  Returns:
-    The strip between bars. A column shows its most frequent sign, or '!' if it
-    has one.
-  """
-  columns = min(columns, len(marks))
-  edges = [len(marks) * i // columns for i in range(columns + 1)]
-  parts = [marks[a:b] for a, b in itertools.pairwise(edges)]
-  most = lambda part: '!' if '!' in part else max(SIGNS, key=part.count)
-  return f'|{"".join(map(most, parts))}|'
-
-
 def text_lines(text: str, limit: int, sign: str = ' ') -> Iterator[str]:
   """Yields escaped text with a margin; long text is cut in the middle."""
   half = limit // 2
-  if len(text) <= limit:
-    parts = [text]
-  else:
-    parts = [text[: limit - half], text[len(text) - half :]]
-  for index, part in enumerate(parts):
-    if index:
-      yield f'  {sign}   ... {len(text) - limit:,} characters left out ...'
-    for line in part.split('\n'):
-      for number, piece in enumerate(_WRAPPER.wrap(line) or ['']):
-        yield f'  {sign} {" " if number else "|"} {piece}'
+  if (left_out := len(text) - limit) > 0:
+    text = (
+      f'{text[: limit - half]}\n... {left_out:,} characters left out ...\n'
+      f'{text[len(text) - half :]}'
+    )
+  for line in text.split('\n'):
+    for number, piece in enumerate(_WRAPPER.wrap(line) or ['']):
+      yield f'  {sign} {" " if number else "|"} {piece}'
 
 
 def row_lines(
@@ -188,7 +168,6 @@ def row_lines(
     f'inputs {count["="]:,}, targets {count["#"] + count["."]:,}, with loss '
     f'{count["#"] + count["!"]:,}, padding {count[" "]:,}, width {len(marks):,}'
   )
-  yield strip(marks)
   places = range(len(marks.rstrip()))
   for sign, run in itertools.groupby(places, marks.__getitem__):
     ids = [tokens[i] for i in run]

@@ -21,7 +21,6 @@ one domain, a stable id, and no padding.
 
 from collections.abc import Iterator, Mapping
 
-from absl import logging
 import numpy as np
 import seqio
 import tensorflow as tf
@@ -32,14 +31,12 @@ from salt_t5x.data import hashing
 def tokenize(
   dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
 ) -> tf.data.Dataset:
-  """Turns 'text' (string []) into 'targets' (int32 [N]), without an EOS."""
-  vocabulary = output_features['targets'].vocabulary
-
-  def encode(example):
-    example = dict(example)
-    return {'targets': vocabulary.encode_tf(example.pop('text')), **example}
-
-  return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
+  """Adds 'targets' (int32 [N], without an EOS) from 'text' (string [])."""
+  encode = output_features['targets'].vocabulary.encode_tf
+  return dataset.map(
+    lambda example: {**example, 'targets': encode(example['text'])},
+    num_parallel_calls=tf.data.AUTOTUNE,
+  )
 
 
 def sequence_id(document: int, start: int, tokens: np.ndarray) -> int:
@@ -64,8 +61,8 @@ def cut(
 ) -> tf.data.Dataset:
   """Joins the documents of each domain and cuts them into sequences.
 
-  Fewer than T tokens remain at the end of each domain and are dropped; their
-  number is logged, under Beam once for each shard.
+  Fewer than T tokens remain at the end of each domain, with Beam in each shard.
+  They are dropped.
 
   Args:
     dataset: of {'targets': int32 [N], 'id': int64 [], 'domain': string []}.
@@ -79,11 +76,9 @@ def cut(
 
   def generate() -> Iterator[dict]:
     joined = {}  # domain -> [pieces, their number of tokens]
-    total = 0
     for document in dataset.as_numpy_iterator():
       domain, number = document['domain'], document['id']
       tokens = np.append(document['targets'], np.int32(eos))
-      total += len(tokens)
       pieces, size = joined.get(domain, ([], 0))
       pieces.append((number, 0, tokens))
       size += len(tokens)
@@ -101,15 +96,6 @@ def cut(
       if found:
         targets, ids = zip(*found, strict=True)
         yield {'targets': targets, 'id': ids, 'domain': [domain] * len(found)}
-    left = sum(size for _, size in joined.values())
-    logging.info(
-      'Sequences of %d tokens: %d of %d tokens are left over at the ends of '
-      '%d domains.',
-      length,
-      left,
-      total,
-      len(joined),
-    )
 
   # One element for all sequences that a document completes: elements cost more
   # than their content.

@@ -135,20 +135,11 @@ class ExampleSource(ordered_tasks.OrderedSource):
       example = bad_lines.parse_object(example)
     # A null is no value.
     example = {k: v for k, v in example.items() if v is not None}
-    rendered = {}
-    for name, render in self._texts.items():
-      try:
-        text = render(example)
-        if not text.strip():
-          raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')
-        rendered[name] = bad_lines.encode(text)
-      except KeyError as error:
-        raise bad_lines.BadLineError(
-          'no such field', f'{error} is not one of {sorted(example)}'
-        ) from error
-      except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise bad_lines.BadLineError('bad value', f'{name}: {error}') from error
-    return rendered
+    rendered = {name: text(example) for name, text in self._texts.items()}
+    for name, text in rendered.items():
+      if not text.strip():
+        raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')
+    return {name: text.encode() for name, text in rendered.items()}
 
 
 def fit(

@@ -107,59 +107,6 @@ def register(
   )
   documents = documents_task(name, split_to_filepattern)
   seqio.TaskRegistry.add_provider(documents.name, documents)
-  _register_views(name, cached, sequence_length, mode_tokens, seed)
-
-
-def cached_task(
-  name: str, vocabulary: seqio.Vocabulary, splits: Sequence[str]
-) -> seqio.Task:
-  """Makes `{name}_sequences` of sequences that exist only in a cache."""
-
-  def read(split, shuffle_files, seed=None):
-    raise ValueError(
-      f'{name}_sequences exists only in its cache: read it with use_cached.'
-    )
-
-  return seqio.Task(
-    f'{name}_sequences',
-    source=seqio.FunctionDataSource(read, splits),
-    preprocessors=[seqio.CacheDatasetPlaceholder(required=True)],
-    output_features={
-      'targets': seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
-    },
-  )
-
-
-def register_cached(
-  name: str,
-  vocabulary: seqio.Vocabulary,
-  sequence_length: int,
-  splits: Sequence[str] = ('train', 'validation'),
-  mode_tokens: bool = False,
-  seed: int = 0,
-) -> None:
-  """`register` for sequences without documents, e.g. of `salt_t5x.sample`.
-
-  Args:
-    name: the tasks' common prefix.
-    vocabulary: with extra ids for UL2's sentinels.
-    sequence_length: T.
-    splits: of the cache.
-    mode_tokens: as in `ul2.ul2`.
-    seed: of UL2's draws.
-  """
-  cached = cached_task(name, vocabulary, splits)
-  _register_views(name, cached, sequence_length, mode_tokens, seed)
-
-
-def _register_views(
-  name: str,
-  cached: seqio.Task,
-  sequence_length: int,
-  mode_tokens: bool,
-  seed: int,
-) -> None:
-  """Registers `cached` and the tasks that read its cache."""
   seqio.TaskRegistry.add_provider(cached.name, cached)
   targets = cached.output_features['targets']
   lengths = {'targets': sequence_length}

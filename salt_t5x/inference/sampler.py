@@ -33,7 +33,7 @@ import tensorflow as tf
 import tqdm
 
 from salt_t5x import files
-from salt_t5x.data import cache_writer, text_tasks
+from salt_t5x.data import cache_writer
 from salt_t5x.inference import batches as batches_lib
 from t5x import models as t5x_models
 
@@ -212,13 +212,14 @@ def write_cache(
   # Not `vocabulary.sp_model`, which includes the extra ids.
   model = epath.Path(vocabulary.sentencepiece_model_file).read_bytes()
   files.write_whole(os.path.join(output_dir, 'vocabulary.model'), model)
-  task = text_tasks.cached_task('samples', vocabulary, list(samples))
   cache_writer.write(
     seqio.Task(
-      task.name,
+      'samples_sequences',
       source=seqio.FunctionDataSource(read, list(samples)),
       preprocessors=[seqio.CacheDatasetPlaceholder()],
-      output_features=task.output_features,
+      output_features={
+        'targets': seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
+      },
     ),
     os.path.join(output_dir, 'cache'),
     {'train': 4, 'validation': 1},

@@ -30,9 +30,9 @@ from salt_t5x.data import cache_writer, ordered_cache, ul2
 BATCH = 8
 
 
-@pytest.fixture(scope='module', params=[1, 3, 200])
+@pytest.fixture(scope='module', params=[3, 120])
 def task(request, tmp_path_factory):
-  """A task over a cache of `files` files; 200 leave many of them empty."""
+  """A task over a cache of 3 files, or of 120, some of which are empty."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
     name = f'order_{request.param}'
@@ -111,14 +111,13 @@ def global_batches(task, hosts, steps):
   ]
 
 
-@pytest.mark.parametrize('hosts', [2, 8])
-def test_hosts_share_each_global_batch(task, hosts):
+def test_hosts_share_each_global_batch(task):
   # Three epochs and more: their ends lie in the middle of batches.
   steps = 3 * COUNT // BATCH + 2
-  assert global_batches(task, hosts, steps) == global_batches(task, 1, steps)
+  assert global_batches(task, 8, steps) == global_batches(task, 1, steps)
 
 
-@pytest.mark.parametrize('position', [0, 28, COUNT - 1, 2 * COUNT + 3])
+@pytest.mark.parametrize('position', [28, 2 * COUNT + 3])
 def test_resumes_in_mid_epoch_and_across_its_end(task, tmp_path, position):
   hosts = 4
   dataset = read(task, hosts, hosts - 1, num_epochs=None)

@@ -51,7 +51,11 @@ def sequences():
 @pytest.fixture(scope='module')
 def dataset(sequences):
   data = tf.data.Dataset.from_tensor_slices(
-    {'targets': sequences, 'id': np.arange(COUNT) * 6_700_417}
+    {
+      'targets': sequences,
+      'id': np.arange(COUNT) * 6_700_417,
+      'epoch': np.zeros(COUNT, np.int64),
+    }
   )
   return ul2.ul2(data, FEATURES, {'targets': T})
 
