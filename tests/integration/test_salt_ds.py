@@ -30,6 +30,7 @@ import pytest
 import seqio
 
 import reference
+from salt_t5x import select as select_command
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards, scoring
@@ -111,17 +112,18 @@ def test_job_scores_all_sequences_in_order(scores):
   assert at == len(examples)
 
 
-@pytest.mark.parametrize(
-  'top_k, dtype', [(1, None), (10, None), (100, None), (10, "'bfloat16'")]
-)
-def test_scores_equal_the_reference(teacher, tmp_path, top_k, dtype):
-  records = score(
-    teacher,
-    tmp_path / 'scores',
-    f'TOP_K = {top_k}',
-    f'teacher.Teacher.dtype = {dtype}',
-    'SCORED_EXAMPLES = 40',
-  )
+@pytest.mark.parametrize('top_k, dtype', [(10, None), (100, 'bfloat16')])
+def test_scores_equal_the_reference(teacher, scores, tmp_path, top_k, dtype):
+  if dtype is None:
+    records = read(scores)[:40]
+  else:
+    records = score(
+      teacher,
+      tmp_path / 'scores',
+      f'TOP_K = {top_k}',
+      f'teacher.Teacher.dtype = {dtype!r}',
+      'SCORED_EXAMPLES = 40',
+    )
   targets = np.stack([e['targets'] for e in sequences()[:40]])
   bindings = [f'TEACHER_PATH = {teacher!r}', 'SCORES_DIR = ""']
   with tiny_runs.configured([SCORE], bindings):
@@ -171,8 +173,10 @@ def assert_close(found, expected):
 
 
 def test_the_batch_size_hardly_matters(teacher, scores, tmp_path):
-  other = score(teacher, tmp_path / 'scores', 'BATCH_SIZE = 7')
-  assert_close(other, read(scores))
+  other = score(
+    teacher, tmp_path / 'scores', 'BATCH_SIZE = 7', 'SCORED_EXAMPLES = 80'
+  )
+  assert_close(other, read(scores)[:80])
 
 
 @pytest.fixture(scope='module')
@@ -191,15 +195,14 @@ def by_id(examples):
   return {k: float(v[0]) for k, v in found.items()}
 
 
-@pytest.mark.parametrize('kind', ['zero', 'drop'])
-def test_the_preprocessor_scores_like_the_job(scored, scores, kind):
+def test_the_preprocessor_scores_like_the_job(scored, scores):
   task = seqio.TaskRegistry.get('notes_scored')
   unscored = seqio.TaskRegistry.get('notes_sequences')
   dataset = unscored.preprocess_precache(
     task.source.get_dataset('train', shuffle=False)
   )
   examples = list(dataset.as_numpy_iterator())
-  dataset = scored.add_score(dataset, kind=kind)
+  dataset = scored.add_score(dataset, kind='drop')
   assert dataset.element_spec['salt_score'].shape == (1,)
   found = list(dataset.as_numpy_iterator())
   for before, after in zip(examples, found, strict=True):
@@ -207,7 +210,7 @@ def test_the_preprocessor_scores_like_the_job(scored, scores, kind):
     for name in before:
       np.testing.assert_array_equal(before[name], after[name])
   # Bitwise, though other sequences shared the batches.
-  job = {int(r['id']): float(r[kind]) for r in read(scores)}
+  job = {int(r['id']): float(r['drop']) for r in read(scores)}
   assert by_id(found) == job
 
 
@@ -251,10 +254,12 @@ def test_rerun_computes_only_missing_shards(
     write(directory, index, *args)
 
   output = tmp_path / 'scores'
+  shards = 5
+  binding = f'SCORED_EXAMPLES = {32 * shards}'
   with monkeypatch.context() as patch:
     patch.setattr(score_shards, 'write_shard', stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-      score(teacher, output)
+      score(teacher, output, binding)
   assert sorted(p.name for p in output.glob('*.bin')) == [
     'scores-00000.bin',
     'scores-00001.bin',
@@ -267,12 +272,12 @@ def test_rerun_computes_only_missing_shards(
     write(directory, index, *args)
 
   monkeypatch.setattr(score_shards, 'write_shard', note)
-  found = score(teacher, output)
-  np.testing.assert_array_equal(found, read(scores))
-  assert made == [0, *range(2, score_shards.read_manifest(scores).num_shards)]
+  found = score(teacher, output, binding)
+  np.testing.assert_array_equal(found, read(scores)[: 32 * shards])
+  assert made == [0, *range(2, shards)]
   # Nothing is left to do.
-  score(teacher, output)
-  assert len(made) == score_shards.read_manifest(scores).num_shards - 1
+  score(teacher, output, binding)
+  assert len(made) == shards - 1
 
 
 def command(notes, teacher, output, *flags, devices=1, **variables):
@@ -347,28 +352,24 @@ def test_devices_hardly_matter(notes, teacher, scores, tmp_path):
       teacher,
       tmp_path / 'scores',
       '--gin.partitioning.PjitPartitioner.num_partitions=2',
+      '--gin.SCORED_EXAMPLES=80',
       devices=2,
     )
   )
   assert done.returncode == 0, done.stderr[-5000:]
-  assert 'scored 606 sequences of notes_sequences (train)' in done.stdout
-  assert_close(read(tmp_path / 'scores'), read(scores))
+  assert 'scored 80 sequences of notes_sequences (train)' in done.stdout
+  assert_close(read(tmp_path / 'scores'), read(scores)[:80])
 
 
 def select(scores, output, *flags):
-  done = tiny_runs.python(
-    [
-      '-m',
-      'salt_t5x.select',
-      f'--scores={scores}',
-      f'--output={output}',
-      f'--kd_steps={KD_STEPS}',
-      f'--batch_size={BATCH}',
-      *flags,
-    ],
-    env=tiny_runs.environment(pythonpath=tiny_runs.real_t5x_path()),
-  )
-  assert done.returncode == 0, done.stderr[-5000:]
+  argv = [
+    f'--scores={scores}',
+    f'--output={output}',
+    f'--kd_steps={KD_STEPS}',
+    f'--batch_size={BATCH}',
+    *flags,
+  ]
+  select_command.main(select_command.parse_flags(['select', *argv]))
   return str(output)
 
 
@@ -433,7 +434,6 @@ def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
   'binding, message',
   [
     ('TOP_K = 0', r'0 \(TOP_K\) is not between 1 and the 269 tokens'),
-    ('TOP_K = 270', r'270 \(TOP_K\)'),
     ('SCORED_EXAMPLES = 100000', r'100000 \(SCORED_EXAMPLES\)'),
     ('TEACHER_STEP = 26000', 'teacher.Teacher.step = 26000.*20, 40'),
     ('TEACHER_STEP = 0', 'A model that knows nothing has log V'),
@@ -449,14 +449,9 @@ def test_rejects_score_options(teacher, tmp_path, binding, message):
   assert not list(tmp_path.glob('scores/*.bin'))
 
 
-def test_rejects_another_configuration(teacher, scores):
-  with pytest.raises(ValueError, match='top_k was 10 and is now 5'):
-    score(teacher, scores, 'TOP_K = 5')
-
-
 def test_training_rejects_another_first_stage(teacher, scores, tmp_path):
   path = select(scores, tmp_path / 'selection.json')
-  with pytest.raises(ValueError, match='KD_STEPS = 2 of BATCH_SIZE = 8'):
+  with pytest.raises(ValueError, match='needed is 24 there and 16 here'):
     tiny_runs.train(
       tmp_path / 'a',
       [SALT_DS],
