@@ -135,14 +135,14 @@ FORMATS = {
   'mini-Pile': Format(
     'info.json',
     {'arguments': ARGUMENTS},
-    lambda folder: builds.is_built(folder, 'dir', {'arguments': ARGUMENTS}),
-    True,
+    lambda folder: builds.build(folder, 'dir', {'arguments': ARGUMENTS}, None),
+    {'arguments': ARGUMENTS},
   ),
   'benchmarks': Format(
     'info.json',
     BUILD,
-    lambda folder: builds.is_built(folder, 'dir', BUILD),
-    True,
+    lambda folder: builds.build(folder, 'dir', BUILD, None),
+    BUILD,
   ),
   'job': Format('options.json', JOB, read_options, False),
 }

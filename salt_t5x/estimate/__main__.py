@@ -28,6 +28,7 @@ not checked on hardware: compare them with each other, not with a clock.
 """
 
 import argparse
+import ast
 from collections.abc import Sequence
 import dataclasses
 import math
@@ -44,16 +45,12 @@ from t5x import partitioning, utils
 
 
 def _compiler_option(text: str) -> tuple[str, Any]:
-  name, is_given, value = text.lstrip('-').partition('=')
-  if not is_given:
-    raise argparse.ArgumentTypeError(f'{text!r}: write NAME=VALUE.')
+  name, _, value = text.lstrip('-').partition('=')
   # XLA takes numbers as numbers, e.g. exec_time_optimization_effort=-1.0.
-  for convert in (int, float):
-    try:
-      return name, convert(value)
-    except ValueError:
-      pass
-  return name, value
+  try:
+    return name, ast.literal_eval(value)
+  except (SyntaxError, ValueError):
+    return name, value
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -101,12 +98,10 @@ def train(
     raise ValueError(
       'utils.DatasetConfig.pack = True is not estimated; unset it.'
     )
-  chip = steps.chip_name(args.topology)
   partitions = partitioner._num_partitions or math.prod(
     partitioner._model_parallel_submesh
   )
   mesh = steps.make_mesh(args.topology, args.slices, partitions)
-  partitioner = steps.on_mesh(partitioner, mesh)
   rows = jax.sharding.NamedSharding(mesh, partitioner.data_partition_spec)
   length = max(train_dataset_cfg.task_feature_lengths.values())
   shape = (train_dataset_cfg.batch_size, length)
@@ -117,22 +112,15 @@ def train(
       f'BATCH_SIZE = {shape[0]} is not a multiple of the chips that share a '
       f'batch ({rows.spec[0]!r} of {dict(mesh.shape)}).'
     ) from e
-  features = {
-    name: jax.ShapeDtypeStruct(shape, dtype)
-    for name, dtype in (
-      ('decoder_input_tokens', jnp.int32),
-      ('decoder_target_tokens', jnp.int32),
-      ('decoder_loss_weights', jnp.float32),
-      # A prefix LM, as in UL2, has this feature.
-      ('decoder_causal_attention', jnp.int32),
-    )
-  }
+  batch = jax.ShapeDtypeStruct(shape, jnp.int32)
   return steps.estimate(
     model,
     gin.get_bindings('salt_t5x.trainer.SaltTrainer'),
     partitioner,
-    features,
-    chip,
+    mesh,
+    # With the feature of a prefix LM, as in UL2.
+    jax.eval_shape(models.features_of, batch),
+    args.topology,
     dict(args.compiler_option),
   )
 

@@ -21,25 +21,22 @@ runs.
 
 import collections
 import dataclasses
-import functools
 import math
 import re
 
+import numpy as np
+
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\{$')
-_INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%([\w.-]+) = (.*)$')
-_OPCODE = re.compile(r' ([a-z][\w-]*)\(')
+_INSTRUCTION = re.compile(
+  r'^\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][\w-]*)\(([^)]*)'
+)
+_NAME = re.compile(r'%([\w.-]+)')
 _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 _CALLED = re.compile(r'\b(?:calls|body|to_apply)=%([\w.-]+)')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
-_COLLECTIVES = (
-  'all-gather',
-  'all-reduce',
-  'all-to-all',
-  'collective-permute',
-  'reduce-scatter',
+_COLLECTIVE = re.compile(
+  '(all-(?:gather|reduce|to-all)|collective-permute|reduce-scatter)(-start)?'
 )
-# Bytes of an element where the name's digits, a number of bits, do not tell.
-_BYTES = {'pred': 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,11 @@ class _Instruction:
   name: str
   shape: str
   opcode: str
+  operands: list[str]
   text: str
+
+  def find(self, pattern: str) -> re.Match | None:
+    return re.search(pattern, self.text)
 
 
 def read(text: str) -> Costs:
@@ -74,38 +75,46 @@ def read(text: str) -> Costs:
 
   Raises:
     ValueError: the text has no entry computation, or a loop's number of passes
-      cannot be told.
+      is unknown.
   """
   computations, entry = _parse(text)
-  flops, cycles = 0.0, 0.0
-  # By channel: one collective may be written as several instructions.
-  moved = {}
-  for name, (times, is_fused) in _runs(computations, entry).items():
+  totals = collections.Counter()
+  # {(kind, channel): {instruction: bytes}}: one collective may be written as
+  # several instructions.
+  moved = collections.defaultdict(collections.Counter)
+
+  def visit(name: str, times: int, is_fused: bool) -> None:
     shapes = {i.name: i.shape for i in computations[name]}
-    for instruction in computations[name]:
-      found = re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
-      if found and not is_fused:
-        cycles += times * int(found[1])
-      if instruction.opcode in ('convolution', 'dot'):
-        flops += times * _flops(instruction, shapes)
-      kind = instruction.opcode.removesuffix('-start')
-      if kind in _COLLECTIVES:
-        channel = re.search(r'channel_id=(\d+)', instruction.text)
-        key = (kind, channel[1] if channel else instruction.name)
-        operands = [
-          shapes.get(o, '')
-          for o in re.findall(r'%([\w.-]+)', _arguments(instruction))
-        ]
-        size = sum(map(_bytes, operands))
-        if kind == instruction.opcode:
-          size = max(size, _bytes(instruction.shape))
-        else:  # A start gives its operands back, and then what it makes.
-          size = max(size, _bytes(instruction.shape) - size)
-        moved[key] = max(moved.get(key, 0), times * size)
+    for i in computations[name]:
+      if not is_fused and (found := i.find(r'"estimated_cycles":"(\d+)"')):
+        totals['cycles'] += times * int(found[1])
+      if i.opcode in ('convolution', 'dot'):
+        totals['flops'] += times * _flops(i, shapes)
+      if found := _COLLECTIVE.fullmatch(i.opcode):
+        kind, is_start = found.groups()
+        channel = i.find(r'channel_id=(\d+)')
+        size = sum(_bytes(shapes.get(x, '')) for x in i.operands)
+        # A start gives its operands back, and then its result.
+        result = _bytes(i.shape) - (size if is_start else 0)
+        key = kind, channel[1] if channel else i.name
+        moved[key][i.name] += times * max(size, result)
+      called = _CALLED.findall(i.text)
+      if branches := _BRANCHES.search(i.text):
+        called += _NAME.findall(branches[1])
+      passes = 1
+      if i.opcode == 'while':
+        condition = i.find(r'condition=%([\w.-]+)')[1]
+        passes = _passes(computations[condition])
+      for callee in filter(computations.__contains__, called):
+        visit(callee, times * passes, is_fused or i.opcode == 'fusion')
+
+  visit(entry, 1, False)
   communicated = collections.Counter()
-  for (kind, _), size in moved.items():
-    communicated[kind] += size
-  return Costs(flops, cycles, dict(communicated))
+  for (kind, _), sizes in moved.items():
+    communicated[kind] += max(sizes.values())
+  return Costs(
+    float(totals['flops']), float(totals['cycles']), dict(communicated)
+  )
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
@@ -117,39 +126,12 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
     elif line.startswith('}'):
       current = None
     elif current is not None and (found := _INSTRUCTION.match(line)):
-      rest = found[2]
-      opcode = _OPCODE.search(' ' + rest)
-      if opcode:
-        current.append(
-          _Instruction(found[1], rest[: opcode.start()], opcode[1], rest)
-        )
+      name, shape, opcode, operands = found.groups()
+      operands = _NAME.findall(operands)
+      current.append(_Instruction(name, shape, opcode, operands, line))
   if entry is None:
     raise ValueError('No ENTRY computation: is this the text of an HLO module?')
   return computations, entry
-
-
-def _runs(computations, entry) -> dict[str, tuple[float, bool]]:
-  """{computation: (how often it runs, whether it is part of a fusion)}."""
-  runs = {}
-
-  def visit(name, times, is_fused):
-    before, fused = runs.get(name, (0, is_fused))
-    runs[name] = (before + times, fused and is_fused)
-    for instruction in computations[name]:
-      called = _CALLED.findall(instruction.text)
-      if branches := _BRANCHES.search(instruction.text):
-        called += re.findall(r'%([\w.-]+)', branches[1])
-      passes = 1
-      if instruction.opcode == 'while':
-        condition = re.search(r'condition=%([\w.-]+)', instruction.text)[1]
-        passes = _passes(computations[condition])
-      inner = is_fused or instruction.opcode == 'fusion'
-      for callee in called:
-        if callee in computations:
-          visit(callee, times * passes, inner)
-
-  visit(entry, 1, False)
-  return runs
 
 
 def _passes(condition: list[_Instruction]) -> int:
@@ -164,77 +146,47 @@ def _passes(condition: list[_Instruction]) -> int:
   return max(constants)
 
 
-def _arguments(instruction: _Instruction) -> str:
-  text = instruction.text[instruction.text.index(instruction.opcode + '(') :]
-  return text[: text.find(')')]
-
-
-def _dims(shape: str) -> list[int]:
-  return [int(n) for n in _ARRAY.search(shape)[2].split(',') if n]
+def _numbers(text: str) -> list[int]:
+  return [int(n) for n in text.split(',') if n]
 
 
 def _bytes(shape: str) -> float:
   total = 0.0
   for kind, dims in _ARRAY.findall(shape):
-    digits = re.search(r'\d+', kind)
-    size = _BYTES.get(kind, int(digits[0]) / 8 if digits else 4)
-    total += size * math.prod(int(n) for n in dims.split(',') if n)
+    # Names of types end with their bits, e.g. f32 and f8e4m3; pred has a byte.
+    bits = re.search(r'\d+', kind)
+    size = int(bits[0]) / 8 if bits else 1 if kind == 'pred' else 4
+    total += size * math.prod(_numbers(dims))
   return total
 
 
 def _flops(instruction: _Instruction, shapes: dict[str, str]) -> float:
-  """Of a matrix product, which XLA:TPU writes as a convolution."""
-  operands = re.findall(r'%([\w.-]+)', _arguments(instruction))
-  left, right = (_dims(shapes[o]) for o in operands[:2])
-  output = _dims(instruction.shape)
+  """FLOPs of a matrix product, which XLA:TPU writes as a convolution."""
+  left, right, output = (
+    _numbers(_ARRAY.search(shape)[2])
+    for shape in (*map(shapes.get, instruction.operands[:2]), instruction.shape)
+  )
   if instruction.opcode == 'dot':
-    contracted = re.search(
-      r'lhs_contracting_dims=\{([\d,]*)\}', instruction.text
-    )
-    axes = [int(n) for n in contracted[1].split(',') if n]
-    return 2.0 * math.prod(output) * math.prod(left[a] for a in axes)
-  labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.text)
-  of_left, of_right, of_output = labels.groups()
-  size = lambda dims, names, name: dims[names.index(name)]
-  flops = 2.0 * size(output, of_output, 'b') * size(output, of_output, 'f')
-  flops *= size(right, of_right, 'i')
-  spatial = [n for n in of_output if n.isdigit()]
-  window = re.search(r'window=\{([^}]*)\}', instruction.text)
-  window = dict(
-    part.split('=') for part in (window[1].split() if window else [])
+    axes = instruction.find(r'lhs_contracting_dims=\{([\d,]*)\}')[1]
+    return 2.0 * math.prod(output) * math.prod(left[a] for a in _numbers(axes))
+  labels = instruction.find(r'dim_labels=(\w+)_(\w+)->(\w+)').groups()
+  left, right, output = (
+    dict(zip(names, dims, strict=True))
+    for names, dims in zip(labels, (left, right, output), strict=True)
   )
-  value = lambda key, i, default: (
-    window[key].split('x')[int(i)] if key in window else default
-  )
-  for i in spatial:
-    low, _ = value('pad', i, '0_0').split('_')
-    flops *= _taps(
-      size(left, of_left, i),
-      size(output, of_output, i),
-      size(right, of_right, i),
-      stride=int(value('stride', i, 1)),
-      low=int(low),
-      of_left=int(value('lhs_dilate', i, 1)),
-      of_window=int(value('rhs_dilate', i, 1)),
+  window = instruction.find(r'window=\{([^}]*)\}')
+  window = dict(x.split('=') for x in (window[1].split() if window else []))
+  flops = 2.0 * output['b'] * output['f'] * right['i']
+  for axis in filter(str.isdigit, output):
+    values = {k: v.split('x')[int(axis)] for k, v in window.items()}
+    number = lambda key, values=values: int(values.get(key, 1))
+    low = int(values.get('pad', '0_0').split('_')[0])
+    place = np.add.outer(
+      np.arange(output[axis]) * number('stride'),
+      np.arange(right[axis]) * number('rhs_dilate') - low,
     )
+    # Products with padding do not count.
+    dilation = number('lhs_dilate')
+    is_inside = (place >= 0) & (place <= (left[axis] - 1) * dilation)
+    flops *= int(np.sum(is_inside & (place % dilation == 0)))
   return flops
-
-
-@functools.cache
-def _taps(
-  left: int,
-  output: int,
-  window: int,
-  *,
-  stride: int,
-  low: int,
-  of_left: int,
-  of_window: int,
-) -> int:
-  """Products along one spatial axis that do not fall on padding."""
-  count = 0
-  for o in range(output):
-    for w in range(window):
-      place = o * stride + w * of_window - low
-      count += 0 <= place < (left - 1) * of_left + 1 and place % of_left == 0
-  return count

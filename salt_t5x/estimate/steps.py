@@ -17,7 +17,7 @@
 from collections.abc import Mapping
 import copy
 import dataclasses
-import importlib.util
+import functools
 import math
 import re
 from typing import Any
@@ -36,19 +36,14 @@ PyTree = Any
 TEACHER = "teacher's forward pass"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Chip:
-  matrix_flops: float  # peak per second, bfloat16
-  cycles: float  # per second
-
-
-# v5e's clock follows from its peak and its four matrix units of 128 x 128; the
-# other clocks are assumed.
+# {chip: (peak matrix FLOPs in bfloat16, cycles), per second}. v5e's clock
+# follows from its peak and its four matrix units of 128 x 128; the other clocks
+# are assumed.
 _CHIPS = {
-  'v4': _Chip(275e12, 1.05e9),
-  'v5e': _Chip(196.6e12, 1.5e9),
-  'v5p': _Chip(459e12, 1.75e9),
-  'v6e': _Chip(918e12, 1.75e9),
+  'v4': (275e12, 1.05e9),
+  'v5e': (196.6e12, 1.5e9),
+  'v5p': (459e12, 1.75e9),
+  'v6e': (918e12, 1.75e9),
 }
 
 
@@ -57,23 +52,24 @@ class Estimate:
   """One program on one chip.
 
   Attributes:
-    fits: whether the compiler placed it in the chip's memory.
     memory_bytes: the most it holds at a time; if it does not fit, what the
-      compiler says it would take, or None.
+      compiler says it would take, or NaN.
     argument_bytes: {part: bytes} of what it holds before and after.
+    fits: whether the compiler placed it in the chip's memory; if not, the
+      following are NaN.
     matrix_flops: of matrix products.
     roofline_seconds: of `matrix_flops` at the chip's peak.
     estimated_seconds: the compiler's estimate; see `hlo_costs.Costs.cycles`.
     communicated_bytes: {kind of collective: bytes of the larger side}.
   """
 
-  fits: bool
-  memory_bytes: float | None
+  memory_bytes: float
   argument_bytes: dict[str, float]
-  matrix_flops: float | None = None
-  roofline_seconds: float | None = None
-  estimated_seconds: float | None = None
-  communicated_bytes: dict[str, float] | None = None
+  fits: bool = False
+  matrix_flops: float = math.nan
+  roofline_seconds: float = math.nan
+  estimated_seconds: float = math.nan
+  communicated_bytes: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class _Trainer(trainer_lib.SaltTrainer):
@@ -114,23 +110,8 @@ class _Trainer(trainer_lib.SaltTrainer):
       yield TEACHER, loss.lower(teacher, features), of_teacher
 
 
-def chip_name(topology: str) -> str:
-  """Returns the chip of a topology, e.g. 'v5e' of 'v5e:16x16'.
-
-  Raises:
-    ValueError: its peak is not known.
-  """
-  chip = topology.split(':')[0]
-  if chip not in _CHIPS:
-    raise ValueError(
-      f'--topology={topology!r}: choose one of {sorted(_CHIPS)}, and a shape, '
-      "e.g. 'v5e:16x16'."
-    )
-  return chip
-
-
 def make_mesh(topology: str, slices: int, num_partitions: int):
-  """The mesh of (data, model) that t5x would make of these chips.
+  """Returns the mesh of (data, model) that t5x would make of these chips.
 
   Args:
     topology: of a slice, e.g. 'v5e:16x16' (256 chips).
@@ -138,23 +119,24 @@ def make_mesh(topology: str, slices: int, num_partitions: int):
     num_partitions: size of the 'model' axis, within a slice.
 
   Raises:
-    ValueError: there is no TPU compiler or no such topology, or the partitions
-      do not divide a slice.
+    ValueError: the chip's peak is unknown, there is no TPU compiler or no such
+      topology, or the partitions do not divide a slice.
   """
+  if topology.split(':')[0] not in _CHIPS:
+    raise ValueError(
+      f'--topology={topology!r}: choose one of {sorted(_CHIPS)}, and a shape, '
+      "e.g. 'v5e:16x16'."
+    )
   try:
     more = {'num_slices': slices} if slices > 1 else {}
     devices = topologies.get_topology_desc(
       platform='tpu', topology_name=topology, **more
     ).devices
   except Exception as e:
-    if importlib.util.find_spec('libtpu') is None:
-      raise ValueError(
-        f'--topology={topology!r} cannot be compiled for: that takes the '
-        "package libtpu, pip install 'salt_t5x[tpu]'."
-      ) from e
     raise ValueError(
-      f'--topology={topology!r} cannot be compiled for ({e}). Topologies are '
-      "e.g. 'v5e:16x16' and 'v5p:4x8x8'."
+      f'--topology={topology!r} cannot be compiled for ({e}). The compiler is '
+      "in the package libtpu (pip install 'salt_t5x[tpu]'); topologies are "
+      "'v5e:16x16', 'v5p:4x8x8' and others."
     ) from e
   chips = len(devices) // slices
   if chips % num_partitions:
@@ -165,33 +147,25 @@ def make_mesh(topology: str, slices: int, num_partitions: int):
     )
   shape = (chips // num_partitions, num_partitions)
   # Split: t5x takes any number of partitions that divides a slice, too.
+  make = functools.partial(
+    mesh_utils.create_device_mesh, allow_split_physical_axes=True
+  )
   if slices > 1:
-    devices = mesh_utils.create_hybrid_device_mesh(
-      shape, (slices, 1), devices, allow_split_physical_axes=True
+    make = functools.partial(
+      mesh_utils.create_hybrid_device_mesh,
+      dcn_mesh_shape=(slices, 1),
+      allow_split_physical_axes=True,
     )
-  else:
-    devices = mesh_utils.create_device_mesh(
-      shape, devices, allow_split_physical_axes=True
-    )
-  return jax.sharding.Mesh(devices, ('data', 'model'))
-
-
-def on_mesh(
-  partitioner: partitioning.PjitPartitioner, mesh: jax.sharding.Mesh
-) -> partitioning.PjitPartitioner:
-  """Returns a copy of a partitioner that uses the given mesh."""
-  result = copy.copy(partitioner)
-  # `mesh` is a cached property: t5x would make it of the attached devices.
-  result.mesh = mesh
-  return result
+  return jax.sharding.Mesh(make(shape, devices=devices), ('data', 'model'))
 
 
 def estimate(
   model: models.SaltDecoderOnlyModel,
   trainer_options: Mapping[str, Any],
   partitioner: partitioning.PjitPartitioner,
+  mesh: jax.sharding.Mesh,
   features: Mapping[str, jax.ShapeDtypeStruct],
-  chip: str,
+  topology: str,
   compiler_options: Mapping[str, Any],
 ) -> dict[str, Estimate]:
   """Compiles a run's steps.
@@ -199,14 +173,18 @@ def estimate(
   Args:
     model: the student.
     trainer_options: of `trainer.SaltTrainer`, those that gin binds.
-    partitioner: on a mesh of TPU devices; see `on_mesh`.
+    partitioner: gives the axis rules.
+    mesh: of TPU devices, which replaces the partitioner's.
     features: of a batch, the model's.
-    chip: 'v5e' and so on.
+    topology: see `make_mesh`.
     compiler_options: of XLA:TPU.
 
   Returns:
     {'plain step': ...} and, if the schedule distils, 'KD step' and TEACHER.
   """
+  partitioner = copy.copy(partitioner)
+  # `mesh` is a cached property: t5x would make it of the attached devices.
+  partitioner.mesh = mesh
   initializer = utils.TrainStateInitializer(
     optimizer_def=model.optimizer_def,
     init_fn=model.get_initial_variables,
@@ -231,11 +209,8 @@ def estimate(
   return {
     name: _compile(
       lowered,
-      {
-        part: _bytes_per_chip(*arrays, partitioner.mesh)
-        for part, arrays in held.items()
-      },
-      chip,
+      {part: _bytes_per_chip(*arrays, mesh) for part, arrays in held.items()},
+      topology,
       compiler_options,
     )
     for name, lowered, held in trainer.programs(state, features)
@@ -258,28 +233,26 @@ def _bytes_per_chip(tree: PyTree, axes: PyTree, mesh) -> float:
 def _compile(
   lowered,
   arguments: dict[str, float],
-  chip: str,
+  topology: str,
   compiler_options: Mapping[str, Any],
 ) -> Estimate:
   try:
     compiled = lowered.compile(compiler_options=dict(compiler_options))
   except jax.errors.JaxRuntimeError as e:
-    needed = re.search(r'\(([\d.]+)([MG])\) exceeds available HBM', str(e))
     if 'RESOURCE_EXHAUSTED' not in str(e):
       raise
-    if not needed:
-      return Estimate(False, None, arguments)
-    unit = 2**30 if needed[2] == 'G' else 2**20
-    return Estimate(False, float(needed[1]) * unit, arguments)
+    needed = re.search(r'\(([\d.]+)([MG])\) exceeds available HBM', str(e))
+    size, unit = needed.groups() if needed else ('nan', 'G')
+    return Estimate(float(size) * {'G': 2**30, 'M': 2**20}[unit], arguments)
   costs = hlo_costs.read(compiled.as_text())
-  peak = _CHIPS[chip]
+  peak, clock = _CHIPS[topology.split(':')[0]]
   return Estimate(
     fits=True,
     memory_bytes=compiled.memory_analysis().peak_memory_in_bytes,
     argument_bytes=arguments,
     matrix_flops=costs.matrix_flops,
-    roofline_seconds=costs.matrix_flops / peak.matrix_flops,
-    estimated_seconds=costs.cycles / peak.cycles,
+    roofline_seconds=costs.matrix_flops / peak,
+    estimated_seconds=costs.cycles / clock,
     communicated_bytes=costs.communicated_bytes,
   )
 
@@ -291,63 +264,47 @@ def _number(x: float, digits: int) -> str:
 
 def table(estimates: Mapping[str, Estimate]) -> str:
   """Formats estimates as Markdown, with the ratios of the steps below."""
+  rows = [
+    (
+      name,
+      ('' if e.fits else 'does not fit: ') + _number(e.memory_bytes / 2**30, 2),
+      ' + '.join(
+        f'{part} {_number(size / 2**30, 2)}'
+        for part, size in e.argument_bytes.items()
+      ),
+      f'{e.matrix_flops:.3e}',
+      _number(e.roofline_seconds, 3),
+      _number(e.estimated_seconds, 3),
+      _number(sum(e.communicated_bytes.values()) / 1e9, 1),
+    )
+    for name, e in estimates.items()
+  ]
   header = (
-    'per chip', 'memory, GiB', 'of it held', 'matrix FLOPs', 'at peak, s',
-    'estimated, s', 'communicated, GB',
-  )  # fmt: skip
-  rows = []
-  for name, e in estimates.items():
-    held = ' + '.join(
-      f'{part} {_number(size / 2**30, 2)}'
-      for part, size in e.argument_bytes.items()
-    )
-    memory = '?'
-    if e.memory_bytes is not None:
-      memory = _number(e.memory_bytes / 2**30, 2)
-    if not e.fits:
-      rows.append((name, f'does not fit: {memory}', held, *'––––'))
-      continue
-    moved = sum(e.communicated_bytes.values()) / 1e9
-    rows.append(
-      (
-        name,
-        memory,
-        held,
-        f'{e.matrix_flops:.3e}',
-        _number(e.roofline_seconds, 3),
-        _number(e.estimated_seconds, 3),
-        _number(moved, 1),
-      )
-    )
-  lines = [files.markdown_table(header, rows)]
+    *('per chip', 'memory, GiB', 'of it held', 'matrix FLOPs', 'at peak, s'),
+    *('estimated, s', 'communicated, GB'),
+  )
+  text = files.markdown_table(header, rows)
   if not all(e.fits for e in estimates.values()):
-    lines += [
-      '',
-      'To make it fit: more NUM_MICROBATCHES, while a microbatch is a multiple '
-      'of the chips that share a batch; a smaller '
+    return (
+      f'{text}\n\nTo make it fit: more NUM_MICROBATCHES, while a microbatch is '
+      'a multiple of the chips that share a batch; a smaller '
       'models.SaltDecoderOnlyModel.loss_chunk; '
       "network.TransformerConfig.remat_policy = 'full'; "
       "teacher.Teacher.dtype = 'bfloat16'; layouts/fully_sharded.gin, with "
       'more NUM_MODEL_PARTITIONS if that leaves a chip fewer than 128 columns '
-      'of D; or more chips.',
-    ]
-  elif 'KD step' in estimates:
-    plain, kd, teacher = (
-      estimates[name] for name in ('plain step', 'KD step', TEACHER)
+      'of D; or more chips.'
     )
-    ratio = lambda get: get(kd) / get(plain)
-    apart = lambda get: 1 + get(teacher) / get(plain)
-    more = (kd.estimated_seconds - plain.estimated_seconds) / (
-      teacher.estimated_seconds
-    )
-    flops = lambda e: e.matrix_flops
-    seconds = lambda e: e.estimated_seconds
-    lines += [
-      '',
-      f'KD step / plain step: {ratio(seconds):.3f} estimated, '
-      f"{ratio(flops):.3f} by FLOPs. A plain step and the teacher's forward "
-      f'pass, compiled apart, make {apart(seconds):.3f} and '
-      f'{apart(flops):.3f}.',
-      f"(KD - plain) / teacher's forward pass: {more:.3f} estimated.",
-    ]
-  return '\n'.join(lines)
+  if 'KD step' not in estimates:
+    return text
+  (plain, kd, teacher), (plain_flops, kd_flops, teacher_flops) = (
+    [getattr(estimates[name], x) for name in ('plain step', 'KD step', TEACHER)]
+    for x in ('estimated_seconds', 'matrix_flops')
+  )
+  return (
+    f'{text}\n\nKD step / plain step: {kd / plain:.3f} estimated, '
+    f'{kd_flops / plain_flops:.3f} by FLOPs. A plain step and the '
+    f"teacher's forward pass, compiled apart, make {1 + teacher / plain:.3f} "
+    f'and {1 + teacher_flops / plain_flops:.3f}.\n'
+    f"(KD - plain) / teacher's forward pass: {(kd - plain) / teacher:.3f} "
+    'estimated.'
+  )

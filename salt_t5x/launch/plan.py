@@ -111,7 +111,7 @@ def make(flags: Any) -> list[Job]:
       own_needs += (selection,)
     args = _arguments('salt_t5x.train', flags, flags.student, macros)
     jobs.append(Job(name, args, own_needs))
-  return _choose(jobs, flags.only)
+  return _choose(jobs, flags.only or ())
 
 
 def _arguments(

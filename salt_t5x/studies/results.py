@@ -178,8 +178,6 @@ def configuration(
   bindings = ', '.join(f'`{b}`' for b in setting.bindings) or 'none'
   numbers = ', '.join(f'{x} = {setting.value(x)!r}' for x in _NUMBERS)
   held_out = setting.number('EVAL_STEPS') * setting.number('BATCH_SIZE')
-  # Markdown shows indented text as it is.
-  table = '\n'.join(f'    {x}' for x in prepare.table(info).splitlines())
   return (
     '## Configuration\n\n'
     f'- Recipes: {recipes}, and those of the other models; {numbers}\n'
@@ -190,5 +188,5 @@ def configuration(
     f'- Curves and the first table are over {held_out} held-out sequences; '
     'easy and hard text is over more of them.\n'
     f'- {engine.current()} engine, jax {jax.__version__}\n\n'
-    f'### Data\n\n{table}\n'
+    f'### Data\n\n{prepare.table(info)}\n'
   )

@@ -24,21 +24,20 @@ from salt_t5x.minipile import builds, corpus, prepare
 RECORD = {'length': 3, 'name': 'x'}
 
 
-def is_built(folder):
-  return builds.is_built(str(folder), 'dir', RECORD)
+def never(build_dir):
+  raise AssertionError('built')
 
 
 def test_finds_a_build(tmp_path):
-  assert not is_built(tmp_path / 'missing')
-  assert not is_built(tmp_path)
-  (tmp_path / 'info.json').write_text(json.dumps(RECORD | {'more': 1}))
-  assert is_built(tmp_path)
+  info = RECORD | {'more': 1}
+  (tmp_path / 'info.json').write_text(json.dumps(info))
+  assert builds.build(str(tmp_path), 'dir', RECORD, never) == info
 
 
 @pytest.mark.parametrize(
   'info, message',
   [
-    (None, 'it has no info.json'),
+    (None, 'which has an info.json'),
     ('', 'damaged'),
     ('[]', 'damaged'),
     ('{', 'damaged'),
@@ -53,7 +52,7 @@ def test_keeps_folders_of_something_else(tmp_path, info, message):
   with pytest.raises(
     ValueError, match=f'--dir={tmp_path}.*{message}.*Remove the folder'
   ):
-    is_built(tmp_path)
+    builds.build(str(tmp_path), 'dir', RECORD, never)
   assert (tmp_path / 'mine').exists()
 
 
@@ -72,14 +71,20 @@ def test_a_build_is_complete_or_not_there(tmp_path, exists):
   folder = tmp_path / 'new' / 'build'
   if exists:
     folder.mkdir(parents=True)
-  with (
-    pytest.raises(KeyboardInterrupt),
-    builds.complete(str(folder), 'dir') as build_dir,
-  ):
+
+  def interrupted(build_dir):
     open(os.path.join(build_dir, 'half'), 'w').close()
     raise KeyboardInterrupt
-  assert list(folder.parent.iterdir()) == [folder] * exists
-  with builds.complete(str(folder), 'dir') as build_dir:
+
+  def make(build_dir):
     open(os.path.join(build_dir, 'whole'), 'w').close()
+    return {'more': 1}
+
+  with pytest.raises(KeyboardInterrupt):
+    builds.build(str(folder), 'dir', RECORD, interrupted)
+  assert list(folder.parent.iterdir()) == [folder] * exists
+  info = builds.build(str(folder), 'dir', RECORD, make)
+  assert info == RECORD | {'more': 1}
   assert list(folder.parent.iterdir()) == [folder]
-  assert os.listdir(folder) == ['whole']
+  assert sorted(os.listdir(folder)) == ['info.json', 'whole']
+  assert json.loads((folder / 'info.json').read_text()) == info

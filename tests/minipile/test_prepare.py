@@ -238,9 +238,12 @@ def test_info_counts_documents_and_names_sources(built, sources):
   assert [s['name'] for s in info['sources']] == ['my-notes', 'my-letters']
   assert {'version', 'licence'} <= info['sources'][0].keys()
   assert info['bad_entries'] == {'notes': [], 'letters': []}
-  lines = prepare.table(info).splitlines()
-  assert [line.split()[0] for line in lines[1:]] == ['notes', 'letters', 'all']
-  assert lines[-1].split()[2] == '240'
+  rows = [
+    [cell.strip() for cell in line.split('|')[1:-1]]
+    for line in prepare.table(info).splitlines()
+  ]
+  assert [row[0] for row in rows[2:]] == ['notes', 'letters', 'all']
+  assert rows[-1][:3] == ['all', '2', '240']
 
 
 def test_megabytes_are_divided_by_weight(sources, tmp_path):
@@ -276,11 +279,24 @@ def test_rejects_a_build_with_other_arguments(built, sources, change):
   assert read_files(pathlib.Path(data_dir)) == before
 
 
-def test_checks_sizes_before_the_work(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  'parameter, value, message',
+  [
+    ('vocab_size', 10, 'must be at least'),
+    ('sequence_length', 1, 'set at least 2'),
+    ('megabytes', 0, 'set more than 0'),
+    ('megabytes', float('nan'), 'set more than 0'),
+  ],
+)
+def test_rejects_invalid_sizes_at_the_start(
+  tmp_path, monkeypatch, parameter, value, message
+):
   monkeypatch.delattr(corpus, 'load')
-  arguments = ARGUMENTS | {'vocab_size': 10}
-  with pytest.raises(ValueError, match='--vocab_size='):
-    prepare.build(str(tmp_path / 'a'), '', **arguments, sources=[])
+  flags = [f'--data_dir={tmp_path / "a"}', f'--{parameter}={value}']
+  args = prepare.parse_flags(['prepare', *flags])
+  with pytest.raises(SystemExit, match=f'--{parameter}={value}.*{message}'):
+    prepare.main(args)
+  assert not os.listdir(tmp_path)
 
 
 def test_too_little_text_is_an_error(sources, tmp_path):
@@ -303,7 +319,9 @@ def test_the_command(built, tmp_path, monkeypatch, capsys):
 
   monkeypatch.setattr(prepare, 'build', build)
   folder = str(tmp_path / 'data')
-  prepare.main(['prepare', f'--data_dir={folder}', '--megabytes=3'])
+  prepare.main(
+    prepare.parse_flags(['prepare', f'--data_dir={folder}', '--megabytes=3'])
+  )
   assert calls == [
     {
       'data_dir': folder,
@@ -314,6 +332,3 @@ def test_the_command(built, tmp_path, monkeypatch, capsys):
     }
   ]
   assert 'letters' in capsys.readouterr().out
-  with pytest.raises(SystemExit):
-    prepare.main(['prepare', f'--data_dir={folder}', '--sequence_length=1'])
-  assert '--sequence_length=1: set at least 2' in capsys.readouterr().err
