@@ -17,6 +17,7 @@
 import re
 
 from matplotlib import figure
+import numpy as np
 
 from salt_t5x import files
 from salt_t5x.data import render
@@ -47,7 +48,7 @@ def markdown(
         *sorted(
           statistics.domains.items(), key=lambda item: (-item[1][0], item[0])
         ),
-        ('all', (record.pool, record.selected)),
+        ('all', np.array([record.pool, record.selected])),
       ]
     ],
     '-rrrr',
