@@ -338,10 +338,11 @@ def test_two_processes_score_as_one(notes, teacher, scores, tmp_path):
     assert code == 0, error[-5000:]
   assert len(list(output.glob('*.bin'))) == 3
   assert_close(read(output), read(scores)[:80])
-  # What process 0 refuses, the other one does not wait for.
-  for code, error in in_two_processes(
-    notes, teacher, output, '--gin.SCORED_EXAMPLES=80', '--gin.TOP_K=5'
-  ):
+
+
+@pytest.mark.slow  # In part test_score_shards.test_rejects_another_manifest.
+def test_all_processes_reject_another_configuration(notes, teacher, scores):
+  for code, error in in_two_processes(notes, teacher, scores, '--gin.TOP_K=5'):
     assert code and 'top_k was 10 and is now 5' in error, error[-5000:]
 
 
