@@ -171,6 +171,7 @@ def parse_gin_command(argv: Sequence[str]) -> argparse.Namespace:
     default=[],
     help='folders of cached tasks, separated by commas',
   )
+  add('--tfds_data_dir', help='folder of TFDS data sets')
   add(
     '--multiprocess_gpu',
     action='store_true',
@@ -190,16 +191,27 @@ def start(function: Callable[..., str]) -> None:
       gin files name the former.
   """
 
+  def main() -> None:
+    text = gin.get_configurable(function)()
+    if jax.process_index() == 0:
+      print(text)
+
+  run_configured(main)
+
+
+def run_configured(main: Callable[[], None]) -> None:
+  """Parses the flags and gin files of a command, and calls its `main`."""
+
   def configured(args: argparse.Namespace) -> None:
     if args.multiprocess_gpu:
       jax.distributed.initialize(
         args.coordinator_address, args.process_count, args.process_index
       )
+    if args.tfds_data_dir:
+      seqio.set_tfds_data_dir_override(args.tfds_data_dir)
     seqio.add_global_cache_dirs(args.seqio_additional_cache_dirs)
     parse_gin(args)
-    text = gin.get_configurable(function)()
-    if jax.process_index() == 0:
-      print(text)
+    main()
 
   jax.config.parse_flags_with_absl()
   run(configured, parse_gin_command)

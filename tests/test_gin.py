@@ -342,6 +342,21 @@ def test_keep_period_reaches_the_checkpoint_manager(
   assert found == kept
 
 
+def test_rejects_periods_that_do_not_divide_each_other(chain, tmp_path):
+  with pytest.raises(ValueError, match='(?i)eval.*multiple.* of'):
+    tiny_runs.train(
+      tmp_path,
+      [
+        'salt_t5x/gin/teachers/tiny.gin',
+        'salt_t5x/gin/runs/pretrain_teacher.gin',
+        tiny_runs.CHAIN,
+      ],
+      'CHECKPOINT_PERIOD = 3',
+      'EVAL_PERIOD = 2',
+      'TRAIN_STEPS = 5',
+    )
+
+
 # --- Found from a wheel, a checkout, and beside folders of the same names ----
 
 

@@ -194,6 +194,10 @@ REFUSED = {
     't5x.decoding.beam_search',
   ),
   'import t5x.examples': (_statement, 't5x.examples'),
+  'import t5x.trainer; t5x.trainer.WeightMetricsComputer': (
+    _statement,
+    't5x.trainer.WeightMetricsComputer',
+  ),
   'from t5x import adafactor; adafactor.Adafactor(factored=False)': (
     _statement,
     'adafactor.Adafactor.factored',

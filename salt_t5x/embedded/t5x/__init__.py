@@ -31,6 +31,4 @@ sys.meta_path.append(_subset.ModuleFinder)
 def __getattr__(name: str):
   if name.startswith('__'):
     raise AttributeError(name)
-  module = importlib.import_module(f't5x.{name}')
-  module.__getattr__ = _subset.missing(name)
-  return module
+  return importlib.import_module(f't5x.{name}')

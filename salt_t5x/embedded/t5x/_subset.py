@@ -30,7 +30,7 @@ def missing(module: str) -> Callable[[str], object]:
   def getattr_(name: str):
     if name.startswith('__'):
       raise AttributeError(name)
-    raise ImportError(f't5x: t5x.{module}.{name} {_REMEDY}')
+    raise ImportError(f't5x: {module}.{name} {_REMEDY}')
 
   return getattr_
 

@@ -32,6 +32,8 @@ import numpy as np
 
 from t5x import _subset
 
+__getattr__ = _subset.missing(__name__)
+
 Array = jax.Array
 PyTree = Any
 
@@ -77,10 +79,12 @@ class Adafactor:
 
   def _factorization(self, axes, shape: tuple[int, ...]):
     """Returns (dimensions to average over, None or (row dims, column dims))."""
-    rules = self.logical_factor_rules or {}
-    dims = [rules.get(name) for name in axes]
+    rules = self.logical_factor_rules
+    dims = [(rules or {}).get(name) for name in axes]
     is_factored = {FactorDim.ROW, FactorDim.COLUMN} <= {*dims}
-    if None in dims or (is_factored and FactorDim.NONE in dims):
+    is_bad = None in dims or (is_factored and FactorDim.NONE in dims)
+    # Matrices need no rules.
+    if is_bad and (rules is not None or len(shape) > 2):
       raise ValueError(
         f'adafactor.Adafactor.logical_factor_rules = {rules} does not fit a '
         f'parameter with the axes {tuple(axes)}: give each axis a rule, and do '

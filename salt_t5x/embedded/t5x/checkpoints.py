@@ -32,6 +32,8 @@ import orbax.checkpoint as ocp
 from t5x import _subset, partitioning, utils
 from t5x import train_state as train_state_lib
 
+__getattr__ = _subset.missing(__name__)
+
 # t5x names the file by the host's input shard; here there is one host.
 _DATASET_FILE = 'train_ds-000-of-001'
 

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 
 from t5x import _subset
 
+__getattr__ = _subset.missing(__name__)
+
 Array = jax.Array
 
 

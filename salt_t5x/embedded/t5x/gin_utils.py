@@ -22,6 +22,10 @@ from clu import metric_writers
 import gin
 import tensorflow as tf
 
+from t5x import _subset
+
+__getattr__ = _subset.missing(__name__)
+
 
 def parse_gin_flags(
   gin_search_paths: Sequence[str],

@@ -20,6 +20,8 @@ import jax
 
 from t5x import _subset
 
+__getattr__ = _subset.missing(__name__)
+
 
 def get_loss_normalizing_factor_and_weights(
   loss_normalizing_factor: float | int | None, batch: Mapping[str, jax.Array]

@@ -22,6 +22,10 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from t5x import _subset
+
+__getattr__ = _subset.missing(__name__)
+
 
 class _Summed(clu_metrics.Metric):
   """A metric whose fields are added when it is merged."""

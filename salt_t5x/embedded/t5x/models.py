@@ -26,6 +26,8 @@ import seqio
 
 from t5x import _subset, decoding, optimizers
 
+__getattr__ = _subset.missing(__name__)
+
 Array = jax.Array
 Batch = Mapping[str, Array]
 PyTree = Any

@@ -16,4 +16,8 @@
 
 from typing import Any
 
+from t5x import _subset
+
+__getattr__ = _subset.missing(__name__)
+
 OptimizerDefType = Any

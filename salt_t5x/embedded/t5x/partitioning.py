@@ -26,6 +26,8 @@ import numpy as np
 
 from t5x import _subset
 
+__getattr__ = _subset.missing(__name__)
+
 PyTree = Any
 LogicalAxisRules = Sequence[tuple[str, str | None]]
 

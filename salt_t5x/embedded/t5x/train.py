@@ -30,6 +30,8 @@ import tensorflow as tf
 from t5x import _subset, checkpoints, models, partitioning, utils
 from t5x import trainer as trainer_lib
 
+__getattr__ = _subset.missing(__name__)
+
 # Keeps data iterators alive: deleting one blocks for up to a minute, until
 # tf.data ends its threads.
 _iterators = []
@@ -44,6 +46,14 @@ class _ShardedIterator(dataset_iterator.TfDatasetIterator):
 
   def __next__(self):
     return jax.device_put(super().__next__(), self._sharding)
+
+
+def _batch(dataset) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes and dtypes of a data set's batches."""
+  return {
+    k: jax.ShapeDtypeStruct(x.shape, tf.as_dtype(x.dtype).as_numpy_dtype)
+    for k, x in dataset.element_spec.items()
+  }
 
 
 @_subset.subset_of_t5x
@@ -156,6 +166,11 @@ def train(
       )
     eval_period = eval_period if eval_datasets else 0
     periods = [p for p in (period, eval_period) if p]
+    if any(p % min(periods) for p in periods):
+      raise ValueError(
+        f'EVAL_PERIOD = {eval_period} and CHECKPOINT_PERIOD = {period}: one '
+        'must be a multiple of the other.'
+      )
     # Checkpoints that are not at multiples of the period.
     extra = {
       c
@@ -163,12 +178,8 @@ def train(
       if (c - first_step) % period and c != total_steps
     }
     if step < total_steps:
-      trainer.compile_train(
-        {
-          k: jax.ShapeDtypeStruct(x.shape, x.dtype)
-          for k, x in train_iter.element_spec.items()
-        }
-      )
+      trainer.compile_train(_batch(train_iter))
+    is_eval_compiled = False
     while step < total_steps:
       # As in t5x, periods count from the first step of this process.
       done = step - first_step
@@ -190,6 +201,9 @@ def train(
       if period and (last or done % period == 0 or step in extra):
         save_checkpoint()
       if eval_period and (last or done % eval_period == 0):
+        if not is_eval_compiled:
+          trainer.compile_eval({k: _batch(x) for k, x in eval_datasets.items()})
+          is_eval_compiled = True
         trainer.eval(
           {
             name: dataset.as_numpy_iterator()
@@ -202,8 +216,6 @@ def train(
 
 
 def _main():
-  if jax.process_count() > 1:
-    _subset.refuse('more than one process')
   _configured_train()
   # All files are written; do not wait for tf.data's threads.
   logging.flush()
@@ -215,6 +227,8 @@ def _main():
 if __name__ == '__main__':
   from salt_t5x import command  # It imports t5x.
 
+  if '--multiprocess_gpu' in sys.argv:
+    _subset.refuse('more than one process')
   # Run files bind `__main__.train`.
   _configured_train = gin.configurable(train)
-  command.start(_main)
+  command.run_configured(_main)

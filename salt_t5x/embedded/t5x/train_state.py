@@ -23,6 +23,8 @@ import jax.numpy as jnp
 
 from t5x import _subset, optimizers
 
+__getattr__ = _subset.missing(__name__)
+
 PyTree = Any
 
 

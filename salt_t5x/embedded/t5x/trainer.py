@@ -30,6 +30,8 @@ from t5x import _subset, models, partitioning
 from t5x import metrics as metrics_lib
 from t5x import train_state as train_state_lib
 
+__getattr__ = _subset.missing(__name__)
+
 Array = jax.Array
 Batch = Mapping[str, Array]
 MetricsMap = dict[str, clu_metrics.Metric]
@@ -159,6 +161,7 @@ class Trainer:
     self._base_rng = rng
     self._partitioner = partitioner
     self._compiled_train_step = None
+    self._compiled_eval_steps = {}
     self.train_state = train_state
     self.train_metrics_manager = MetricsManager('train', summary_dir)
     self.eval_metrics_managers = {
@@ -211,16 +214,25 @@ class Trainer:
       'timing/compilation_seconds', time.time() - start, self.train_state.step
     )
 
+  def compile_eval(self, batches: Mapping[str, Batch]) -> None:
+    """Compiles the evaluation step once for each shape of batches."""
+    by_shape = {}
+    for name, batch in batches.items():
+      key = tuple(sorted((k, v.shape, str(v.dtype)) for k, v in batch.items()))
+      if key not in by_shape:
+        by_shape[key] = self._partitioner.compile(
+          self._partitioned_eval_step, self.train_state, batch
+        )
+      self._compiled_eval_steps[name] = by_shape[key]
+
   def eval(self, batch_iters: Mapping[str, Iterator[Batch]]) -> dict[str, Any]:
     """Evaluates each data set; returns {name: {metric: value}}."""
     summaries = {}
     for name, batches in batch_iters.items():
+      step = self._compiled_eval_steps.get(name, self._partitioned_eval_step)
       manager = self.eval_metrics_managers[name]
       manager.start_duration_timer(self.train_state)
-      updates = [
-        self._partitioned_eval_step(self.train_state, batch)
-        for batch in batches
-      ]
+      updates = [step(self.train_state, batch) for batch in batches]
       if not updates:
         raise ValueError(
           f'The evaluation data set {name} is empty: check its split.'

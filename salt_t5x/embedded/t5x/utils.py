@@ -26,6 +26,8 @@ import tensorflow as tf
 from t5x import _subset, partitioning
 from t5x import train_state as train_state_lib
 
+__getattr__ = _subset.missing(__name__)
+
 PyTree = Any
 
 
