@@ -17,8 +17,8 @@
     python -m salt_t5x.launch.gce run ...          (docs/launch.md)
     xmanager launch salt_t5x/launch/xm_salt.py -- ...
 
-`gce` is the first command: `tpu_run` makes the steps of a run, `tpu_vm` their
-gcloud commands, `shell` runs them. `xm_salt` is the second: `plan` makes the
+`gce` is the first command: `tpu_run` makes the steps of a run, `tpu_vm` calls
+gcloud. `xm_salt` is the second: `plan` makes the
 jobs of a sweep, `xm_jobs` their executables. `checks` serves both.
 
 Nothing here imports JAX or t5x: the machine that launches may have neither.

@@ -15,6 +15,8 @@
 """The paper's few-shot evaluation (App. F): 28 tasks, through lm-eval.
 
 `suite` lists the tasks, `loading` makes lm-eval's task objects of them,
-`running` runs one, and `results` makes tables. The YAML files are the tasks
-that lm-eval lacks or measures in another way; `scores` has their metrics.
+`running` runs one with `lm_eval_model`, and `results` makes tables. The YAML
+files are the tasks that lm-eval lacks or measures in another way; `scores` has
+their metrics, and `sandbox` (with `sandbox_child`, its other process) runs the
+programs that models write.
 """
