@@ -165,7 +165,7 @@ def read_json(kind, content: bytes) -> Any:
   return read_or_named(lambda: found.read(folder), os.path.dirname(path))
 
 
-def test_what_is_written_is_read(kind):
+def test_written_records_are_read(kind):
   found, _, _ = kind
   assert read_json(kind, json.dumps(found.content).encode()) == found.value
 
@@ -213,9 +213,7 @@ def test_a_file_where_another_belongs(kind):
 
 @given(JSON, st.floats())
 @fuzz
-def test_results_come_back_but_for_what_json_has_not(
-  tmp_path_factory, content, number
-):
+def test_results_survive_json(tmp_path_factory, content, number):
   store = results_lib.Store(str(tmp_path_factory.mktemp('results')))
   store.write('A', 'm', {'x': 1}, {'number': number, 'more': content}, [])
   assert store.has('A', 'm', {'x': 1})

@@ -109,7 +109,7 @@ def load(teacher_dir, **options):
   )
 
 
-def test_restores_what_was_saved(teacher_dir, tmp_path):
+def test_restores_saved_parameters(teacher_dir, tmp_path):
   trainer = tiny.make_trainer(
     tiny.make_teacher_model(), summary_dir=str(tmp_path)
   )

@@ -248,7 +248,7 @@ def test_steps_that_draw_at_random_draw_the_same():
   assert texts(task) == texts(task) != ['a', 'b']
 
 
-def test_what_is_missing_otherwise_is_still_an_error(path):
+def test_other_missing_features_are_errors(path):
   @seqio.map_over_dataset
   def broken(example):
     return {'targets': example['no_such_feature']}

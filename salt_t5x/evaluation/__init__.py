@@ -15,6 +15,7 @@
 """Evaluation of checkpoints: held-out text, supervised and few-shot tasks.
 
 `candidates` finds the models, `measurements` runs `held_out`, `supervised` and
-`few_shot` (`text_metrics` compares texts), `results` stores and reports what they find, `buckets` splits
-documents by difficulty (App. M), and `bar_charts` draws scores.
+`few_shot`, `text_metrics` compares texts, `results` stores and reports what
+they find, `buckets` splits documents by difficulty (App. M), and `bar_charts`
+draws scores.
 """

@@ -240,7 +240,7 @@ def test_the_limit_grows_with_the_lines(tmp_path):
 # --- Damaged shards -----------------------------------------------------------
 
 
-def test_a_shard_cut_anywhere_keeps_what_came_before(tmp_path):
+def test_truncated_shard_keeps_its_first_documents(tmp_path):
   lines = incompressible(600)
   whole = compress(b''.join(lines))
   texts = [json.loads(line)['text'].encode() for line in lines]

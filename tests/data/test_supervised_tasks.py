@@ -169,7 +169,7 @@ def test_tokens_and_loss_weights(register):
     )
 
 
-def test_inputs_get_what_targets_leave(register):
+def test_inputs_get_the_length_that_targets_leave(register):
   data = [{'question': 'q' * 30, 'answer': 'a' * n} for n in (3, 40)]
   task = register({'test': data})
   for lengths in ({'targets': 32}, {'inputs': 32, 'targets': 32}):

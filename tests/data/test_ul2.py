@@ -362,7 +362,7 @@ def test_packs_short_examples():
   assert {k: v.tolist() for k, v in batch.items()} == expected
 
 
-def test_what_is_too_long_is_cut():
+def test_truncates_long_sequences():
   long = {'inputs': np.arange(3, 8), 'targets': np.arange(8, 13)}
   (batch,) = convert(
     [{k: v.astype(np.int32) for k, v in long.items()}], length=6

@@ -66,7 +66,7 @@ def test_the_table_compares_the_two_steps_with_the_sum():
   assert "teacher's forward pass: 1.200 estimated" in text
 
 
-def test_what_does_not_fit_comes_with_remedies():
+def test_memory_excess_comes_with_remedies():
   text = estimate_steps.table(
     {
       'plain step': estimated(2.0, 100.0),

@@ -76,7 +76,7 @@ def last_step(model_dir):
   return max(find.finished(str(model_dir)))
 
 
-def test_a_run_goes_on_with_the_checkpoint_before_a_damaged_one(
+def test_resumes_from_the_checkpoint_before_a_damaged_one(
   stopped, unbroken, teacher_dir
 ):
   for file in (stopped / 'checkpoint_6').rglob('manifest.ocdbt'):
@@ -197,9 +197,7 @@ def test_nan_never_reaches_a_checkpoint(unbroken, teacher_dir, tmp_path, bad):
   tiny.assert_equal(resumed.state, unbroken.state)
 
 
-def test_bad_batches_are_passed_over_when_asked_for(
-  unbroken, teacher_dir, tmp_path
-):
+def test_skips_bad_batches_if_configured(unbroken, teacher_dir, tmp_path):
   model_dir = tmp_path / 'model'
   bad = 5
   with poisoned(bad):
@@ -231,7 +229,7 @@ test_faults.train(sys.argv[1], sys.argv[2])
 """
 
 
-def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(
+def test_full_disk_ends_the_run_and_keeps_checkpoints(
   unbroken, teacher_dir, tmp_path
 ):
   model_dir = tmp_path / 'model'

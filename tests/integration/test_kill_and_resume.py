@@ -26,7 +26,7 @@ SEED, TRIALS = 116, 1
 
 
 @pytest.mark.slow
-def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
+def test_killed_runs_end_like_unbroken_ones(tmp_path):
   output = tmp_path / 'tally.json'
   script = tiny_runs.TESTS / 'integration/kill_and_resume.py'
   done = tiny_runs.python(

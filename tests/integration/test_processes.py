@@ -230,7 +230,7 @@ def test_two_processes_train_like_one(
   assert_same(model_dir, single)
 
 
-def test_processes_stop_together_and_go_on(world, single, tmp_path):
+def test_processes_stop_and_resume_together(world, single, tmp_path):
   """SIGTERM reaches one of them."""
   model_dir = tmp_path / 'model'
   run = Run(world, model_dir, 2, 1)

@@ -172,7 +172,7 @@ def assert_close(found, expected):
     assert flips < 0.02 * len(a)
 
 
-def test_the_batch_size_hardly_matters(teacher, scores, tmp_path):
+def test_scores_depend_little_on_the_batch_size(teacher, scores, tmp_path):
   other = score(
     teacher, tmp_path / 'scores', 'BATCH_SIZE = 7', 'SCORED_EXAMPLES = 80'
   )
@@ -346,7 +346,7 @@ def test_all_processes_reject_another_configuration(notes, teacher, scores):
     assert code and 'top_k was 10 and is now 5' in error, error[-5000:]
 
 
-def test_devices_hardly_matter(notes, teacher, scores, tmp_path):
+def test_scores_depend_little_on_devices(notes, teacher, scores, tmp_path):
   done = tiny_runs.python(
     **command(
       notes,

@@ -212,7 +212,7 @@ def test_the_documented_sequence(cloud, docs_files, capfd):
     assert command == words
 
 
-def test_what_the_workers_got(cloud, capfd):
+def test_work_of_each_worker(cloud, capfd):
   assert gce.main(flags('run', '--keep')) == 0
   capfd.readouterr()
   for worker in ('0', '1'):

@@ -457,7 +457,9 @@ def test_duplicates_are_counted_and_the_first_is_kept(tmp_path):
     (1_000_000, {'a': 200, 'b': 900, 'c': 600}),  # all there is
   ],
 )
-def test_what_a_domain_lacks_goes_to_the_others_by_weight(total, expected):
+def test_missing_share_of_a_domain_goes_to_the_others_by_weight(
+  total, expected
+):
   available = {'a': 200, 'b': 900, 'c': 600}
   weights = {'a': 2, 'b': 1, 'c': 3, 'unused': 9}
   assert corpus.shares(available, weights, total) == expected

@@ -78,7 +78,7 @@ def test_every_study_makes_jobs(file):
   assert not any(job.alone for job in main.trained['SALT'])
 
 
-def test_main_is_what_make_salt_runs():
+def test_make_salt_runs_the_main_study():
   labels, jobs = jobs_of(definition.read(['main'])['main'].variants)
   assert set(labels) == {
     'SLM', 'BASELINE', 'RKD', 'SALT', 'SALT_DS', 'BASELINE_EZ'
@@ -399,7 +399,7 @@ def test_errors_are_of_means_and_differences_of_pairs():
   ) in text
 
 
-def test_verdicts_say_what_helped_and_how_sure():
+def test_verdict_names_effect_and_certainty():
   one = report.verdict(report.summarize(STUDY, of(SEED), [300]))
   assert (
     'is lower with SALT (0.300 nats below, +10.00 points); higher with RKD '

@@ -69,7 +69,7 @@ def log(monkeypatch):
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_each_job_comes_after_what_it_needs(log, workers):
+def test_jobs_follow_their_dependencies(log, workers):
   made = {}
   for name, needs in NEEDS.items():
     made[name] = FakeJob(name, [made[x] for x in needs])
@@ -83,7 +83,7 @@ def test_each_job_comes_after_what_it_needs(log, workers):
     assert index['start', 'baseline'] < index['end', 'teacher']
 
 
-def test_what_is_done_is_not_done_again(log):
+def test_finished_jobs_are_not_rerun(log):
   class Done(FakeJob):
     def is_done(self):
       return True
@@ -93,7 +93,7 @@ def test_what_is_done_is_not_done_again(log):
   assert {e[1] for e in log} == {'salt'}
 
 
-def test_nothing_runs_beside_what_is_timed(log):
+def test_timed_jobs_run_alone(log):
   timed = [FakeJob('timed', alone=True), FakeJob('too', alone=True)]
   processes.run_all([*timed, FakeJob('salt'), FakeJob('rkd')], 3)
   assert {e[1] for e in log[:4]} == {'salt', 'rkd'}
