@@ -165,18 +165,31 @@ def verdict(results: Mapping[str, Any]) -> str:
   if not changes:
     return ''
   order = sorted(changes, key=lambda x: -np.mean(changes[x].nats))
-  texts = []
-  for sign, name in (
-    (1, 'lower'), (-1, 'higher'), (0, 'not clearly different')
-  ):  # fmt: skip
-    listed = [
-      f'{x} ({changes[x].distance(" nats")}, '
-      f'{_per_seed(changes[x].points, 2, "+")} points)'
-      for x in order
-      if changes[x].sign == sign
+  reference, last = results['reference'], results['total_steps']
+  points = lambda x: _per_seed(changes[x].points, 2, '+')
+  by_sign = {i: [x for x in order if changes[x].sign == i] for i in (1, -1, 0)}
+  texts = [f'Nothing ends better than {reference}.']
+  if by_sign[1]:
+    best, *by_sign[1] = by_sign[1]
+    early = ''
+    if any(results['passes'][best]):
+      early = (
+        f', and matches the final log-perplexity of {reference} after '
+        f'{_percent(results["passes"][best])} of the steps'
+      )
+    texts = [
+      f'{best} helped{" most" if by_sign[1] else ""}: after {last:,} steps it '
+      f'ends {_per_seed(changes[best].nats, 3)} nats below {reference} in '
+      f'held-out log-perplexity, with {points(best)} percentage points of '
+      f'next-token accuracy{early}.'
     ]
-    if listed or sign > 0:
-      texts.append(f'{name} with {", ".join(listed) or "none"}')
+  names = 'Also lower', 'Higher', 'No clear difference'
+  for name, labels in zip(names, by_sign.values(), strict=True):
+    listed = [
+      f'{x} ({changes[x].distance(" nats")}, {points(x)} points)'
+      for x in labels
+    ]
+    texts += [f'{name}: {", ".join(listed)}.'] if listed else []
   if results['seeds'] > 1:
     sure = (
       f'these are means ± standard errors over {results["seeds"]} seeds, and a '
@@ -187,12 +200,7 @@ def verdict(results: Mapping[str, Any]) -> str:
       'this is one seed, so differences may be chance; `--seeds=0,1,2` gives '
       'standard errors.'
     )
-  return (
-    f'**Verdict.** After {results["total_steps"]:,} steps, held-out '
-    f'log-perplexity (and accuracy, in percentage points) compared with '
-    f'{results["reference"]} is '
-    f'{"; ".join(texts)}. *How sure:* {sure}'
-  )
+  return ' '.join(['**Verdict.**', *texts, f'*How sure:* {sure}'])
 
 
 def markdown(results: Mapping[str, Any], study: definition.Study) -> str:

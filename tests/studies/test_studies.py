@@ -402,16 +402,18 @@ def test_errors_are_of_means_and_differences_of_pairs():
 def test_verdict_names_effect_and_certainty():
   one = report.verdict(report.summarize(STUDY, of(SEED), [300]))
   assert (
-    'is lower with SALT (0.300 nats below, +10.00 points); higher with RKD '
-    '(0.400 nats above, -5.00 points).'
+    'SALT helped: after 300 steps it ends 0.300 nats below BASELINE in '
+    'held-out log-perplexity, with +10.00 percentage points of next-token '
+    'accuracy, and matches the final log-perplexity of BASELINE after 62% of '
+    'the steps. '
+    'Higher: RKD (0.400 nats above, -5.00 points).'
   ) in one
   assert 'one seed' in one
   near = OTHER | {'SALT': curves([0.2, 0.3, 0.3], [4.6, 4.5, 4.2])}
   two = report.verdict(report.summarize(STUDY, of(SEED, near), [300]))
-  assert (
-    'is lower with none; higher with RKD (0.350 ± 0.050 nats above, -5.00 ± '
-    '0.00 points); not clearly different with SALT (0.100 ± 0.200 nats below'
-  ) in two
+  assert 'Nothing ends better than BASELINE.' in two
+  assert 'Higher: RKD (0.350 ± 0.050 nats above, -5.00 ± 0.00 points).' in two
+  assert 'No clear difference: SALT (0.100 ± 0.200 nats below' in two
   assert 'over 2 seeds' in two
 
 
