@@ -87,7 +87,7 @@ def test_it_opens_in_a_browser_without_a_network(tmp_path):
     assert page.evaluate(
       '[...document.images].map(i => i.complete && i.naturalWidth > 300)'
     ) == [True, True]
-    assert page.locator('table').count() == 2
+    assert page.locator('table').count() == 4
     # Nothing sticks out of the window.
     assert page.evaluate(
       'document.documentElement.scrollWidth <= window.innerWidth'
