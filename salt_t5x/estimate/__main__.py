@@ -28,8 +28,8 @@ not checked on hardware: compare them with each other, not with a clock.
 """
 
 import argparse
-import ast
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import math
 import os
@@ -45,12 +45,14 @@ from t5x import partitioning, utils
 
 
 def _compiler_option(text: str) -> tuple[str, Any]:
-  name, _, value = text.lstrip('-').partition('=')
+  name, is_given, value = text.lstrip('-').partition('=')
+  if not is_given:
+    raise argparse.ArgumentTypeError(f'{text!r}: write NAME=VALUE.')
   # XLA takes numbers as numbers, e.g. exec_time_optimization_effort=-1.0.
-  try:
-    return name, ast.literal_eval(value)
-  except (SyntaxError, ValueError):
-    return name, value
+  for convert in (int, float):
+    with contextlib.suppress(ValueError):
+      return name, convert(value)
+  return name, value
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:

@@ -56,7 +56,7 @@ class Estimate:
       compiler says it would take, or NaN.
     argument_bytes: {part: bytes} of what it holds before and after.
     fits: whether the compiler placed it in the chip's memory; if not, the
-      following are NaN.
+      following are NaN or None.
     matrix_flops: of matrix products.
     roofline_seconds: of `matrix_flops` at the chip's peak.
     estimated_seconds: the compiler's estimate; see `hlo_costs.Costs.cycles`.
@@ -69,7 +69,7 @@ class Estimate:
   matrix_flops: float = math.nan
   roofline_seconds: float = math.nan
   estimated_seconds: float = math.nan
-  communicated_bytes: dict[str, float] = dataclasses.field(default_factory=dict)
+  communicated_bytes: dict[str, float] | None = None
 
 
 class _Trainer(trainer_lib.SaltTrainer):
@@ -259,6 +259,8 @@ def _compile(
 
 def _number(x: float, digits: int) -> str:
   """Formats a number; small ones have three significant digits."""
+  if math.isnan(x):
+    return '?'
   return f'{x:.{digits}f}' if x >= 0.1 else f'{x:.3g}'
 
 
@@ -272,10 +274,16 @@ def table(estimates: Mapping[str, Estimate]) -> str:
         f'{part} {_number(size / 2**30, 2)}'
         for part, size in e.argument_bytes.items()
       ),
-      f'{e.matrix_flops:.3e}',
-      _number(e.roofline_seconds, 3),
-      _number(e.estimated_seconds, 3),
-      _number(sum(e.communicated_bytes.values()) / 1e9, 1),
+      *(
+        (
+          f'{e.matrix_flops:.3e}',
+          _number(e.roofline_seconds, 3),
+          _number(e.estimated_seconds, 3),
+          _number(sum(e.communicated_bytes.values()) / 1e9, 1),
+        )
+        if e.fits
+        else '––––'
+      ),
     )
     for name, e in estimates.items()
   ]

@@ -19,6 +19,18 @@ Every error names the flag, its value and the remedy.
 
 from collections.abc import Iterable, Mapping, Sequence
 import os
+import re
+
+# (regular expression, what values look like), for `matches`.
+NAME = (
+  '[a-z]([-a-z0-9]{0,61}[a-z0-9])?',
+  'salt-1: at most 63 lower-case letters, digits and, inside, hyphens',
+)
+WHEEL = (
+  r'(.*/)?salt_t5x-[^/]+\.whl',
+  'dist/salt_t5x-0.1.0-py3-none-any.whl, as pip builds it (docs/launch.md)',
+)
+_VARIABLE = re.compile(r'[A-Za-z_]\w*', re.ASCII)
 
 
 class FlagError(ValueError):
@@ -35,6 +47,21 @@ class Secret(str):
     return f'<secret of {len(self)} characters>'
 
 
+def matches(
+  values: Mapping[str, str | None], patterns: Mapping[str, tuple[str, str]]
+) -> None:
+  """Checks flags against regular expressions; ignores those that are None.
+
+  Args:
+    values: {flag: value}.
+    patterns: {flag: (regular expression, what values look like)}.
+  """
+  for flag, (pattern, example) in patterns.items():
+    value = values.get(flag)
+    if value is not None and not re.fullmatch(pattern, value):
+      raise FlagError(f'--{flag}={value!r} must look like {example}.')
+
+
 def files(**flags: Sequence[str | None]) -> list[str]:
   """Checks that files or folders exist and have different names.
 
@@ -49,6 +76,10 @@ def files(**flags: Sequence[str | None]) -> list[str]:
     for path in filter(None, paths):
       if not os.path.exists(path):
         raise FlagError(f'--{flag}={path!r} does not exist.')
+      if os.path.basename(path.rstrip('/')) in ('', '.', '..'):
+        raise FlagError(
+          f'--{flag}={path!r} has no name: name the folder itself.'
+        )
       path = os.path.abspath(path)
       other = named.setdefault(os.path.basename(path), path)
       if other != path:
@@ -63,9 +94,12 @@ def environment(values: Iterable[str]) -> dict[str, str]:
   """Parses NAME=VALUE settings."""
   parsed = {}
   for value in values:
-    variable, equals, parsed[variable] = value.partition('=')
-    if not equals or not variable.isidentifier():
-      raise FlagError(f'--env={value!r} must look like NAME=VALUE.')
+    variable, equals, setting = value.partition('=')
+    if not equals or not _VARIABLE.fullmatch(variable) or variable in parsed:
+      raise FlagError(
+        f'--env={value!r} must look like NAME=VALUE, and each NAME occur once.'
+      )
+    parsed[variable] = setting
   return parsed
 
 
@@ -85,9 +119,10 @@ def secrets(
   found = {}
   for variable in variables:
     value = os.environ.get(variable)
-    if not value:
+    is_name = _VARIABLE.fullmatch(variable)
+    if not (value and is_name):
       # Not printed if it may be the secret itself.
-      name = variable if variable.isidentifier() else '...'
+      name = variable if is_name else '...'
       raise FlagError(
         f'--secret_env={name}: no environment variable of this launcher has '
         "this name. Give the variable's name, not its value, and set it, e.g. "

@@ -41,6 +41,14 @@ from salt_t5x.launch import checks, tpu_run, tpu_vm
 
 _INTERRUPTED = 128 + signal.SIGINT
 
+_PATTERNS = {
+  'name': checks.NAME,
+  'zone': (r'[a-z]+-[a-z]+\d+-[a-z]', 'us-central2-b'),
+  'project': ('([-a-z0-9.]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]', 'my-project'),
+  'accelerator_type': (r'v\d+\w*-\d+', 'v4-16'),
+  'wheel': checks.WHEEL,
+}
+
 
 def _parser() -> argparse.ArgumentParser:
   vm = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -97,10 +105,22 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
   end = argv.index('--') if '--' in argv else len(argv)
   args = parser.parse_args(argv[:end])
   args.command = argv[end + 1 :]
-  if args.action == 'delete':
-    return args
+  try:
+    checks.matches(vars(args), _PATTERNS)
+    if args.action != 'delete':
+      _check_run(args, argv)
+  except checks.FlagError as e:
+    parser.error(str(e))
+  return args
+
+
+def _check_run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+  if args.max_restarts < 0:
+    raise checks.FlagError(
+      f'--max_restarts={args.max_restarts}: set 0 or more.'
+    )
   if not args.command:
-    parser.error(
+    raise checks.FlagError(
       'The command is missing: put it after the flags, e.g. `-- python -m '
       'salt_t5x.train --gin_file=...`.'
     )
@@ -109,23 +129,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
       r'--(?:gin\.|gin_bindings=)(MODEL_DIR|SCORES_DIR)\s*=\s*(.*)', word
     )
     if match and '://' not in match[2] and not args.keep:
-      parser.error(
+      raise checks.FlagError(
         f'{word}: this folder is on the VM and is deleted with it. Name a '
         'folder in a bucket (gs://...), or give --keep.'
       )
-  try:
-    args.environment = checks.environment(args.env)
-    args.secrets = checks.secrets(args.secret_env, args.environment, argv)
-    args.files = checks.files(
-      remote=[tpu_run.REMOTE],
-      wheel=[args.wheel],
-      setup_script=[args.setup_script],
-      requirements=[args.requirements],
-      copy=args.copy,
-    )
-  except checks.FlagError as e:
-    parser.error(str(e))
-  return args
+  args.environment = checks.environment(args.env)
+  args.secrets = checks.secrets(args.secret_env, args.environment, argv)
+  args.files = checks.files(
+    remote=[tpu_run.REMOTE],
+    wheel=[args.wheel],
+    setup_script=[args.setup_script],
+    requirements=[args.requirements],
+    copy=args.copy,
+  )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -172,6 +188,12 @@ def main(argv: Sequence[str]) -> int:
       file=sys.stderr,
     )
     return _INTERRUPTED
+  if args.dry_run and args.action != 'delete':
+    tpu_vm.say(
+      'After exit code 75 the run restarts; if the VM is gone, on a new VM; at '
+      f'most {args.max_restarts} times.\n'
+      f'If a step fails, the VM is {"kept" if args.keep else "deleted"}.'
+    )
   return code
 
 

@@ -32,6 +32,11 @@ _AXES = {
   'TEACHER_TEMPERATURE': 'rho',
   'KD_STEPS': 'nkd',
 }
+# Macros that the experiment binds: {macro: the flag that sets it}.
+_BOUND = {
+  **dict.fromkeys(('MODEL_DIR', 'SCORES_DIR', 'SELECTION_PATH'), 'output'),
+  **{m: m.lower() for m in ('TEACHER_PATH', 'BATCH_SIZE', *_AXES)},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +67,7 @@ def make(flags: Any) -> list[Job]:
     flags: the flags of `xm_salt`, as attributes.
 
   Raises:
-    checks.FlagError: a value is invalid or missing, or two students would
-      share a MODEL_DIR.
+    checks.FlagError: a value is invalid or missing.
   """
   if bool(flags.teacher) == bool(flags.teacher_path):
     raise checks.FlagError(
@@ -75,6 +79,13 @@ def make(flags: Any) -> list[Job]:
       '--scores needs --kd_steps and --batch_size: n_KD B sequences are '
       'selected.'
     )
+  for binding in flags.gin:
+    name = binding.partition('=')[0].strip()
+    if name in _BOUND:
+      raise checks.FlagError(
+        f'--gin={binding!r}: the launcher binds {name} for each job. Remove it '
+        f'and use --{_BOUND[name]}.'
+      )
   path = lambda name: posixpath.join(flags.output, name)
   teacher_path = flags.teacher_path or path('teacher')
   batch_size = {'BATCH_SIZE': flags.batch_size} if flags.batch_size else {}
@@ -118,13 +129,6 @@ def _arguments(
   module: str, flags: Any, recipe: Sequence[str], macros: Mapping[str, Any]
 ) -> tuple[str, ...]:
   """Returns the arguments of a job that reads gin files."""
-  for binding in flags.gin:
-    name = binding.partition('=')[0].strip()
-    if name in macros:
-      raise checks.FlagError(
-        f'--gin={binding!r}: the launcher binds {name} for each job. Remove it '
-        'and use a flag of the launcher.'
-      )
   bindings = [f'{name}={value!r}' for name, value in macros.items()]
   return (
     module,
@@ -136,11 +140,6 @@ def _arguments(
 def _choose(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
   """Returns the jobs of some names or stages, without needs that have none."""
   names = [job.name for job in jobs]
-  if len(set(names)) < len(names):
-    raise checks.FlagError(
-      'Two points of the sweep are equal, and two students would share a '
-      f'MODEL_DIR ({", ".join(names)}). Remove one of the values.'
-    )
   if unknown := set(only) - {x for job in jobs for x in (job.name, job.stage)}:
     raise checks.FlagError(
       f'--only={",".join(only)}: {sorted(unknown)} are not among this '

@@ -139,9 +139,10 @@ class TpuRun:
         # scp keeps the mode: the file is private on the workers, too.
         path = pathlib.Path(folder, 'secrets')
         path.touch(0o600)
-        path.write_text(
-          ''.join(f'{k}={shlex.quote(v)}\n' for k, v in secrets.items())
-        )
+        if not self.vm.dry_run:
+          path.write_text(
+            ''.join(f'{k}={shlex.quote(v)}\n' for k, v in secrets.items())
+          )
         self.vm.copy(
           f'Copy the secrets ({", ".join(secrets)}); the run reads and deletes '
           'the file.',

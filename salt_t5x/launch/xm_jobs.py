@@ -44,6 +44,12 @@ class Vertex:
   """Vertex AI: jobs run as soon as the jobs they need have finished."""
 
   at_a_time = sys.maxsize
+  # How to end a job that could not be stopped, with the unit's name.
+  cleanup_hint = (
+    'List the running jobs with\n  gcloud ai custom-jobs list '
+    "--region=us-central1 --filter='displayName~_%s$'\nand cancel it with\n"
+    '  gcloud ai custom-jobs cancel JOB --region=us-central1'
+  )
 
   def __init__(self, flags: Any, context: str):
     """Constructor.
@@ -56,7 +62,7 @@ class Vertex:
       checks.FlagError: Vertex AI does not offer the accelerator.
     """
     self._flags = flags
-    self._context = context
+    self.context = context
     kind, _, amount = flags.accelerator.partition('=')
     try:
       self._requirements = xm.JobRequirements({kind: amount})
@@ -72,7 +78,7 @@ class Vertex:
 
   def docker_instructions(self) -> list[str]:
     """Returns instructions that install the package where jobs run."""
-    folder = os.path.basename(self._context)
+    folder = os.path.basename(self.context)
     wheel = os.path.basename(self._flags.wheel)
     install = [f"RUN python -m pip install './{wheel}[t5x,tpu]'"]
     if path := self._flags.requirements:
@@ -89,7 +95,7 @@ class Vertex:
       executor_spec=xm_local.Vertex.Spec(push_image_tag=self._flags.image),
       # Without `exec`, the shell and not Python would get the SIGTERM.
       entrypoint=xm.CommandList(['exec python -m "$@"']),
-      path=os.path.abspath(self._context),
+      path=os.path.abspath(self.context),
       base_image=self._flags.base_image,
       docker_instructions=self.docker_instructions(),
     )
@@ -108,6 +114,7 @@ class Local:
   """This machine and this Python: jobs run one after the other."""
 
   at_a_time = 1
+  cleanup_hint = 'List its processes with\n  ps -ef | grep salt_t5x  (unit %s)'
 
   def packageable(self) -> xm.Packageable:
     return xm.binary(
@@ -203,10 +210,7 @@ async def run(
           except Exception as e:  # The other jobs must be stopped, too.
             logging.error(
               'The job %s could not be stopped: %s\nIt may still run and cost '
-              'money. List the running jobs with\n  gcloud ai custom-jobs list '
-              "--region=us-central1 --filter='displayName~_%s$'\nand cancel "
-              'it with\n  gcloud ai custom-jobs cancel JOB '
-              '--region=us-central1',
+              f'money. {where.cleanup_hint}',
               name,
               e,
               unit.experiment_unit_name,

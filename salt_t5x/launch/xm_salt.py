@@ -28,7 +28,8 @@ docs/launch.md.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import math
 import os
 import shlex
 import shutil
@@ -42,15 +43,29 @@ from salt_t5x.launch import checks, plan, xm_jobs
 
 
 class _Numbers(flags.ArgumentParser):
-  """Parses numbers that are separated by commas."""
+  """Parses different numbers that are separated by commas."""
 
-  def __init__(self, parser: flags.ArgumentParser):
-    self._parser = parser
+  def __init__(self, kind: type, is_valid: Callable, meaning: str):
+    self._kind, self._is_valid, self._meaning = kind, is_valid, meaning
 
   def parse(self, argument: str | list[float]) -> list[float]:
-    if isinstance(argument, list):  # the default
-      return argument
-    return [self._parser.parse(x) for x in argument.split(',')]
+    if not argument or isinstance(argument, list):  # the default
+      return argument or []
+    values = []
+    for text in argument.split(','):
+      try:
+        value = self._kind(text)
+      except ValueError:
+        value = math.nan
+      if not self._is_valid(value):
+        raise ValueError(f'{text!r} is not {self._meaning}.')
+      if value in values:
+        raise ValueError(
+          f'{value} is given twice, and two students would share a MODEL_DIR. '
+          'Remove one of them.'
+        )
+      values.append(value)
+    return values
 
 
 _STRINGS = {
@@ -79,10 +94,11 @@ _REPEATED = {
   'copy': "Files and folders for the jobs' working directory on Vertex AI.",
 }
 _SWEEPS = {
-  'distillation_weight': ('omega', flags.FloatParser(0, 1)),
-  'teacher_temperature': ('rho', flags.FloatParser(0)),
-  'kd_steps': ('n_KD', flags.IntegerParser(1)),
+  'distillation_weight': (float, lambda x: 0 <= x <= 1, 'omega in [0, 1]'),
+  'teacher_temperature': (float, lambda x: 0 < x < math.inf, 'rho in (0, inf)'),
+  'kd_steps': (int, lambda x: x > 0, 'n_KD above 0'),
 }
+_VERTEX_NEEDS = ('accelerator', 'base_image', 'image', 'wheel')
 
 for _name, _help in _STRINGS.items():
   flags.DEFINE_string(_name, None, _help)
@@ -90,8 +106,8 @@ for _name, _help in _LISTS.items():
   flags.DEFINE_list(_name, None, _help)
 for _name, _help in _REPEATED.items():
   flags.DEFINE_multi_string(_name, [], _help)
-for _name, (_help, _parser) in _SWEEPS.items():
-  flags.DEFINE(_Numbers(_parser), _name, [], f'Values of {_help}: a,b.')
+for _name, _numbers in _SWEEPS.items():
+  flags.DEFINE(_Numbers(*_numbers), _name, [], f'{_numbers[-1]}, or a,b,...')
 flags.DEFINE_string('title', 'salt', "The experiment's name.")
 flags.DEFINE_enum(
   'executor', None, ['vertex', 'local'], 'Vertex AI, or this machine.'
@@ -101,15 +117,23 @@ flags.DEFINE_integer(
   'max_restarts', 10, 'Restarts of a job after exit code 75.', lower_bound=0
 )
 flags.DEFINE_boolean('dry_run', False, 'Print the jobs; run nothing.')
-
-flags.mark_flags_as_required(['executor', 'output', 'student'])
+for _name in ('executor', 'output', 'student'):
+  flags.register_validator(_name, bool, 'it is required; see --help.')
 
 FLAGS = flags.FLAGS
 
 
-def _vertex(context: str) -> xm_jobs.Vertex:
-  """Returns the executor for Vertex AI, and fills the image's build folder."""
-  for name in ('accelerator', 'base_image', 'image', 'wheel'):
+def _where(context: str) -> xm_jobs.Vertex | xm_jobs.Local:
+  """Returns the executor; for Vertex AI, fills the image's build folder."""
+  if FLAGS.executor == 'local':
+    for name in (*_VERTEX_NEEDS, 'requirements', 'copy'):
+      if value := FLAGS[name].value:
+        raise checks.FlagError(
+          f'--{name}={value!r} is for --executor=vertex: local jobs run in '
+          'this environment and this directory. Remove the flag.'
+        )
+    return xm_jobs.Local()
+  for name in _VERTEX_NEEDS:
     if not FLAGS[name].value:
       raise checks.FlagError(f'--executor=vertex needs --{name}.')
   if '://' not in FLAGS.output:
@@ -117,6 +141,7 @@ def _vertex(context: str) -> xm_jobs.Vertex:
       f'--output={FLAGS.output!r} is lost with the containers: name a folder '
       'in a bucket (gs://...).'
     )
+  checks.matches({'wheel': FLAGS.wheel}, {'wheel': checks.WHEEL})
   os.mkdir(context)
   for path in checks.files(
     wheel=[FLAGS.wheel], requirements=[FLAGS.requirements], copy=FLAGS.copy
@@ -130,9 +155,11 @@ def _show(
   jobs: Sequence[plan.Job], where: xm_jobs.Vertex | xm_jobs.Local
 ) -> None:
   """Prints what would happen."""
-  print(f'# Experiment {FLAGS.title!r}: {len(jobs)} jobs.')
+  print(f'# Experiment {FLAGS.title!r}: {len(jobs)} jobs, {FLAGS.executor}.')
   if isinstance(where, xm_jobs.Vertex):
-    print(f'# The image {FLAGS.image}:\nFROM {FLAGS.base_image}')
+    names = ', '.join(sorted(os.listdir(where.context)))
+    print(f'# The image {FLAGS.image}, with {names}:')
+    print(f'FROM {FLAGS.base_image}')
     print('\n'.join(where.docker_instructions()))
   if FLAGS.env:
     print(f'# The environment of all jobs: {shlex.join(FLAGS.env)}')
@@ -142,6 +169,11 @@ def _show(
     after = f', after {", ".join(job.needs)}' if job.needs else ''
     print(f'# {job.name}{after}: {where.executor(job).requirements!r}')
     print(shlex.join(['python', '-m', *job.args]))
+  print(
+    '# A job that ends with exit code 75 is started again, at most '
+    f'{FLAGS.max_restarts} times.\n'
+    '# If a job fails, those that run are stopped and no other is started.'
+  )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -154,14 +186,14 @@ def main(argv: Sequence[str]) -> None:
   signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
   done = []
   try:
+    checks.matches({'title': FLAGS.title}, {'title': checks.NAME})
     jobs = plan.make(FLAGS)
     environment = checks.environment(FLAGS.env)
     words = [*sys.argv, *(word for job in jobs for word in job.args)]
     secrets = checks.secrets(FLAGS.secret_env, environment, words)
     with tempfile.TemporaryDirectory() as temporary:
-      where = xm_jobs.Local()
-      if FLAGS.executor == 'vertex':
-        where = _vertex(os.path.join(temporary, 'salt_t5x_image'))
+      where = _where(os.path.join(temporary, 'salt_t5x_image'))
+      if isinstance(where, xm_jobs.Vertex):
         # Local jobs have this process's environment, secrets included.
         environment |= secrets
       where.packageable()

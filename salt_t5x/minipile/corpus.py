@@ -228,7 +228,8 @@ def _download(
     backend.write_text(
       _STAND_IN_BACKEND.format(name=source.name, version=source.version)
     )
-    environment['PYTHONPATH'] = os.path.abspath(backend.parents[1])
+    path = [os.path.abspath(backend.parents[1]), os.environ.get('PYTHONPATH')]
+    environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
   options = ['-m', 'pip', 'download', '-q', '--no-deps', '--require-hashes']
   paths = [f'--dest={scratch}', f'--requirement={requirements}']
   return subprocess.run(

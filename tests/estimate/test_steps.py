@@ -74,6 +74,7 @@ def test_memory_excess_comes_with_remedies():
     }
   )
   assert '| KD step | does not fit: 22.40 |' in text
+  assert text.splitlines()[3].endswith('| – | – | – | – |')
   for remedy in ('NUM_MICROBATCHES', 'loss_chunk', 'fully_sharded.gin'):
     assert remedy in text
 
@@ -95,6 +96,18 @@ def run_command(*arguments):
     text=True,
     check=False,
   )
+
+
+def test_compiler_options_keep_numbers_and_texts(capsys):
+  flag = '--compiler_option='
+  values = ['a=1', 'b=-1.0', 'c=True', '--d=x=y']
+  args = command.parse_flags(['estimate', *[flag + v for v in values]])
+  assert args.compiler_option == [
+    *[('a', 1), ('b', -1.0), ('c', 'True'), ('d', 'x=y')]
+  ]
+  with pytest.raises(SystemExit):
+    command.parse_flags(['estimate', f'{flag}a'])
+  assert "'a': write NAME=VALUE" in capsys.readouterr().err
 
 
 def test_needs_gin_files():

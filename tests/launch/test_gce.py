@@ -157,6 +157,7 @@ def test_a_run_and_its_dry_run(cloud, capfd):
   shown, _ = capfd.readouterr()
   assert [*map(without_temporary, commands_shown(shown))] == recorded
   assert len(cloud.calls()) == count
+  assert 'at most 10 times.\n# If a step fails, the VM is deleted.' in shown
 
 
 def documented(argv):
@@ -485,8 +486,27 @@ def test_without_gcloud(cloud, capfd, monkeypatch):
 @pytest.mark.parametrize(
   'more, command, message',
   [
+    (['--name=Salt'], COMMAND, "--name='Salt' must look like"),
+    (['--name=' + 'a' * 64], COMMAND, 'at most 63'),
+    (['--name=salt-'], COMMAND, "--name='salt-' must look like"),
+    (['--zone=us-central2'], COMMAND, "--zone='us-central2' must look like"),
+    (
+      ['--project=My_Project'],
+      COMMAND,
+      "--project='My_Project' must look like",
+    ),
+    (['--accelerator_type=v4'], COMMAND, "--accelerator_type='v4' must look"),
+    (['--max_restarts=-1'], COMMAND, '--max_restarts=-1: set 0 or more'),
+    (['--wheel=setup.sh'], COMMAND, "--wheel='setup.sh' must look like"),
+    (['--copy=.'], COMMAND, "--copy='.' has no name"),
+    (['--copy=my_project/../'], COMMAND, 'has no name: name the folder'),
+    (
+      ['--env=A=1', '--env=A=2'],
+      COMMAND,
+      "--env='A=2' must look like NAME=VAL",
+    ),
     (['--max_restarts=x'], COMMAND, "invalid int value: 'x'"),
-    (['--wheel=salt-9.whl'], COMMAND, "--wheel='salt-9.whl' does not exist"),
+    (['--wheel=salt_t5x-9.whl'], COMMAND, "--wheel='salt_t5x-9.whl' does not"),
     (['--setup_script=no.sh'], COMMAND, "--setup_script='no.sh' does not"),
     (['--copy=nowhere'], COMMAND, "--copy='nowhere' does not exist"),
     (['--copy=my_project/setup.sh'], COMMAND, 'have the same name'),
@@ -510,6 +530,7 @@ def test_rejects_invalid_flags(cloud, capfd, more, command, message):
   _, error = capfd.readouterr()
   assert message in error
   assert 'hf_abc' not in error
+  assert 'hunter2' not in error
   assert not cloud.calls()
 
 

@@ -212,10 +212,18 @@ def test_plan_of_a_part(only, needs):
     ({'teacher_path': 'gs://t'}, 'Give either --teacher'),
     ({'kd_steps': []}, '--scores needs --kd_steps and --batch_size'),
     ({'batch_size': None}, '--scores needs --kd_steps and --batch_size'),
-    ({'kd_steps': [7, 7]}, 'would share a MODEL_DIR'),
-    ({'distillation_weight': [0.5, 0.5]}, 'would share a MODEL_DIR'),
-    ({'gin': ["MODEL_DIR='x'"]}, 'binds MODEL_DIR for each job'),
-    ({'gin': ['KD_STEPS = 5']}, 'binds KD_STEPS for each job'),
+    (
+      {'gin': ["MODEL_DIR='x'"]},
+      'binds MODEL_DIR for each job. Remove it and use --out',
+    ),
+    (
+      {'gin': ['KD_STEPS = 5']},
+      'KD_STEPS for each job. Remove it and use --kd_steps',
+    ),
+    (
+      {'scores': [], 'kd_steps': [], 'gin': ['KD_STEPS=5']},
+      'use --kd_steps',
+    ),
     ({'only': ['teachers']}, "--only=teachers: ['teachers'] are not among"),
   ],
 )
@@ -653,36 +661,49 @@ def test_examples_of_the_docs(tmp_path):
   for example, (error, shown) in zip(examples, results, strict=True):
     assert not error
     assert 'python -m ' in shown
+    assert 'exit code 75 is started again, at most 10 times' in shown
     directories = re.findall(r'--gin.MODEL_DIR=(\S+)', shown)
     assert len(set(directories)) == len(directories) > 0
     assert ('DATA_TOKEN' in shown) == ('DATA_TOKEN' in example)
 
 
 LOCAL = ['--output=x', '--executor=local']
-VERTEX = ['--executor=vertex', '--output=gs://x']
+VERTEX = [
+  *['--executor=vertex', '--output=gs://x', '--accelerator=tpu_v3=8'],
+  *['--base_image=b', '--image=i', '--wheel=salt_t5x-9.whl'],
+]
 REFUSED = {
-  '--output must have a value': ['--executor=local'],
-  '--executor must have a value': ['--output=x'],
-  'needs --accelerator': VERTEX,
-  'name a folder in a bucket': [
-    *['--executor=vertex', '--output=x', '--accelerator=tpu_v3=8'],
-    *['--base_image=b', '--image=i', '--wheel=w'],
-  ],
-  "--wheel='w' does not exist": [
-    *[*VERTEX, '--accelerator=tpu_v3=8'],
-    *['--base_image=b', '--image=i', '--wheel=w'],
-  ],
+  '--output=None: it is required': ['--executor=local'],
+  '--executor=None: it is required': ['--output=x'],
+  '--student=[]: it is required': [*LOCAL, '--student='],
+  'needs --accelerator': ['--executor=vertex', '--output=gs://x'],
+  'name a folder in a bucket': [*VERTEX, '--output=x'],
+  "--wheel='w' must look like": [*VERTEX, '--wheel=w'],
+  "--wheel='salt_t5x-9.whl' does not exist": VERTEX,
+  "--wheel='w' is for --executor=vertex": [*LOCAL, '--wheel=w'],
+  "--copy=['w'] is for --executor=vertex": [*LOCAL, '--copy=w'],
+  "--title='A' must look like": [*LOCAL, '--title=A'],
   'no environment variable': [*LOCAL, '--secret_env=NO'],
   '--batch_size=0': [*LOCAL, '--batch_size=0'],
   '--max_restarts=-1': [*LOCAL, '--max_restarts=-1'],
-  '--kd_steps=0': [*LOCAL, '--kd_steps=0'],
-  '--kd_steps=1.5': [*LOCAL, '--kd_steps=1.5'],
-  '1.01 is not a number in the range [0, 1]': [
-    *LOCAL,
-    '--distillation_weight=0.5,1.01',
-  ],
-  '--distillation_weight=a': [*LOCAL, '--distillation_weight=a'],
-  '--teacher_temperature=-1': [*LOCAL, '--teacher_temperature=-1'],
+  "'0' is not n_KD above 0": [*LOCAL, '--kd_steps=0'],
+  "'1.5' is not n_KD above 0": [*LOCAL, '--kd_steps=1.5'],
+  '--kd_steps=7,07: 7 is given twice': [*LOCAL, '--kd_steps=7,07'],
+  '0.5 is given twice': [*LOCAL, '--distillation_weight=0.5,0.50'],
+  **{
+    f'{value!r} is not omega in [0, 1]': [
+      *LOCAL,
+      f'--distillation_weight=0.5,{value}',
+    ]
+    for value in ('1.01', '-0.1', 'nan', 'a')
+  },
+  **{
+    f'{value!r} is not rho in (0, inf)': [
+      *LOCAL,
+      f'--teacher_temperature={value}',
+    ]
+    for value in ('0', '-1', 'inf', 'nan')
+  },
 }
 
 

@@ -63,6 +63,8 @@ def test_builds_check_their_folder_before_the_work(tmp_path, monkeypatch):
   for path in (tmp_path / 'file', tmp_path):
     with pytest.raises(ValueError, match=f'--data_dir={path}[: ]'):
       prepare.build(str(path), 'wheels', 128, 2048, 30)
+  with pytest.raises(ValueError, match='--data_dir=: name a folder'):
+    prepare.build('', 'wheels', 128, 2048, 30)
   assert (tmp_path / 'file').read_text() == 'mine'
 
 
