@@ -116,9 +116,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _check_run(args: argparse.Namespace, argv: Sequence[str]) -> None:
   if args.max_restarts < 0:
-    raise checks.FlagError(
-      f'--max_restarts={args.max_restarts}: set 0 or more.'
-    )
+    raise checks.FlagError(f'--max_restarts={args.max_restarts}: set >= 0.')
   if not args.command:
     raise checks.FlagError(
       'The command is missing: put it after the flags, e.g. `-- python -m '

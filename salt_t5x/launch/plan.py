@@ -21,21 +21,23 @@ sweep over omega, rho and n_KD has a student with its own MODEL_DIR.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
+import math
 import posixpath
 from typing import Any
 
 from salt_t5x.launch import checks
 
-# The axes of a sweep: {macro, whose flag is in lower case: short name}.
-_AXES = {
-  'DISTILLATION_WEIGHT': 'omega',
-  'TEACHER_TEMPERATURE': 'rho',
-  'KD_STEPS': 'nkd',
+# The axes of a sweep: {macro, whose flag is in lower case:
+# (short name, type, is valid, range)}.
+AXES = {
+  'DISTILLATION_WEIGHT': ('omega', float, lambda x: 0 <= x <= 1, '[0, 1]'),
+  'TEACHER_TEMPERATURE': ('rho', float, lambda x: 0 < x < math.inf, '(0, inf)'),
+  'KD_STEPS': ('nkd', int, lambda x: x > 0, '{1, 2, ...}'),
 }
 # Macros that the experiment binds: {macro: the flag that sets it}.
 _BOUND = {
   **dict.fromkeys(('MODEL_DIR', 'SCORES_DIR', 'SELECTION_PATH'), 'output'),
-  **{m: m.lower() for m in ('TEACHER_PATH', 'BATCH_SIZE', *_AXES)},
+  **{m: m.lower() for m in ('TEACHER_PATH', 'BATCH_SIZE', *AXES)},
 }
 
 
@@ -58,6 +60,30 @@ class Job:
   def stage(self) -> str:
     """The first word of the name."""
     return self.name.split('_')[0]
+
+
+def parse_values(macro: str, text: str) -> list[float]:
+  """Parses different values of an axis, separated by commas; '' for none.
+
+  Raises:
+    ValueError: a value is outside the axis's range, or given twice.
+  """
+  _, kind, is_valid, valid_range = AXES[macro]
+  values = []
+  for word in text.split(',') if text else ():
+    try:
+      value = kind(word)
+    except ValueError:
+      value = math.nan
+    if not is_valid(value):
+      raise ValueError(f'{word!r} is not in {valid_range}.')
+    if value in values:
+      raise ValueError(
+        f'{value} is given twice, and two students would share a MODEL_DIR. '
+        'Remove one of them.'
+      )
+    values.append(value)
+  return values
 
 
 def make(flags: Any) -> list[Job]:
@@ -109,10 +135,12 @@ def make(flags: Any) -> list[Job]:
         f'--batch_size={flags.batch_size}',
       )
       jobs.append(Job(name, args, needs))
-  axes = {m: v for m in _AXES if (v := getattr(flags, m.lower()))}
+  axes = {m: v for m in AXES if (v := getattr(flags, m.lower()))}
   for values in itertools.product(*axes.values()):
     point = dict(zip(axes, values, strict=True))
-    name = '_'.join(['student', *(f'{_AXES[m]}_{v}' for m, v in point.items())])
+    name = '_'.join(
+      ['student', *(f'{AXES[m][0]}_{v}' for m, v in point.items())]
+    )
     macros = {'TEACHER_PATH': teacher_path, **point, **batch_size}
     macros['MODEL_DIR'] = path(name)
     own_needs = needs

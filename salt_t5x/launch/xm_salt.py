@@ -28,8 +28,7 @@ docs/launch.md.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-import math
+from collections.abc import Sequence
 import os
 import shlex
 import shutil
@@ -42,30 +41,15 @@ from absl import app, flags
 from salt_t5x.launch import checks, plan, xm_jobs
 
 
-class _Numbers(flags.ArgumentParser):
-  """Parses different numbers that are separated by commas."""
+class _Values(flags.ArgumentParser):
+  """Parses values of an axis of the sweep."""
 
-  def __init__(self, kind: type, is_valid: Callable, meaning: str):
-    self._kind, self._is_valid, self._meaning = kind, is_valid, meaning
+  def __init__(self, macro: str):
+    self._macro = macro
 
   def parse(self, argument: str | list[float]) -> list[float]:
-    if not argument or isinstance(argument, list):  # the default
-      return argument or []
-    values = []
-    for text in argument.split(','):
-      try:
-        value = self._kind(text)
-      except ValueError:
-        value = math.nan
-      if not self._is_valid(value):
-        raise ValueError(f'{text!r} is not {self._meaning}.')
-      if value in values:
-        raise ValueError(
-          f'{value} is given twice, and two students would share a MODEL_DIR. '
-          'Remove one of them.'
-        )
-      values.append(value)
-    return values
+    is_default = isinstance(argument, list)
+    return argument if is_default else plan.parse_values(self._macro, argument)
 
 
 _STRINGS = {
@@ -93,11 +77,6 @@ _REPEATED = {
   'passed to the jobs. No command line and no log shows their values.',
   'copy': "Files and folders for the jobs' working directory on Vertex AI.",
 }
-_SWEEPS = {
-  'distillation_weight': (float, lambda x: 0 <= x <= 1, 'omega in [0, 1]'),
-  'teacher_temperature': (float, lambda x: 0 < x < math.inf, 'rho in (0, inf)'),
-  'kd_steps': (int, lambda x: x > 0, 'n_KD above 0'),
-}
 _VERTEX_NEEDS = ('accelerator', 'base_image', 'image', 'wheel')
 
 for _name, _help in _STRINGS.items():
@@ -106,16 +85,15 @@ for _name, _help in _LISTS.items():
   flags.DEFINE_list(_name, None, _help)
 for _name, _help in _REPEATED.items():
   flags.DEFINE_multi_string(_name, [], _help)
-for _name, _numbers in _SWEEPS.items():
-  flags.DEFINE(_Numbers(*_numbers), _name, [], f'{_numbers[-1]}, or a,b,...')
+for _macro, (_name, *_, _range) in plan.AXES.items():
+  _help = f'Values of {_name} in {_range}, separated by commas.'
+  flags.DEFINE(_Values(_macro), _macro.lower(), [], _help)
 flags.DEFINE_string('title', 'salt', "The experiment's name.")
 flags.DEFINE_enum(
   'executor', None, ['vertex', 'local'], 'Vertex AI, or this machine.'
 )
 flags.DEFINE_integer('batch_size', None, 'B, of training.', lower_bound=1)
-flags.DEFINE_integer(
-  'max_restarts', 10, 'Restarts of a job after exit code 75.', lower_bound=0
-)
+flags.DEFINE_integer('max_restarts', 10, 'After exit code 75.', lower_bound=0)
 flags.DEFINE_boolean('dry_run', False, 'Print the jobs; run nothing.')
 for _name in ('executor', 'output', 'student'):
   flags.register_validator(_name, bool, 'it is required; see --help.')

@@ -496,7 +496,7 @@ def test_without_gcloud(cloud, capfd, monkeypatch):
       "--project='My_Project' must look like",
     ),
     (['--accelerator_type=v4'], COMMAND, "--accelerator_type='v4' must look"),
-    (['--max_restarts=-1'], COMMAND, '--max_restarts=-1: set 0 or more'),
+    (['--max_restarts=-1'], COMMAND, '--max_restarts=-1: set >= 0'),
     (['--wheel=setup.sh'], COMMAND, "--wheel='setup.sh' must look like"),
     (['--copy=.'], COMMAND, "--copy='.' has no name"),
     (['--copy=my_project/../'], COMMAND, 'has no name: name the folder'),

@@ -686,19 +686,19 @@ REFUSED = {
   'no environment variable': [*LOCAL, '--secret_env=NO'],
   '--batch_size=0': [*LOCAL, '--batch_size=0'],
   '--max_restarts=-1': [*LOCAL, '--max_restarts=-1'],
-  "'0' is not n_KD above 0": [*LOCAL, '--kd_steps=0'],
-  "'1.5' is not n_KD above 0": [*LOCAL, '--kd_steps=1.5'],
+  "'0' is not in {1, 2, ...}": [*LOCAL, '--kd_steps=0'],
+  "'1.5' is not in {1, 2, ...}": [*LOCAL, '--kd_steps=1.5'],
   '--kd_steps=7,07: 7 is given twice': [*LOCAL, '--kd_steps=7,07'],
   '0.5 is given twice': [*LOCAL, '--distillation_weight=0.5,0.50'],
   **{
-    f'{value!r} is not omega in [0, 1]': [
+    f'{value!r} is not in [0, 1]': [
       *LOCAL,
       f'--distillation_weight=0.5,{value}',
     ]
     for value in ('1.01', '-0.1', 'nan', 'a')
   },
   **{
-    f'{value!r} is not rho in (0, inf)': [
+    f'{value!r} is not in (0, inf)': [
       *LOCAL,
       f'--teacher_temperature={value}',
     ]
