@@ -105,7 +105,7 @@ def complete(
     prefixes: the t's.
     num_completions: n_com.
     folder: keeps the samples, in a folder named for all that determines them.
-    source: identifies the sampler's parameters and seed.
+    source: what identifies the sampler's parameters, and its seed.
 
   Yields:
     (s, [n · n_com, T] int32 completions of x_1 ... x_s).
@@ -113,10 +113,10 @@ def complete(
   tokens = np.repeat(sequences, num_completions, axis=0)
   text, number = np.divmod(np.arange(len(tokens)), num_completions)
   texts = hashlib.sha256(sequences.tobytes()).hexdigest()
-  identity = json.dumps([*source, texts, num_completions, batches.batch_size])
-  folder = os.path.join(
-    folder, hashlib.sha256(identity.encode()).hexdigest()[:16]
-  )
+  *parameters, seed = source
+  identity = [*parameters, texts, num_completions, seed, batches.batch_size]
+  digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+  folder = os.path.join(folder, digest)
   given = deviations.prefix_lengths(prefixes)
   if (length := sequences.shape[1]) in given:
     given.remove(length)

@@ -14,17 +14,22 @@
 
 """salt_t5x.analyze on tiny models: results, kept completions, errors."""
 
+import hashlib
 import json
+import pathlib
+import types
 
+from etils import epath
 import numbered_task
 import numpy as np
 import pytest
 import seqio
 
 from salt_t5x import analyze
+from salt_t5x.checkpoints import find
 from salt_t5x.data import cache_writer
 from salt_t5x.inference import sampler
-from salt_t5x.theory import deviations
+from salt_t5x.theory import deviations, measurement
 from salt_t5x.theory import report as theory_report
 from t5x import partitioning
 import tiny
@@ -174,6 +179,25 @@ def test_completions_have_their_prefixes(first):
     different = len(np.unique(rows, axis=0))
     if s != T - 1:
       assert different == len(rows)
+
+
+def test_finds_the_completions_of_earlier_versions(first, paths):
+  x = np.arange(12, dtype=np.int32).reshape(3, 4)
+  batches = types.SimpleNamespace(batch_size=5, count=lambda _: 1)
+  drawn = types.SimpleNamespace(sample=lambda *args: pathlib.Path(args[3]))
+  source = ['0123456789abcdef', '/w/oracle/checkpoint_60', 'float32', 7]
+  found = measurement.complete(drawn, batches, x, [1], 2, '/w', source)
+  for _, path in found:
+    assert path.parts[:-1] == ('/', 'w', '46fa935cb8266d3d')
+  # The same names, from the arguments of `analyze`.
+  [checkpoint] = pathlib.Path(paths['oracle']).glob('checkpoint_*')
+  x = np.stack([numbered_task.tokens(n) for n in range(SEQUENCES)])
+  identity = [
+    find.identity(epath.Path(checkpoint)), str(checkpoint), None,
+    hashlib.sha256(x.tobytes()).hexdigest(), COMPLETIONS, 0, 5,
+  ]  # fmt: skip
+  digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+  assert [p.name for p in first[0].glob('completions/*')] == [digest]
 
 
 def test_batch_size_does_not_matter(first, paths, tmp_path):
