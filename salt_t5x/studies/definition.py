@@ -18,7 +18,7 @@ A gin file in `gin/studies/` names the variants; `jobs` turns them into
 processes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import itertools
 import os
@@ -215,29 +215,41 @@ class Setting:
     return [gin_files.read(path) for path in self.files(recipe)]
 
   def value(self, name: str, recipe: str = 'salt') -> Any:
-    """Returns the value of a macro or parameter in a recipe's run, or None."""
+    """Returns the value of a macro or parameter in a recipe's run.
+
+    Raises:
+      StudyError: it is not bound.
+    """
     values = {}
     for config in self.configs(recipe):
       values |= config.values
     values |= self.bound
-    value = values.get(name)
-    while isinstance(value, gin_files.Reference) and value.startswith('%'):
-      value = values.get(value[1:])
+    if name not in values:
+      raise StudyError(f'No recipe binds {name}.')
+    value = values[name]
+    if isinstance(value, gin_files.Reference) and value.startswith('%'):
+      return self.value(value[1:], recipe)
     return value
 
-  def check_macros(self, bindings: Sequence[str]) -> None:
-    """Refuses macros that no recipe has, which gin would ignore.
+  def check_macros(
+    self, names: Iterable[str], recipes: Iterable[str], where: str
+  ) -> None:
+    """Refuses macros that none of the recipes has, which gin would ignore.
+
+    Args:
+      names: macros, and parameters, which are not checked.
+      recipes: the recipes of the runs that get the bindings.
+      where: the flag or parameter that binds the names.
 
     Raises:
       StudyError: there is one.
     """
-    recipes = *NEEDS, 'scores', 'evaluate', 'analyze'
     configs = [config for recipe in recipes for config in self.configs(recipe)]
     known = frozenset().union(*(config.macros for config in configs))
-    for name in parse_bindings(bindings):
+    for name in names:
       if name.isidentifier() and name not in known:
         raise StudyError(
-          f'{name}: no recipe has a macro {name}, so it would change nothing. '
+          f'{where}: no recipe has a macro {name}, so it would change nothing. '
           'Check its spelling; gin/recipes/ and the files they include have '
           'them all.'
         )
@@ -273,10 +285,16 @@ class Setting:
 
   def changes(self, recipe: str, bindings: Mapping[str, Any]) -> list[str]:
     """`format`, without bindings that the recipe has: that is the same run."""
+
+    def is_new(name, text):
+      try:
+        return text != f'{name} = {self.value(name, recipe)!r}'
+      except StudyError:
+        return True
+
+    texts = self.format(bindings)
     return [
-      text
-      for name, text in zip(bindings, self.format(bindings), strict=True)
-      if text != f'{name} = {self.value(name, recipe)!r}'
+      x for name, x in zip(bindings, texts, strict=True) if is_new(name, x)
     ]
 
 

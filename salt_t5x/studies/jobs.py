@@ -96,6 +96,8 @@ def plan(
       f'--gin=RANDOM_SEED={setting.bound["RANDOM_SEED"]}: it would be the same '
       'for all --seeds. Give --seeds instead.'
     )
+  every = *definition.NEEDS, *_PROGRAMS
+  setting.check_macros(setting.bound, every, '--gin')
   scoring = setting.number('SCORING_STEP', 'teacher')
   length = setting.number('TRAIN_STEPS', 'teacher')
   if scoring > length:
@@ -107,6 +109,12 @@ def plan(
   plans = []
   for name, study in studies.items():
     _check_steps(study, setting)
+    for v in study.expand():
+      teacher = {**v.teacher}
+      recipes = v.recipe, teacher.pop('recipe', 'teacher')
+      names = *v.models, *v.bindings, *teacher
+      where = f'studies.Study.variants[{v.label!r}]'
+      setting.check_macros(names, recipes, where)
     trained = {v.label: [x.train(v) for x in made] for v in study.expand()}
     measured, timed = {}, {}
     if study.buckets_at:
@@ -345,7 +353,6 @@ class JobsOfSeed:
     setting, folder = self._setting, self._folder(name)
     module, output = _PROGRAMS.get(recipe, ('salt_t5x.train', 'MODEL_DIR'))
     bindings = [f'RANDOM_SEED={self._seed}', *setting.bindings, *bindings]
-    setting.check_macros(bindings)
     prepare = total = None
     if module == 'salt_t5x.train':
       total = setting.with_bindings(bindings).number('TRAIN_STEPS', recipe)

@@ -15,7 +15,6 @@
 """Writes the results folder of a study from the files of its runs."""
 
 from collections.abc import Mapping, Sequence
-import json
 import os
 import shutil
 from typing import Any
@@ -90,6 +89,9 @@ def write(plan: jobs.Plan, output_dir: str, students: int) -> str:
     texts.append(evaluations.few_shot_markdown(results['benchmarks']))
   if of_seeds := plan.measured.get('theory'):
     results['theory'] = _read(of_seeds, 'theory.json')
+    for job, found in zip(of_seeds, results['theory'], strict=True):
+      for role, path in found['models'].items():
+        found['models'][role] = _shorten(path, job)
     shutil.copy(os.path.join(of_seeds[0].folder, 'theory.png'), folder)
     texts.append(
       "### The theory's numbers\n\n"
@@ -133,24 +135,30 @@ def _costs(
 
 
 def _read(of_seeds: Sequence[processes.Job], name: str) -> list[dict[str, Any]]:
-  """Reads a JSON file of each seed's job."""
-  return [
-    json.loads(_read_text(job, os.path.join(job.folder, name)))
-    for job in of_seeds
-  ]
+  """Reads a JSON file of each seed's job, or names the damaged one."""
+  found = []
+  for job in of_seeds:
+    path = os.path.join(job.folder, name)
+    try:
+      found.append(files.read_json_object(path))
+    except ValueError as e:
+      raise ValueError(
+        f'{path} is damaged: {e}. Delete {job.folder}, and run the study again.'
+      ) from e
+  return found
 
 
-def _read_text(job: processes.Job, path: str) -> str:
-  """Reads a file, and shortens the paths of runs: their folder may move."""
-  with open(path, encoding='utf-8') as f:
-    return f.read().replace(os.path.dirname(job.folder), '…')
+def _shorten(text: str, job: processes.Job) -> str:
+  """Shortens the paths of a seed's runs: their folder may move."""
+  return text.replace(os.path.dirname(job.folder), '…')
 
 
 def _selected(label: str, selection: processes.Job, folder: str) -> str:
   """Returns a selection's report, and copies its picture to `folder`."""
   path = os.path.join(selection.folder, 'selection')
   name = f'{os.path.basename(selection.folder)}.png'
-  text = _read_text(selection, f'{path}.md').removeprefix('# Selection\n')
+  with open(f'{path}.md', encoding='utf-8') as f:
+    text = _shorten(f.read(), selection).removeprefix('# Selection\n')
   shutil.copy(f'{path}.png', os.path.join(folder, name))
   return (
     f'### What {label} selected, with the first seed\n{text}\n'

@@ -280,11 +280,27 @@ def test_rejects_settings_without_results(bindings, message):
 
 
 @pytest.mark.parametrize(
-  'options', [{'N_KD': ['10%', '20%']}, {'teacher': {'STEPS': 3}}]
+  'options',
+  [
+    {'N_KD': ['10%', '20%']},
+    {'teacher': {'STEPS': 3}},
+    # Macros of other recipes.
+    {'recipe': 'baseline', 'TEACHER_TEMPERATURE': 1.0},
+    {'recipe': 'baseline', 'models': {'TOP_K': 5}},
+  ],
 )
-def test_rejects_misspelt_macros(options):
-  with pytest.raises(definition.StudyError, match='no recipe has a macro'):
-    jobs_of({'SALT': {'recipe': 'salt', **options}})
+def test_rejects_macros_that_a_run_lacks(options):
+  message = r"variants\['A.*no recipe has a macro"
+  studies = {'x': study({'A': {'recipe': 'salt', **options}})}
+  with pytest.raises(definition.StudyError, match=message):
+    jobs_lib.plan(studies, ['0'], setting('TOP_K=5'), '/w')
+
+
+def test_none_changes_what_a_recipe_does_not_bind():
+  assert setting().changes('salt', {'x.y': None}) == ['x.y = None']
+  assert not setting('x.y=None').changes('salt', {'x.y': None})
+  with pytest.raises(definition.StudyError, match='No recipe binds KD_STEPS'):
+    setting().value('KD_STEPS', 'baseline')
 
 
 def test_only_a_jobs_own_gin_files_count(tmp_path):

@@ -22,7 +22,8 @@ from clu import metric_writers
 import pytest
 import test_studies
 
-from salt_t5x.studies import definition, jobs, web_page
+from salt_t5x import files
+from salt_t5x.studies import definition, jobs, processes, web_page
 from salt_t5x.studies import results as results_lib
 
 STUDY = dataclasses.replace(
@@ -127,6 +128,26 @@ def test_a_folder_and_a_page(finished, tmp_path):
   assert 'Fiction: 7, …/selection' in text
   page = web_page.page('x', [(text, str(folder))])
   assert page.count('data:image/') == 2
+
+
+def test_shortens_the_paths_of_the_theory(finished, monkeypatch, tmp_path):
+  plan, output = finished
+  folder = tmp_path / 'a "wörk"' / 'numbers'
+  folder.mkdir(parents=True)
+  (folder / 'theory.png').touch()
+  model = str(folder.parent / 'teacher/checkpoint_1')
+  files.write_json(str(folder / 'theory.json'), {'models': {'teacher': model}})
+  job = processes.Job('numbers', str(folder), [], {})
+  plan = dataclasses.replace(plan, measured={'theory': [job]})
+  monkeypatch.setattr(results_lib.theory_report, 'markdown_over_seeds', str)
+  text = results_lib.write(plan, output, students=4)
+  expected = [{'models': {'teacher': '…/teacher/checkpoint_1'}}]
+  assert str(expected) in text
+  found = files.read_json(f'{output}/mine/results.json')
+  assert found['theory'] == expected
+  (folder / 'theory.json').write_text('{')
+  with pytest.raises(ValueError, match='numbers/theory.json is damaged: .*Del'):
+    results_lib.write(plan, output, students=4)
 
 
 def test_the_configuration_is_on_the_page():
