@@ -317,11 +317,13 @@ def read(
       documents differ from the teacher's.
   """
   available = {}
-  for folder, _, names in tf.io.gfile.walk(results):
+  _, folders, _ = next(tf.io.gfile.walk(results), (results, [], []))
+  # Remote file systems list folders with a slash at the end.
+  for model in (x.rstrip('/') for x in folders):
+    names = tf.io.gfile.listdir(os.path.join(results, model))
     found = [x.removesuffix('.jsonl') for x in names if x.endswith('.jsonl')]
     if found:
-      # Remote file systems list folders with a slash at the end.
-      available[os.path.basename(folder.rstrip('/'))] = sorted(found)
+      available[model] = sorted(found)
   for flag, name, known in [
     ('teacher', teacher, available),
     ('baseline', baseline, {x.removesuffix(_stage(x)) for x in available}),

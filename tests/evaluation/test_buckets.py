@@ -17,6 +17,7 @@
 import io
 import json
 import math
+import shutil
 
 import hypothesis
 from hypothesis import strategies as st
@@ -265,6 +266,14 @@ def test_the_command(results, capsys):
   assert numbers['tasks']['arc']['missing'] == ['SALT @36K', 'SALT @100K']
   image = matplotlib.image.imread(results / 'difficulty.png')
   assert image.shape[0] > 400 and image.std() > 0
+
+
+def test_omits_nested_results(results, capsys):
+  copy = results / 'copy'
+  shutil.copytree(results / 'SLM', copy / 'SLM')
+  shutil.move(results / 'SALT @36K', copy)
+  run(results, '--tasks=boolq')
+  assert 'SALT @36K' not in capsys.readouterr().out
 
 
 def test_some_tasks_only(results, capsys):
