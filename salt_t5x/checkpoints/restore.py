@@ -30,16 +30,24 @@ PyTree = Any
 
 
 @contextlib.contextmanager
-def _naming_damage(checkpoint: epath.Path, parameter: str) -> Iterator[None]:
-  """Replaces errors within it by the damage to the checkpoint, if any."""
+def _naming_damage(
+  checkpoint: epath.Path, parameter: str, only_reads: bool = False
+) -> Iterator[None]:
+  """Raises a `ValueError` that names the parameter and the damage, if any."""
   try:
     yield
   except Exception as e:
-    if (found := damage.describe(checkpoint)) is None:
+    problem = f'cannot be read: {e}' if only_reads else None
+    try:
+      if found := damage.describe(checkpoint):
+        problem = f'is damaged: {found}'
+    except Exception as out_of_reach:
+      problem = f'cannot be read: {out_of_reach}'
+    if problem is None:
       raise
     raise ValueError(
-      f'{parameter}: {checkpoint} is damaged: {found}. Restore it, or name '
-      'another checkpoint.'
+      f'{parameter}: {checkpoint} {problem}. Restore it, or name another '
+      'checkpoint.'
     ) from e
 
 
@@ -54,9 +62,9 @@ def check_architecture(
     parameter: the gin parameter of the model, for messages.
 
   Raises:
-    ValueError: names or shapes differ, or the checkpoint is damaged.
+    ValueError: names or shapes differ, or the checkpoint cannot be read.
   """
-  with _naming_damage(checkpoint, parameter):
+  with _naming_damage(checkpoint, parameter, only_reads=True):
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
     metadata = handler.metadata(checkpoint / 'state').tree
   flatten = lambda tree: traverse_util.flatten_dict(tree, sep='/')

@@ -19,6 +19,7 @@ Both happen before the run looks for the checkpoint to resume from.
 
 import datetime
 import fcntl
+import itertools
 import os
 import socket
 
@@ -84,9 +85,9 @@ def _rename_damaged_checkpoints(model_dir: str) -> None:
         'them, or start again in another MODEL_DIR.'
       )
   for step, (path, damage) in damaged.items():
-    aside = path.with_name(f'damaged_checkpoint_{step}')
-    while aside.exists():
-      aside = aside.with_name(f'{aside.name}.1')
+    name = f'damaged_checkpoint_{step}'
+    names = itertools.chain([name], (f'{name}.{i}' for i in itertools.count(1)))
+    aside = next(x for x in map(path.with_name, names) if not x.exists())
     path.rename(aside)
     logging.error(
       '%s is damaged: %s. Renamed it to %s.', path, damage, aside.name

@@ -71,13 +71,7 @@ class ResilientTrainer(t5x_trainer.Trainer):
     self._model_dir = summary_dir
     self._created = time.monotonic()
     super().__init__(summary_dir=summary_dir, **options)
-    # A progress bar, on the terminal of the first process only.
-    self._progress = tqdm.tqdm(
-      total=total_steps,
-      initial=int(self.train_state.step),
-      unit='step',
-      disable=None if jax.process_index() == 0 else True,
-    )
+    self._progress = None
     self._stop = preemption.Stop()
 
   def _train_stage(
@@ -96,6 +90,14 @@ class ResilientTrainer(t5x_trainer.Trainer):
       preemption.Preempted: SIGTERM arrived; the state is that of the last step.
       nonfinite.NonFiniteError: no more batches may be skipped.
     """
+    if self._progress is None:
+      # A progress bar, on the terminal of the first process only.
+      self._progress = tqdm.tqdm(
+        total=self._total_steps,
+        initial=start,
+        unit='step',
+        disable=None if jax.process_index() == 0 else True,
+      )
     end = start + num_steps
     rewind = None
     if self._max_skipped_batches:
@@ -200,7 +202,8 @@ class ResilientTrainer(t5x_trainer.Trainer):
 
   def close(self):
     """Closes the progress bar and the metrics; unlocks the model directory."""
-    self._progress.close()
+    if self._progress is not None:
+      self._progress.close()
     self._stop.close()
     super().close()
     model_dir_lib.release(self._model_dir)

@@ -24,6 +24,7 @@ import sys
 from etils import epath
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tensorflow as tf
 
@@ -146,6 +147,21 @@ def test_unreachable_storage_is_an_error(model_dir, monkeypatch, error):
   assert sorted(find.finished(str(model_dir))) == [30, 60]
 
 
+@pytest.mark.parametrize('is_described', [True, False])
+def test_names_the_parameter_of_unreadable_checkpoints(
+  checkpoint, monkeypatch, is_described
+):
+  def fail(*args):
+    raise PermissionError('no access')
+
+  monkeypatch.setattr(ocp.PyTreeCheckpointHandler, 'metadata', fail)
+  if not is_described:  # A fault that is gone when the damage is sought.
+    monkeypatch.setattr(damage_lib, 'describe', lambda _: None)
+  message = 'MODEL: .*checkpoint_60 cannot be read: no access. Restore'
+  with pytest.raises(ValueError, match=message):
+    restore_lib.check_architecture(epath.Path(checkpoint), {}, 'MODEL')
+
+
 @pytest.fixture
 def model_dir(checkpoint, tmp_path):
   """Checkpoints 30, 60 and 90, of which the last was not finished."""
@@ -176,11 +192,12 @@ def test_renames_damaged_checkpoints(model_dir, caplog):
   assert list(find.finished(str(model_dir))) == [30]
   assert (model_dir / 'damaged_checkpoint_60/state').is_dir()
   assert 'checkpoint_60 is damaged' in caplog.text
-  # Another checkpoint of this step is damaged later.
-  shutil.copytree(model_dir / 'checkpoint_30', model_dir / 'checkpoint_60')
-  cut(model_dir, 60)
-  model_dir_lib.prepare(str(model_dir))
-  assert (model_dir / 'damaged_checkpoint_60.1/state').is_dir()
+  # Other checkpoints of this step are damaged later.
+  for i in (1, 2):
+    shutil.copytree(model_dir / 'checkpoint_30', model_dir / 'checkpoint_60')
+    cut(model_dir, 60)
+    model_dir_lib.prepare(str(model_dir))
+    assert (model_dir / f'damaged_checkpoint_60.{i}/state').is_dir()
 
 
 def test_rejects_a_directory_without_whole_checkpoints(model_dir):

@@ -18,6 +18,7 @@ import math
 import os
 import signal
 import threading
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from salt_t5x.runs import nonfinite, preemption
+from salt_t5x.runs import nonfinite, preemption, resilient_trainer
 from salt_t5x.studies import curves
 from t5x import trainer as t5x_trainer
 import tiny
@@ -109,6 +110,19 @@ def test_bounds_the_number_of_skipped_batches():
   with pytest.raises(nonfinite.NonFiniteError) as error:
     trainer.train(data, 4, 2)
   assert 'MAX_SKIPPED_BATCHES = 5 to at least' in str(error.value)
+
+
+def test_shows_progress_once_it_trains(monkeypatch):
+  bars = []
+  bar = lambda **options: bars.append(options) or mock.MagicMock()
+  monkeypatch.setattr(resilient_trainer.tqdm, 'tqdm', bar)
+  trainer = tiny.make_trainer()
+  trainer.close()
+  assert not bars  # As in `salt_t5x.estimate`.
+  trainer = tiny.make_trainer()
+  trainer.train(tiny.batches(), 1, 0).result()
+  trainer.train(tiny.batches(), 1, 1).result()
+  assert [x['initial'] for x in bars] == [0]
 
 
 def test_rejects_negative_max_skipped_batches():
