@@ -22,7 +22,9 @@ global order. Rerunning a job computes only the missing shards.
 
 import itertools
 import os
+import time
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -100,12 +102,13 @@ def score(
   score_shards.begin(output_dir, manifest, write=jax.process_index() == 0)
   missing = score_job.missing_shards(output_dir, manifest)
   indices = np.flatnonzero(missing).tolist()
+  todo = sum(map(manifest.examples_of, indices))
+  logging.info('%d of %d sequences are scored.', examples - todo, examples)
+  done, start = 0, time.time()
   batches = score_job.read_batches(
     source, manifest, missing, dataset_cfg.batch_size
   )
-  with batches_lib.progress_bar(
-    sum(map(manifest.examples_of, indices)), 'sequence', unit_scale=True
-  ) as progress:
+  with batches_lib.progress_bar(todo, 'sequence', unit_scale=True) as progress:
     for index in indices:
       expected, domains = manifest.examples_of(index), {}
       parts = [np.zeros(0, score_shards.RECORD)]
@@ -124,6 +127,12 @@ def score(
         )
       if jax.process_index() == 0:
         score_shards.write_shard(output_dir, index, records, list(domains))
+      done += expected
+      logging.info(
+        # `studies.processes` reads the progress.
+        'Shard %d: %d of %d sequences in all, %.0f tokens per second.',
+        *(index, done, todo, done * length / (time.time() - start)),
+      )
   return (
     f'{manifest.teacher} has scored {manifest.examples} sequences of '
     f'{manifest.task} ({manifest.split}). Next: salt_t5x.select.'

@@ -176,7 +176,14 @@ def add_score(
 
   Returns:
     The examples, in order, with 'salt_score' (float32 [1]).
+
+  Raises:
+    ValueError: there is no such kind of score.
   """
+  if kind not in scoring.KINDS:
+    raise ValueError(
+      f'scorer.add_score.kind = {kind!r}: choose one of {scoring.KINDS}.'
+    )
 
   def score(targets):
     # Beam's threads and shards share one teacher.

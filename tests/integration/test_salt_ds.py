@@ -18,6 +18,7 @@
 import dataclasses
 import importlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from salt_t5x import select as select_command
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards, scoring
+from salt_t5x.studies import processes
 from t5x import partitioning
 import tiny
 import tiny_runs
@@ -71,6 +73,12 @@ def score(teacher, output, *bindings):
   """Runs the job in this process; returns its records."""
   notes_corpus.score(teacher, output, *bindings)
   return read(output)
+
+
+def progress(log):
+  """What a study's progress bar shows of a job's log."""
+  _, pattern = processes._PROGRESS['salt_t5x.score']
+  return re.findall(pattern, log)
 
 
 def read(output):
@@ -244,8 +252,9 @@ def test_beam_workers_score_like_the_job(scored, notes, teacher, scores):
 
 
 def test_rerun_computes_only_missing_shards(
-  teacher, scores, tmp_path, monkeypatch
+  teacher, scores, tmp_path, monkeypatch, caplog
 ):
+  caplog.set_level('INFO', logger='absl')
   write = score_shards.write_shard
 
   def stop_at_the_third(directory, index, *args):
@@ -272,9 +281,15 @@ def test_rerun_computes_only_missing_shards(
     write(directory, index, *args)
 
   monkeypatch.setattr(score_shards, 'write_shard', note)
+  caplog.clear()
   found = score(teacher, output, binding)
   np.testing.assert_array_equal(found, read(scores)[: 32 * shards])
   assert made == [0, *range(2, shards)]
+  assert '32 of 160 sequences are scored.' in caplog.text
+  assert progress(caplog.text) == ['32', '64', '96', '128']
+  assert re.search(
+    r'128 of 128 sequences .* \d+ tokens per second', caplog.text
+  )
   # Nothing is left to do.
   score(teacher, output, binding)
   assert len(made) == shards - 1
@@ -359,6 +374,7 @@ def test_scores_depend_little_on_devices(notes, teacher, scores, tmp_path):
   )
   assert done.returncode == 0, done.stderr[-5000:]
   assert 'scored 80 sequences of notes_sequences (train)' in done.stdout
+  assert progress(done.stderr) == ['32', '64', '80']
   assert_close(read(tmp_path / 'scores'), read(scores)[:80])
 
 

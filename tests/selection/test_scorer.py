@@ -97,3 +97,9 @@ def test_add_score_pads_lengths_and_loads_one_teacher(teacher_dir):
     )
   # As for the shards of a data set that Beam caches.
   assert len(made) == 1
+
+
+def test_add_score_rejects_unknown_kinds_before_it_reads():
+  data = tf.data.Dataset.from_tensors({'targets': [3, 4]})
+  with pytest.raises(ValueError, match="kind = 'hard': choose one of"):
+    scorer.add_score(data, None, batch_size=1, length=2, kind='hard')
