@@ -131,7 +131,8 @@ class FirstStage:
         length, or is not the one that this run began with; or its scores are
         missing.
     """
-    if not 1 <= self.kd_steps <= self.total_steps:
+    is_integer = type(self.kd_steps) is int
+    if not (is_integer and 1 <= self.kd_steps <= self.total_steps):
       raise ValueError(
         f'first_stage.FirstStage.kd_steps = {self.kd_steps!r} (KD_STEPS) is '
         f'not between 1 and the steps of the run, {self.total_steps} '

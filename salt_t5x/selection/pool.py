@@ -25,6 +25,7 @@ from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards
 from salt_t5x.selection import threshold as threshold_lib
 
+_QUANTILES = (100, 90, 75, 50, 25, 10, 0)
 _BINS = 100
 _OF_THE_SCORES = ('top_k', 'teacher', 'step', 'task', 'split', 'data')
 
@@ -34,11 +35,13 @@ class Statistics:
   """A selection compared with its pool.
 
   Attributes:
+    quantiles: {percent: (score in the pool, score among the selected)}.
     domains: {name: int64 [2], records in the pool and selected}.
     histogram: [bins] int64, the pool's records by score.
     edges: [bins + 1] float64, the edges of the bins.
   """
 
+  quantiles: Mapping[int, tuple[float, float]]
   domains: Mapping[str, np.ndarray]
   histogram: np.ndarray
   edges: np.ndarray
@@ -110,10 +113,13 @@ class Pool:
     Raises:
       ValueError: see `read`; or ids repeat.
     """
-    threshold, (highest, lowest) = threshold_lib.find_threshold(
+    # Nearest ranks; the selected records are the first of the pool.
+    shares = 1 - np.array(_QUANTILES) / 100
+    ranks = 1 + np.rint(np.outer(shares, [self.size - 1, count - 1]))
+    threshold, scores = threshold_lib.find_threshold(
       lambda purpose: ((r[self.kind], r['id']) for r, _ in self.read(purpose)),
       count,
-      ranks=(1, self.size),
+      ranks.astype(int).ravel().tolist(),
     )
     selection = selection_record.Selection(
       kind=self.kind,
@@ -128,9 +134,10 @@ class Pool:
       scores=self.directory,
       **{name: getattr(self.manifest, name) for name in _OF_THE_SCORES},
     )
-    edges = np.histogram_bin_edges([], _BINS, (lowest, highest))
+    quantiles = dict(zip(_QUANTILES, np.reshape(scores, (-1, 2)), strict=True))
+    edges = np.histogram_bin_edges([], _BINS, (min(scores), max(scores)))
     histogram, domains = self._count(selection, edges)
-    return selection, Statistics(domains, histogram, edges)
+    return selection, Statistics(quantiles, domains, histogram, edges)
 
   def _count(
     self, selection: selection_record.Selection, edges: np.ndarray

@@ -295,7 +295,7 @@ def test_rejects_tasks_without_a_global_order(folder, tmp_path):
     make(tmp_path, record).task(config(mixture_or_task_name=NAME))
 
 
-@pytest.mark.parametrize('steps', [0, 11])
+@pytest.mark.parametrize('steps', [0, 1.0, True, '5', 11])
 def test_rejects_numbers_of_steps(steps):
   stage = first_stage.FirstStage('s.json', steps, 10, '/model')
   with pytest.raises(ValueError, match=f'kd_steps = {steps!r} .*TRAIN_STEPS'):

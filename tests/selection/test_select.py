@@ -122,7 +122,7 @@ def test_command(scores, tmp_path, capsys, kind):
   assert shown.out == text
   assert 'reading domains' in shown.err
   assert '100 of 520 examples (19.23%)' in text
-  assert 'reads 100 examples of them in the global order' in text
+  assert 'takes 100 examples: it reads the first 100.00% of the' in text
   rows = table(text, 'domain')
   assert list(rows) == [
     r'\$\\frac\$ \<i\>',
@@ -139,6 +139,11 @@ def test_command(scores, tmp_path, capsys, kind):
       f'{after}',
       f'{after:.2f}',
     ]
+  falling = np.sort(pool[kind])[::-1]
+  rows = table(text, 'quantile of the scores')
+  for percent, before, after in (('100%', 0, 0), ('0%', 519, 99)):
+    assert rows[percent] == [f'{falling[i]:.6g}' for i in (before, after)]
+  assert rows['25%'] == [f'{falling[i]:.6g}' for i in (389, 74)]
   png = (tmp_path / 'new' / 'selection.png').read_bytes()
   assert png.startswith(b'\x89PNG\r\n\x1a\n')
   assert len(list((tmp_path / 'new').iterdir())) == 3
@@ -167,7 +172,7 @@ def test_easy_share_of_all_data_repeats(scores, tmp_path):
   assert (record.selected, record.needed) == (240, 600)
   assert record.repeats == 2.5
   text = (tmp_path / 'a.md').read_text()
-  assert 'each 2.5 times on average' in text
+  assert 'repeats the selected ones: each 2.50 times' in text
   everything = data()
   np.testing.assert_array_equal(
     record.is_selected(everything['easy'], everything['id']),
@@ -182,7 +187,7 @@ def test_share_of_the_pool(scores, tmp_path, flags):
   assert (record.first_position, record.pool) == (80, 520)
   assert (record.selected, record.needed) == (260, 100)
   text = (tmp_path / 'a.md').read_text()
-  assert 'each 0.3846 times on average' in text
+  assert 'reads the first 38.46% of the selected ones' in text
 
 
 def test_whole_pool(scores, tmp_path):
