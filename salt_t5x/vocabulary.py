@@ -66,25 +66,36 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     default=1.0,
     help='share of the documents to sample from: 0.01 reads 100 times as far',
   )
-  return parser.parse_args(argv[1:])
+  args = parser.parse_args(argv[1:])
+  try:
+    vocabularies.check_size(args.vocab_size, args.extra_ids)
+  except ValueError as error:
+    parser.error(str(error))
+  if not os.path.basename(args.output):
+    parser.error(f'--output={args.output}: name a file.')
+  return args
 
 
 def main(args: argparse.Namespace) -> None:
   """Trains the vocabulary, writes it, and prints the gin lines that bind it."""
-  vocabularies.check_size(args.vocab_size, args.extra_ids)
   path = files.absolute(args.output)
   if tf.io.gfile.exists(path):
     raise ValueError(f'--output={args.output} exists. Choose another name.')
   provider = command.find_task(args.task, args.module_import)
   files.make_folder(os.path.dirname(path), f'--output={args.output}')
-  texts = list(
-    vocabularies.sample(
-      provider, args.split, args.megabytes, args.sample_share, args.feature
-    )
+  held_back = []
+  texts = vocabularies.sample(
+    provider, args.split, args.megabytes, args.sample_share, args.feature
   )
-  held_back = texts[::_HELD_BACK]
-  del texts[::_HELD_BACK]
-  model = vocabularies.train(texts, args.vocab_size, args.extra_ids)
+
+  def training_texts():
+    for index, text in enumerate(texts):
+      if index % _HELD_BACK:
+        yield text
+      else:
+        held_back.append(text)
+
+  model = vocabularies.train(training_texts(), args.vocab_size, args.extra_ids)
   files.write_whole(path, model)
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
   bytes_per_token, byte_share = vocabularies.measure(processor, held_back)

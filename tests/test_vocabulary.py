@@ -172,14 +172,40 @@ def test_long_documents_are_not_left_out(separator):
   assert vocabularies.measure(processor, [whole])[0] > 1.5
 
 
+@pytest.mark.parametrize('error', [OSError('damaged'), KeyboardInterrupt()])
+def test_an_error_of_the_data_is_passed_on(error):
+  def damaged():
+    yield from documents()
+    raise error
+
+  with pytest.raises(type(error)) as raised:
+    vocabularies.train(damaged(), VOCAB_SIZE, EXTRA_IDS)
+  assert raised.value is error
+
+
+@pytest.mark.parametrize(
+  'sizes, message',
+  [
+    ((300, -1), '--extra_ids=-1'),
+    ((360, 100), '--vocab_size=360 with .*at least 368'),
+    ((2**32, 0), '--vocab_size=4294967296 .*below'),
+  ],
+)
+def test_checks_sizes_before_reading_text(sizes, message):
+  unread = iter(documents())
+  with pytest.raises(ValueError, match=message):
+    vocabularies.train(unread, *sizes)
+  assert len(list(unread)) == 200
+
+
 @pytest.mark.parametrize(
   'vocab_size, remedy',
-  [(50_000, r'to a value <= (\d+)'), (270, r'required_chars\. \d+ vs (\d+)')],
+  [(50_000, r'gives (\d+) rows at most'), (270, r'to at least (\d+)')],
 )
 def test_errors_of_size_name_one_that_fits(vocab_size, remedy):
-  with pytest.raises(ValueError, match=f'--vocab_size={vocab_size} ') as e:
+  with pytest.raises(ValueError, match=f'--vocab_size={vocab_size}, ') as e:
     vocabularies.train(documents(), vocab_size, 1)
-  fitting = int(re.search(remedy, str(e.value))[1]) + 1
+  fitting = int(re.search(remedy, str(e.value))[1])
   model = vocabularies.train(documents(), fitting, 1)
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
   assert processor.vocab_size() == fitting - 1
@@ -187,7 +213,7 @@ def test_errors_of_size_name_one_that_fits(vocab_size, remedy):
 
 @pytest.mark.parametrize('nothing', [[], ['ab' * 9]])
 def test_rejects_too_little_text(nothing):
-  with pytest.raises(ValueError, match='give more text'):
+  with pytest.raises(ValueError, match='too little to train on'):
     vocabularies.train(nothing, VOCAB_SIZE, EXTRA_IDS)
 
 
@@ -370,11 +396,15 @@ def test_the_command_trains_and_says_how_to_use_it(tmp_path):
   'flag',
   [
     '--vocab_size=many',
+    '--vocab_size=-1',
+    '--vocab_size=287',
     '--extra_ids=-1',
     '--megabytes=nan',
     '--megabytes=0',
     '--sample_share=nan',
     '--sample_share=1.5',
+    '--output=',
+    '--output=folder/',
   ],
 )
 def test_rejects_flags_that_make_no_sense(capsys, flag):
@@ -385,14 +415,8 @@ def test_rejects_flags_that_make_no_sense(capsys, flag):
   assert name in message and value in message
 
 
-def run(output, **options):
-  vocabulary.main(vocabulary.parse_flags(flags(output, **options)))
-
-
-@pytest.mark.parametrize('vocab_size', [-1, 287])
-def test_rejects_sizes_without_room_for_a_piece(tmp_path, vocab_size):
-  with pytest.raises(ValueError, match=f'={vocab_size}: .*at least 288'):
-    run(tmp_path / 'my.model', vocab_size=vocab_size)
+def run(output):
+  vocabulary.main(vocabulary.parse_flags(flags(output)))
 
 
 def test_does_not_overwrite_a_file(tmp_path):

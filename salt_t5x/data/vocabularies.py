@@ -42,16 +42,17 @@ _NUM_THREADS = 16
 
 
 def check_size(vocab_size: int, extra_ids: int) -> None:
-  """Checks that a vocabulary has room for the ids that every one has.
+  """Checks that a vocabulary can have these sizes; see `train`.
 
   Raises:
-    ValueError: it has not.
+    ValueError: it cannot.
   """
-  least = _MIN_PIECES + extra_ids
-  if vocab_size < least:
+  least, limit = _MIN_PIECES + extra_ids, 2**31 + extra_ids
+  if extra_ids < 0 or not least <= vocab_size < limit:
     raise ValueError(
-      f'--vocab_size={vocab_size}: must be at least {least} for special ids, '
-      f'256 bytes, tabs, a piece and the {extra_ids} extra ids.'
+      f'--vocab_size={vocab_size} with --extra_ids={extra_ids}: must be at '
+      f'least {least}, for special ids, 256 bytes, tabs, a piece and the extra '
+      f'ids (at least 0), and below {limit}, for SentencePiece.'
     )
 
 
@@ -61,7 +62,7 @@ def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
   Text is not normalised, and characters without a piece are spelt in bytes.
 
   Args:
-    texts: held in memory, and copied by SentencePiece.
+    texts: read once. SentencePiece keeps a copy.
     vocab_size: rows of a model's embedding: pad (0), EOS (1), unk (2), the 256
       bytes, all other pieces, and the extra ids.
     extra_ids: number of ids that seqio will append; the model file has none.
@@ -71,16 +72,29 @@ def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
     give the same bytes.
 
   Raises:
-    ValueError: the text does not give that many pieces, or needs more.
+    ValueError: vocab_size or extra_ids is not possible, or the text does not
+      give that many pieces, or needs more.
   """
-  # Line breaks stay inside the sentences. Pieces such as ':\n' and '\n\n' save
-  # code 8% of its tokens and prose 4%, at 16K pieces, against lines as
-  # sentences and a byte for each line break.
-  sentences = [s for text in texts for s in _SENTENCE.findall(text)]
+  check_size(vocab_size, extra_ids)
   model = io.BytesIO()
+  size, errors = 0, []
+
+  def sentences():
+    # Line breaks stay inside the sentences. Pieces such as ':\n' and '\n\n'
+    # save code 8% of its tokens and prose 4%, at 16K pieces, against lines as
+    # sentences and a byte for each line break.
+    nonlocal size
+    try:
+      for text in texts:
+        size += len(text.encode())
+        yield from _SENTENCE.findall(text)
+    except BaseException as error:
+      errors.append(error)
+      raise
+
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(sentences),
+      sentence_iterator=sentences(),
       # Not model_prefix: the model would record the path.
       model_writer=model,
       model_type='unigram',
@@ -99,13 +113,28 @@ def train(texts: Iterable[str], vocab_size: int, extra_ids: int) -> bytes:
       minloglevel=1,
     )
   except RuntimeError as error:
+    if errors:  # SentencePiece replaces an error raised by `texts`.
+      raise errors[0] from None
     raise ValueError(
-      f'--vocab_size={vocab_size} with {extra_ids} extra ids does not fit '
-      f'{sum(map(len, sentences)):,} characters of text. SentencePiece, which '
-      f'does not count the extra ids, says: {error} Change --vocab_size, or '
-      'give more text (--megabytes, --sample_share, if the task has it).'
+      f'--vocab_size={vocab_size}, trained on {size:,} bytes of text: '
+      + _explain(str(error), extra_ids)
     ) from error
   return model.getvalue()
+
+
+def _explain(error: str, extra_ids: int) -> str:
+  more = 'more text (--megabytes, --sample_share, if the task has it).'
+  if too_high := re.search(r'to a value <= (\d+)', error):
+    return (
+      f'it gives {int(too_high[1]) + extra_ids} rows at most, with the '
+      f'{extra_ids} extra ids. Lower --vocab_size to that, or give {more}'
+    )
+  if too_low := re.search(r'required_chars\. \d+ vs (\d+)', error):
+    return (
+      'each of its common characters needs a row. Raise --vocab_size to at '
+      f'least {int(too_low[1]) + extra_ids}.'
+    )
+  return f'too little to train on. Give {more} SentencePiece says: {error}'
 
 
 def sample(
