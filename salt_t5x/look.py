@@ -20,9 +20,9 @@
 
 prints a few examples, in the order of the split, after
 `FixedWidthFeatureConverter`: which tokens are attended to in both directions,
-which bear loss, how much of the width is used, and the text itself. The margin
-of the text shows the region's sign, and a bar in it begins a line of the text;
-a wrapped line has none.
+which bear loss, how much of the width is used, and the text itself. A strip
+shows the regions of an example, and the margin of the text repeats the region's
+sign. A bar in the margin begins a line of the text; a wrapped line has none.
 Span corruption also shows the original. Text without tokens (a task of
 documents) is printed as it is.
 

@@ -97,7 +97,7 @@ def show(
       f'--split={split} has no example after the first {skip:,} (--skip).'
     )
   if tokens:
-    yield 'In the margins:'
+    yield 'In the strips and margins:'
     yield from (f'  {sign}  {text}' for sign, text in render.SIGNS.items())
   limit = 5 * max_tokens  # characters
   for number, example in enumerate(found, skip):

@@ -135,6 +135,22 @@ def signs(row: Mapping[str, np.ndarray]) -> str:
   )
 
 
+def strip(marks: str, columns: int = COLUMNS - 2) -> str:
+  """Draws signs in a limited number of columns.
+
+  Args:
+    marks: the result of `signs`.
+    columns: their largest number, at least 1.
+
+  Returns:
+    The strip between bars. A column shows its most frequent sign, or '!' if it
+    has one.
+  """
+  parts = np.array_split(list(marks), min(columns, len(marks)))
+  most = lambda part: '!' if '!' in part else max(SIGNS, key=part.count)
+  return f'|{"".join(most(part.tolist()) for part in parts)}|'
+
+
 def text_lines(text: str, limit: int, sign: str = ' ') -> Iterator[str]:
   """Yields escaped text with a margin; long text is cut in the middle."""
   half = limit // 2
@@ -168,6 +184,7 @@ def row_lines(
     f'inputs {count["="]:,}, targets {count["#"] + count["."]:,}, with loss '
     f'{count["#"] + count["!"]:,}, padding {count[" "]:,}, width {len(marks):,}'
   )
+  yield strip(marks)
   places = range(len(marks.rstrip()))
   for sign, run in itertools.groupby(places, marks.__getitem__):
     ids = [tokens[i] for i in run]

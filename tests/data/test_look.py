@@ -284,6 +284,17 @@ def test_signs_position_by_position(features, expected):
   assert render.signs(features) == expected
 
 
+def test_strip():
+  short = '===#.##   '
+  assert render.strip(short) == f'|{short}|'
+  marks = '=' * 200 + '#' * 120 + ' ' * 80
+  assert render.strip(marks, 40) == f'|{"=" * 20}{"#" * 12}{" " * 8}|'
+  assert len(render.strip(marks)) == 80
+  # The most frequent wins, but no fault is hidden.
+  assert render.strip('==#' * 4, 4) == '|====|'
+  assert render.strip('=' * 399 + '!', 40) == f'|{"=" * 39}!|'
+
+
 def test_counts_the_tokens_that_do_not_fit():
   assert 'CUT OFF: 9 tokens' in printed('targets_only', length=T - 9)
   assert not any('CUT' in line for line in printed('targets_only'))
@@ -375,5 +386,5 @@ seqio.TaskRegistry.add(
   )
   assert result.returncode == 0, result.stderr
   lines = result.stdout.split('\n')
-  assert 'causal, with loss: 3 tokens' in lines
+  assert '|###     |' in lines
   assert '  # | h\\x1b</s>' in lines
