@@ -55,6 +55,9 @@ class DamagedShardError(ValueError):
 class BadLineError(Exception):
   """A line without a document: (kind, reason)."""
 
+  def __str__(self) -> str:
+    return ': '.join(self.args)
+
 
 @dataclasses.dataclass
 class Report:

@@ -188,7 +188,7 @@ class CachedSource(ordered_tasks.OrderedSource):
           index += 1
           if time.monotonic() > end:
             return None
-      except _DAMAGE as e:
+      except (tf.errors.OpError, UnicodeDecodeError) as e:
         return f'{file}, record {index} (from 0): {e}'
     return None
 

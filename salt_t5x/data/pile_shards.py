@@ -128,7 +128,7 @@ def write(path: str, documents: Iterable[tuple[str, str]]) -> None:
     documents: (text, domain) pairs.
 
   Raises:
-    UnicodeEncodeError: a text holds lone surrogates.
+    ValueError: a document that `read` would skip.
   """
   scratch = f'{path}.tmp'
   compressor = zstandard.ZstdCompressor(write_checksum=True)
@@ -136,9 +136,14 @@ def write(path: str, documents: Iterable[tuple[str, str]]) -> None:
     tf.io.gfile.GFile(scratch, 'wb') as file,
     compressor.stream_writer(file, closefd=False) as shard,
   ):
-    for text, domain in documents:
+    for number, (text, domain) in enumerate(documents, 1):
       entry = {'text': text, 'meta': {'pile_set_name': domain}}
-      shard.write(json.dumps(entry, ensure_ascii=False).encode() + b'\n')
+      try:
+        line = json.dumps(entry, ensure_ascii=False).encode() + b'\n'
+        _parse(line)
+      except (UnicodeEncodeError, bad_lines.BadLineError) as error:
+        raise ValueError(f'{path}: document {number}: {error}') from error
+      shard.write(line)
   tf.io.gfile.rename(scratch, path, overwrite=True)
 
 

@@ -21,6 +21,7 @@ one domain, a stable id, and no padding.
 
 from collections.abc import Iterator, Mapping
 
+from absl import logging
 import numpy as np
 import seqio
 import tensorflow as tf
@@ -61,8 +62,8 @@ def cut(
 ) -> tf.data.Dataset:
   """Joins the documents of each domain and cuts them into sequences.
 
-  Fewer than T tokens remain at the end of each domain, with Beam in each shard.
-  They are dropped.
+  Fewer than T tokens remain at the end of each domain and are dropped; their
+  number is logged, under Beam once for each shard.
 
   Args:
     dataset: of {'targets': int32 [N], 'id': int64 [], 'domain': string []}.
@@ -76,9 +77,11 @@ def cut(
 
   def generate() -> Iterator[dict]:
     joined = {}  # domain -> [pieces, their number of tokens]
+    total = 0
     for document in dataset.as_numpy_iterator():
       domain, number = document['domain'], document['id']
       tokens = np.append(document['targets'], np.int32(eos))
+      total += len(tokens)
       pieces, size = joined.get(domain, ([], 0))
       pieces.append((number, 0, tokens))
       size += len(tokens)
@@ -96,6 +99,11 @@ def cut(
       if found:
         targets, ids = zip(*found, strict=True)
         yield {'targets': targets, 'id': ids, 'domain': [domain] * len(found)}
+    logging.info(
+      'Sequences of %d tokens: %d of %d tokens are left over at the ends of '
+      '%d domains.',
+      *(length, sum(n for _, n in joined.values()), total, len(joined)),
+    )
 
   # One element for all sequences that a document completes: elements cost more
   # than their content.

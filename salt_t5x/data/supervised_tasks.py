@@ -135,7 +135,12 @@ class ExampleSource(ordered_tasks.OrderedSource):
       example = bad_lines.parse_object(example)
     # A null is no value.
     example = {k: v for k, v in example.items() if v is not None}
-    rendered = {name: text(example) for name, text in self._texts.items()}
+    try:
+      rendered = {name: text(example) for name, text in self._texts.items()}
+    except KeyError as error:
+      raise bad_lines.BadLineError(
+        'no such field', f'{error} is not one of {sorted(example)}'
+      ) from error
     for name, text in rendered.items():
       if not text.strip():
         raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')

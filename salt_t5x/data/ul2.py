@@ -53,6 +53,12 @@ class SpanCorruption:
   noise_density: float
   mean_span_length: float
 
+  def __post_init__(self):
+    if not 0 < self.noise_density < 1 or not self.mean_span_length >= 1:
+      raise ValueError(
+        f'ul2.{self}: set r between 0 and 1, and µ to at least 1.'
+      )
+
   def counts(self, length: int) -> tuple[int, int]:
     """Returns (corrupted tokens, spans) of a sequence of `length` tokens."""
     tokens = min(max(round(length * self.noise_density), 1), length - 1)
@@ -79,6 +85,23 @@ DENOISERS = ('causal', 'prefix', 'short_spans', 'long_spans')
 # Mode tokens of the denoisers: [S], [R] and [X] are the first three extra ids
 # (sentinels count down from the last).
 _MODES = (0, 0, 1, 2)
+
+
+def add_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
+  """Adds 'epoch', int64 []: the number of returns of the first 'id'.
+
+  seqio repeats a data set before its last preprocessors, so one iterator sees
+  all epochs. Each host counts the epochs of its own share, which begin and end
+  with the other hosts'.
+  """
+
+  def count(state, example):
+    first, epoch = state
+    first = tf.where(epoch < 0, example['id'], first)
+    epoch += tf.cast(example['id'] == first, tf.int64)
+    return (first, epoch), {**example, 'epoch': epoch}
+
+  return dataset.scan((np.int64(0), np.int64(-1)), count)
 
 
 def _uniform(seed: int, example: Example, count: int) -> tf.Tensor:
@@ -221,8 +244,8 @@ def ul2(
   """Draws a denoiser for each sequence, and applies it.
 
   Args:
-    dataset: {'targets': int32 [T], 'id': int64 [], 'epoch': int64 []}, as
-      `ordered_cache.CachedSource` gives them.
+    dataset: {'targets': int32 [T], 'id': int64 []}, epoch after epoch. Without
+      'epoch' (int64 []), `add_epoch` counts them.
     output_features: the task's; 'targets' has the vocabulary.
     sequence_length: 'targets' is T.
     rates: relative rates of `DENOISERS`; 0 excludes one.
@@ -232,7 +255,7 @@ def ul2(
 
   Returns:
     A dataset of 'inputs' and 'targets' (int32), 'denoiser' (int32 [], an index
-    into `DENOISERS`), and the other features.
+    into `DENOISERS`), 'epoch', and the other features.
 
   Raises:
     ValueError: too few extra ids for the sentinels, a sequence of another
@@ -287,4 +310,6 @@ def ul2(
       inputs = tf.concat([[mode], inputs], axis=0)
     return {**example, 'inputs': inputs, 'targets': targets, 'denoiser': which}
 
+  if 'epoch' not in dataset.element_spec:
+    dataset = add_epoch(dataset)
   return dataset.map(denoise, num_parallel_calls=tf.data.AUTOTUNE)

@@ -119,12 +119,19 @@ def test_any_text_survives_the_round_trip(tmp_path, documents):
   ] == documents
 
 
-def test_rejects_text_that_is_not_unicode(tmp_path):
+@pytest.mark.parametrize(
+  ('text', 'reason'),
+  [
+    (' \n', "empty: 'text' is empty"),
+    ('\ud800', 'surrogates not allowed'),
+  ],
+)
+def test_rejects_documents_that_could_not_be_read(tmp_path, text, reason):
   path = tmp_path / 'a.jsonl.zst'
   pile_shards.write(str(path), [('before', '')])
   before = path.read_bytes()
-  with pytest.raises(ValueError, match='surrogates not allowed'):
-    pile_shards.write(str(path), [('good', ''), ('\ud800', '')])
+  with pytest.raises(ValueError, match=f'a.jsonl.zst: document 2: .*{reason}'):
+    pile_shards.write(str(path), [('good', ''), (text, '')])
   assert path.read_bytes() == before
 
 

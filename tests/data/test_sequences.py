@@ -99,3 +99,10 @@ def test_id_names_the_document_and_the_place_of_the_first_token():
     sequences.sequence_id(53, 0, tokens),
   }
   assert len(others | {number}) == 5
+
+
+def test_logs_the_tokens_left_over(caplog):
+  with caplog.at_level('INFO', logger='absl'):
+    cut(documents(('abcdef', 'x', 1), ('gh', 'y', 2)), 4)
+  assert 'Sequences of 4 tokens: 6 of 10 tokens are left over' in caplog.text
+  assert '2 domains' in caplog.text

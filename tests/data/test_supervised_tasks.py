@@ -228,7 +228,9 @@ def test_bad_lines_are_left_out_and_counted(register, monkeypatch):
     bad_lines.NOT_UTF8: 2,
     'no such field': 2,
   }
-  assert report.first['no such field'].endswith(":6: 'answer'")
+  assert report.first['no such field'].endswith(
+    ":6: 'answer' is not one of ['question']"
+  )
 
 
 def test_a_function_that_fails_is_a_bad_example(register):
@@ -242,7 +244,9 @@ def test_files_that_cannot_be_used(register, tmp_path):
   task = register({'train': examples(), 'test': examples()}, inputs='{prompt}')
   with pytest.raises(bad_lines.DamagedShardError) as error:
     batches(task)
-  assert "'prompt' (no such field)" in str(error.value)
+  assert "'prompt' is not one of ['answer', 'n', 'question']" in str(
+    error.value
+  )
   assert 'bad line 11 of 11' in str(error.value)
   with pytest.raises(bad_lines.DamagedShardError, match='holds no document'):
     batches(register({'train': [b'{}']}))

@@ -219,6 +219,20 @@ def test_each_epoch_has_its_own_corruption_which_is_reproducible():
     np.testing.assert_array_equal(a['targets'], b['targets'])
 
 
+def test_epochs_are_counted_where_the_data_do_not_number_them():
+  tokens = sequences(30)
+  numbered = ul2_examples(dataset(tokens, epochs=3))
+  without = ul2_examples(
+    dataset(tokens, epochs=3).map(
+      lambda example: {k: v for k, v in example.items() if k != 'epoch'}
+    )
+  )
+  for a, b in zip(numbered, without, strict=True):
+    assert a['epoch'] == b['epoch']
+    np.testing.assert_array_equal(a['inputs'], b['inputs'])
+    np.testing.assert_array_equal(a['targets'], b['targets'])
+
+
 def test_iterator_resumes_across_an_epochs_end(tmp_path):
   data = ul2.ul2(dataset(sequences(10), epochs=99), FEATURES, {'targets': T})
   iterator = iter(data)
@@ -249,6 +263,12 @@ def test_too_few_sentinels():
   assert ul2_examples(
     dataset(sequences(1, 1280)), length=1280, rates=only('prefix')
   )
+
+
+@pytest.mark.parametrize('options', [(0.0, 3.0), (1.0, 3.0), (0.5, 0.5)])
+def test_span_corruption_out_of_range(options):
+  with pytest.raises(ValueError, match='SpanCorruption'):
+    ul2.SpanCorruption(*options)
 
 
 # --- Feature conversion -------------------------------------------------------
