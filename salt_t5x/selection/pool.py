@@ -35,13 +35,13 @@ class Statistics:
   """A selection compared with its pool.
 
   Attributes:
-    quantiles: {percent: (score in the pool, score among the selected)}.
+    quantiles: {percent: [score in the pool, score among the selected]}.
     domains: {name: int64 [2], records in the pool and selected}.
     histogram: [bins] int64, the pool's records by score.
     edges: [bins + 1] float64, the edges of the bins.
   """
 
-  quantiles: Mapping[int, tuple[float, float]]
+  quantiles: Mapping[int, np.ndarray]
   domains: Mapping[str, np.ndarray]
   histogram: np.ndarray
   edges: np.ndarray

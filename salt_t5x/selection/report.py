@@ -34,7 +34,7 @@ def _printable(text: str) -> str:
 
 def _by_count(domains: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
   """(name, in the pool, selected), most frequent first."""
-  rows = [(_printable(name), *map(int, n)) for name, n in domains.items()]
+  rows = [(_printable(x), int(n[0]), int(n[1])) for x, n in domains.items()]
   return sorted(rows, key=lambda row: (-row[1], row[0]))
 
 
