@@ -36,6 +36,7 @@ import time
 from typing import Any
 
 from absl import logging
+from google.protobuf import message
 import numpy as np
 import seqio
 import tensorflow as tf
@@ -46,6 +47,7 @@ from salt_t5x.data import ordered_tasks
 _READ_AHEAD = 1 << 20  # bytes of each file
 _SEARCH_SECONDS = 300  # for a damaged file
 _DAMAGE = (
+  message.DecodeError,
   tf.errors.DataLossError,
   tf.errors.InvalidArgumentError,
   UnicodeDecodeError,  # of a message that quotes the record
@@ -94,10 +96,9 @@ class CachedSource(ordered_tasks.OrderedSource):
     return self._count(split, seqio.get_cached_stats_path, 'examples')
 
   def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
-    """See `OrderedSource`; it reads the first example as a check."""
+    """See `OrderedSource`; compares the lengths with the first example's."""
+    self._check_lengths(split)
     parse = self.parser(split)
-    with self.naming_damage(split):
-      list(self.records(split).take(1).map(parse))
     return lambda epoch, record: {**parse(record), 'epoch': epoch}
 
   def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
@@ -171,8 +172,7 @@ class CachedSource(ordered_tasks.OrderedSource):
       raise ValueError(
         f'The cache {self.cached_task.cache_dir} is damaged: '
         f'{self._damage(split) or e}. Restore that file, or cache the task '
-        f'{self.cached_task.name} again in another folder; its sequences must '
-        f'have the registered lengths, {dict(self.lengths)}.'
+        f'{self.cached_task.name} again in another folder.'
       ) from e
 
   def _damage(self, split: str) -> str | None:
@@ -191,6 +191,22 @@ class CachedSource(ordered_tasks.OrderedSource):
       except (tf.errors.OpError, UnicodeDecodeError) as e:
         return f'{file}, record {index} (from 0): {e}'
     return None
+
+  def _check_lengths(self, split: str) -> None:
+    """Compares the lengths with those of the first example."""
+    first = self.records(split).take(1)
+    with self.naming_damage(split):
+      for record in first.as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        sizes = {name: len(x.int64_list.value) for name, x in features.items()}
+        for name, length in self.lengths.items():
+          if sizes.get(name, 0) != length:
+            raise ValueError(
+              f'{self.cached_task.name} is registered with {length} tokens in '
+              f'{name!r}, but its cache, {self.cached_task.cache_dir}, has '
+              f'{sizes.get(name, 0)}: register that, or cache the task again '
+              'in another folder.'
+            )
 
   def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Returns the parser of a record: an example of scalars and vectors."""
