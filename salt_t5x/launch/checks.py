@@ -73,7 +73,7 @@ def files(**flags: Sequence[str | None]) -> list[str]:
   """
   named = {}
   for flag, paths in flags.items():
-    for path in filter(None, paths):
+    for path in (x for x in paths if x is not None):
       if not os.path.exists(path):
         raise FlagError(f'--{flag}={path!r} does not exist.')
       if os.path.basename(path.rstrip('/')) in ('', '.', '..'):

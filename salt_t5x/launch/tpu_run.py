@@ -192,11 +192,13 @@ class TpuRun:
         for step in steps:
           step()
         said = self._connect(self._follow)
-        codes = set(re.findall(r'^exit_code=(\w+)$', said, re.M)) or {'lost'}
+        codes = set(re.findall(r'^exit_code=(\w+)$', said, re.M))
       except tpu_vm.GcloudError as e:
         error = e
       if codes == {'0'}:
         return
+      if not (codes or error):
+        raise tpu_vm.RunError(f'The workers reported no exit codes: {said!r}.')
       if error or codes & (_AGAIN | _KILLED):
         # A preemption changes the VM's state only after a while.
         time.sleep(_PAUSE)

@@ -358,6 +358,13 @@ def test_other_exit_codes_end_the_run(cloud, capfd, code):
   assert error.count('python -m salt_t5x.train') == 2
 
 
+def test_workers_without_exit_codes_end_the_run(cloud, capfd, monkeypatch):
+  monkeypatch.setattr(tpu_run.TpuRun, '_follow', lambda self: '')
+  assert gce.main(flags()) == 1
+  assert cloud.told('start') == 1
+  assert 'The workers reported no exit codes' in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
   'step, happening',
   [
@@ -508,6 +515,7 @@ def test_without_gcloud(cloud, capfd, monkeypatch):
     (['--max_restarts=x'], COMMAND, "invalid int value: 'x'"),
     (['--wheel=salt_t5x-9.whl'], COMMAND, "--wheel='salt_t5x-9.whl' does not"),
     (['--setup_script=no.sh'], COMMAND, "--setup_script='no.sh' does not"),
+    (['--setup_script='], COMMAND, "--setup_script='' does not exist"),
     (['--copy=nowhere'], COMMAND, "--copy='nowhere' does not exist"),
     (['--copy=my_project/setup.sh'], COMMAND, 'have the same name'),
     (['--env=NAME'], COMMAND, "--env='NAME' must look like NAME=VALUE"),
