@@ -34,12 +34,13 @@ A command that gin files configure calls `command.start` instead.
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 import difflib
+import functools
 import importlib
 import math
 import sys
 from typing import Any
 
-from absl import app
+from absl import app, flags
 from absl.flags import argparse_flags
 import gin
 import jax
@@ -70,6 +71,11 @@ def parser(module: str, description: str) -> argparse.ArgumentParser:
 def words(text: str) -> list[str]:
   """Splits the value of a flag at its commas."""
   return [word.strip() for word in text.split(',')] if text else []
+
+
+def boolean(text: str) -> bool:
+  """Parses the value of a flag as absl does."""
+  return flags.BooleanParser().parse(text)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -130,8 +136,8 @@ def parse_gin(args: argparse.Namespace, *more_files: str) -> None:
   """Parses the gin files and bindings of the flags, and then more files."""
   if not args.gin_file:
     sys.exit(
-      'Name the gin files that configure the command with --gin_file, e.g. '
-      '--gin_file=salt_t5x/gin/runs/score.gin.'
+      'Name the gin files that configure the command with --gin_file; those of '
+      'the package are in salt_t5x/gin.'
     )
   try:
     gin_utils.parse_gin_flags(
@@ -158,11 +164,11 @@ def run(
   )
 
 
-def parse_gin_command(argv: Sequence[str]) -> argparse.Namespace:
+def parse_gin_command(
+  module: str, description: str, argv: Sequence[str]
+) -> argparse.Namespace:
   """Parses the flags of t5x's train binary that a gin command needs."""
-  found = parser(
-    argv[0].removesuffix('.py'), 'Configured by gin files; see the docs.'
-  )
+  found = parser(module, description)
   add_gin_flags(found)
   add = found.add_argument
   add(
@@ -174,7 +180,10 @@ def parse_gin_command(argv: Sequence[str]) -> argparse.Namespace:
   add('--tfds_data_dir', help='folder of TFDS data sets')
   add(
     '--multiprocess_gpu',
-    action='store_true',
+    type=boolean,
+    nargs='?',
+    const=True,
+    default=False,
     help='run as one of several processes, given by the next three flags',
   )
   add('--coordinator_address', help='IP:PORT of process 0')
@@ -196,11 +205,20 @@ def start(function: Callable[..., str]) -> None:
     if jax.process_index() == 0:
       print(text)
 
-  run_configured(main)
+  module = function.__module__
+  run_configured(main, module, sys.modules[module].__doc__.partition(':')[0])
 
 
-def run_configured(main: Callable[[], None]) -> None:
-  """Parses the flags and gin files of a command, and calls its `main`."""
+def run_configured(
+  main: Callable[[], None], module: str, description: str
+) -> None:
+  """Parses the flags and gin files of a command, and calls its `main`.
+
+  Args:
+    main: the command.
+    module: see `parser`.
+    description: see `parser`.
+  """
 
   def configured(args: argparse.Namespace) -> None:
     if args.multiprocess_gpu:
@@ -214,7 +232,7 @@ def run_configured(main: Callable[[], None]) -> None:
     main()
 
   jax.config.parse_flags_with_absl()
-  run(configured, parse_gin_command)
+  run(configured, functools.partial(parse_gin_command, module, description))
 
 
 def check_lengths(lengths: Any) -> Mapping[str, int]:

@@ -105,6 +105,28 @@ def read_json_object(path: str) -> dict[str, Any]:
   return content
 
 
+def read_count(path: str, remedy: str, *keys: str) -> int:
+  """Reads a non-negative integer from nested JSON objects.
+
+  Args:
+    path: the file.
+    remedy: the imperative sentence that ends the error message.
+    *keys: the key in each object, from the outermost inwards.
+
+  Raises:
+    ValueError: see `read_json_object`; or it holds no such integer.
+  """
+  try:
+    value = read_json_object(path)
+    for key in keys:
+      value = value[key]
+    if type(value) is not int or value < 0:
+      raise ValueError(f'{keys[-1]} = {value!r}')
+  except (KeyError, TypeError, ValueError) as e:
+    raise ValueError(f'{path} is damaged or foreign ({e!r}). {remedy}') from e
+  return value
+
+
 def read_record(path: str, cls: type[Record]) -> Record:
   """Reads the fields of a dataclass whose constructor checks them.
 

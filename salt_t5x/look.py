@@ -33,6 +33,7 @@ printed as Python escapes.
 import argparse
 from collections.abc import Sequence
 import signal
+import sys
 
 import seqio
 
@@ -70,8 +71,11 @@ def main(args: argparse.Namespace) -> None:
   options = vars(args)
   task = command.find_task(options.pop('task'), options.pop('module_import'))
   seqio.add_global_cache_dirs(options.pop('seqio_additional_cache_dirs'))
-  for line in examples.show(task, **options):
-    print(line)
+  try:
+    for line in examples.show(task, **options):
+      print(line)
+  except examples.FlagError as e:
+    sys.exit(str(e))
 
 
 if __name__ == '__main__':

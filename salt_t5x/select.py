@@ -96,7 +96,8 @@ def main(args: argparse.Namespace) -> None:
     count = max(round(args.share * pool.size), 1)
   if count > pool.size:
     raise ValueError(
-      f'{count:,} examples are to be selected, but the pool has '
+      f'{count:,} examples (--kd_steps={args.kd_steps} times --batch_size='
+      f'{args.batch_size}) are to be selected, but the pool has '
       f'{pool.size:,}: {args.scores} holds scores of {manifest.examples:,}, '
       f'and the first {pool.first_position:,} of them are left out. Lower '
       '--kd_steps or --batch_size, leave out less (--first_step, or an earlier '

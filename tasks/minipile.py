@@ -47,7 +47,12 @@ def _sequence_length() -> int:
   path = os.path.join(DATA_DIR, 'info.json')
   if not os.path.exists(path):
     return 128
-  return files.read_json_object(path)['arguments']['sequence_length']
+  return files.read_count(
+    path,
+    f'SALT_T5X_DATA = {DATA_DIR!r} must be a folder of '
+    'salt_t5x.minipile.prepare: name one, or build it again.',
+    *('arguments', 'sequence_length'),
+  )
 
 
 seqio.add_global_cache_dirs([os.path.join(DATA_DIR, 'cache')])

@@ -31,20 +31,19 @@ from salt_t5x.data import text_tasks
 DATA_DIR = os.environ.get('SALT_T5X_SAMPLES', os.path.join('data', 'samples'))
 
 
-def _info() -> dict:
-  path = os.path.join(DATA_DIR, 'info.json')
-  if not os.path.exists(path):
-    raise ValueError(
-      f'SALT_T5X_SAMPLES={DATA_DIR} has no info.json: name a folder of '
-      '`python -m salt_t5x.sample`.'
-    )
-  return files.read_json_object(path)
+def _info(key: str) -> int:
+  return files.read_count(
+    os.path.join(DATA_DIR, 'info.json'),
+    f'SALT_T5X_SAMPLES = {DATA_DIR!r} must be a folder of salt_t5x.sample: '
+    'name one, or sample again.',
+    key,
+  )
 
 
 def vocabulary() -> seqio.SentencePieceVocabulary:
   """The teacher's vocabulary; in gin, `@samples.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
-    os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=_info()['extra_ids']
+    os.path.join(DATA_DIR, 'vocabulary.model'), extra_ids=_info('extra_ids')
   )
 
 
@@ -54,5 +53,5 @@ text_tasks.register(
   'samples',
   dict.fromkeys(('train', 'validation'), os.path.join(DATA_DIR, 'documents')),
   vocabulary(),
-  _info()['sequence_length'],
+  _info('sequence_length'),
 )

@@ -51,6 +51,27 @@ def test_unknown_tasks_list_near_names(monkeypatch):
     command.find_task('short_span', [])
 
 
+@pytest.mark.parametrize(
+  'flag, expected', [(None, False), ('', True), ('=true', True), ('=0', False)]
+)
+def test_boolean_flags_are_those_of_absl(flag, expected):
+  argv = ['score', *([] if flag is None else [f'--multiprocess_gpu{flag}'])]
+  args = command.parse_gin_command('salt_t5x.score', 'Scores.', argv)
+  assert args.multiprocess_gpu is expected
+
+
+@pytest.mark.parametrize('name', ['score', 'train'])
+def test_help_of_gin_commands(name):
+  text = subprocess.run(
+    [sys.executable, '-m', f'salt_t5x.{name}', '--help'],
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout
+  assert f'usage: python -m salt_t5x.{name} [' in text
+  assert {'score': 'Scores a cache', 'train': 'Trains a model'}[name] in text
+
+
 def test_a_gin_file_that_is_not_there():
   run = subprocess.run(
     [sys.executable, '-m', 'salt_t5x.score', '--gin_file=/no/such.gin'],

@@ -40,6 +40,18 @@ def test_claim_accepts_the_same_record_only(tmp_path):
     claim(path, {'a': 3})
 
 
+@pytest.mark.parametrize(
+  'text', ['[', '[]', '{}', '{"a": 3}', '{"a": {"b": "3"}}', '{"a": {"b": -1}}']
+)
+def test_read_count_names_the_file(tmp_path, text):
+  path = tmp_path / 'info.json'
+  path.write_text('{"a": {"b": 3}}')
+  assert files.read_count(str(path), '', 'a', 'b') == 3
+  path.write_text(text)
+  with pytest.raises(ValueError, match=f'{path} is damaged or .*Build again'):
+    files.read_count(str(path), 'Build again.', 'a', 'b')
+
+
 def test_markdown_table():
   assert files.markdown_table('ab', [[1, 'x']]) == (
     '| a | b |\n|---|---|\n| 1 | x |'

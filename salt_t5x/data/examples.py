@@ -27,6 +27,10 @@ import tensorflow as tf
 from salt_t5x.data import feature_converters, render, ul2
 
 
+class FlagError(ValueError):
+  """A flag of `salt_t5x.look` does not suit the task."""
+
+
 def convert(
   example: Mapping[str, np.ndarray], sequence_length: int
 ) -> dict[str, np.ndarray]:
@@ -68,11 +72,11 @@ def show(
     Lines for a terminal.
 
   Raises:
-    ValueError: a value that the task does not allow.
+    FlagError: a value that the task does not allow.
   """
   if split not in provider.splits:
     splits = ', '.join(provider.splits)
-    raise ValueError(f'--split={split}: set one of {splits}.')
+    raise FlagError(f'--split={split}: set one of {splits}.')
   tokens = [
     name
     for name in ('inputs', 'targets')
@@ -80,20 +84,35 @@ def show(
     and provider.output_features[name].dtype.is_integer
   ]
   if tokens and not sequence_length:
-    raise ValueError('--sequence_length is missing: set it to T.')
-  dataset = provider.get_dataset(
-    sequence_length and {'inputs': sequence_length, 'targets': sequence_length},
-    split=split,
-    use_cached=use_cached,
-    shuffle=False,
-    seed=0,
-    num_epochs=1,
-    trim_output_features=False,
-    try_in_mem_cache=False,
-  )
+    raise FlagError(
+      'The task has tokens: set their number T with --sequence_length.'
+    )
+  try:
+    dataset = provider.get_dataset(
+      sequence_length
+      and {'inputs': sequence_length, 'targets': sequence_length},
+      split=split,
+      use_cached=use_cached,
+      shuffle=False,
+      seed=0,
+      num_epochs=1,
+      trim_output_features=False,
+      try_in_mem_cache=False,
+    )
+  except (AssertionError, FileNotFoundError, ValueError) as e:
+    if 'cache' not in str(e):
+      raise
+    remedy = (
+      ' Cache the task with seqio_cache_tasks, and set --use_cached and '
+      '--seqio_additional_cache_dirs.'
+    )
+    # Our tasks' own errors name the remedy.
+    raise FlagError(
+      f'{e}{remedy * (not isinstance(e, FileNotFoundError))}'
+    ) from e
   found = list(dataset.skip(skip).take(examples).as_numpy_iterator())
   if not found:
-    raise ValueError(
+    raise FlagError(
       f'--split={split} has no example after the first {skip:,} (--skip).'
     )
   if tokens:

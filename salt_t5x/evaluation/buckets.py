@@ -317,7 +317,9 @@ def read(
       documents differ from the teacher's.
   """
   available = {}
-  _, folders, _ = next(tf.io.gfile.walk(results), (results, [], []))
+  if not tf.io.gfile.isdir(results):
+    raise ValueError(f'--results={results}: there is no such folder.')
+  _, folders, _ = next(tf.io.gfile.walk(results))
   # Remote file systems list folders with a slash at the end.
   for model in (x.rstrip('/') for x in folders):
     names = tf.io.gfile.listdir(os.path.join(results, model))

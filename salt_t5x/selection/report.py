@@ -43,7 +43,9 @@ def markdown(
 ) -> str:
   """Formats a selection as tables in Markdown."""
   use = f'repeats the selected ones: each {record.repeats:.2f} times on average'
-  if record.repeats <= 1:
+  if record.repeats == 1:
+    use = 'reads each selected one once'
+  elif record.repeats < 1:
     use = (
       f'reads the first {record.repeats:.2%} of the selected ones, each once'
     )

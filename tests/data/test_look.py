@@ -21,6 +21,7 @@ import itertools
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -121,6 +122,12 @@ def tasks(vocabulary, sequences):
         output_features={'inputs': feature, 'targets': feature},
       )
     add('targets_only', source(numbered), output_features={'targets': feature})
+    add(
+      'cached',
+      source(numbered),
+      preprocessors=[seqio.CacheDatasetPlaceholder(required=True)],
+      output_features={'targets': feature},
+    )
     add(
       'documents',
       source(documents),
@@ -334,13 +341,19 @@ def test_names_tokens_that_are_no_text(vocabulary):
   'options, message',
   [
     ({'split': 'test'}, '--split=test: set one of train'),
-    ({'length': None}, '--sequence_length is missing'),
+    ({'length': None}, 'has tokens: .* --sequence_length'),
     ({'skip': 100}, 'no example after the first 100'),
   ],
 )
 def test_rejects_options_that_the_task_does_not_allow(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(examples_lib.FlagError, match=message):
     printed('causal', **options)
+
+
+@pytest.mark.parametrize('use_cached', [False, True])
+def test_a_missing_cache_is_told_with_the_remedy(use_cached):
+  with pytest.raises(examples_lib.FlagError, match='seqio_cache_tasks, and'):
+    printed('cached', use_cached=use_cached)
 
 
 @pytest.mark.parametrize(
@@ -388,3 +401,9 @@ seqio.TaskRegistry.add(
   lines = result.stdout.split('\n')
   assert '|###     |' in lines
   assert '  # | h\\x1b</s>' in lines
+
+
+def test_command_exits_with_the_message(monkeypatch):
+  monkeypatch.setattr(signal, 'signal', lambda *_: None)
+  with pytest.raises(SystemExit, match='has tokens'):
+    look.main(look.parse_flags(['', '--task=causal']))

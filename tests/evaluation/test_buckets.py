@@ -288,7 +288,7 @@ def test_some_tasks_only(results, capsys):
     (['--tasks=boolq,race'], '--tasks=race: .* has no such results, only of'),
     (['--baseline=RKD'], '--baseline=RKD: .* has no such results'),
     (['--teacher=TEACHER'], r"--teacher=TEACHER: .* only of \['BASELINE', "),
-    (['--results=/no/such'], r'/no/such has no such results, only of \[\]'),
+    (['--results=/no/such'], '--results=/no/such: there is no'),
   ],
 )
 def test_rejects_unknown_names(results, flags, message):

@@ -122,7 +122,7 @@ def test_command(scores, tmp_path, capsys, kind):
   assert shown.out == text
   assert 'reading domains' in shown.err
   assert '100 of 520 examples (19.23%)' in text
-  assert 'takes 100 examples: it reads the first 100.00% of the' in text
+  assert 'takes 100 examples: it reads each selected one once' in text
   rows = table(text, 'domain')
   assert list(rows) == [
     r'\$\\frac\$ \<i\>',

@@ -227,8 +227,8 @@ def _main():
 if __name__ == '__main__':
   from salt_t5x import command  # It imports t5x.
 
-  if '--multiprocess_gpu' in sys.argv:
+  if any(x.startswith('--multiprocess_gpu') for x in sys.argv):
     _subset.refuse('more than one process')
   # Run files bind `__main__.train`.
   _configured_train = gin.configurable(train)
-  command.run_configured(_main)
+  command.run_configured(_main, 'salt_t5x.train', 'Trains a model')
