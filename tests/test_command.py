@@ -20,7 +20,7 @@ import sys
 import pytest
 import seqio
 
-from salt_t5x import command
+from salt_t5x import command, engine
 
 
 @pytest.mark.parametrize('name', ['', '.', '.tasks', 'no/such.py', 'no.such'])
@@ -62,6 +62,8 @@ def test_boolean_flags_are_those_of_absl(flag, expected):
 
 @pytest.mark.parametrize('name', ['score', 'train'])
 def test_help_of_gin_commands(name):
+  if name == 'train' and engine.current() != engine.EMBEDDED:
+    pytest.skip("t5x's own train binary has its own help")
   text = subprocess.run(
     [sys.executable, '-m', f'salt_t5x.{name}', '--help'],
     capture_output=True,
