@@ -106,10 +106,9 @@ def show(
       ' Cache the task with seqio_cache_tasks, and set --use_cached and '
       '--seqio_additional_cache_dirs.'
     )
-    # Our tasks' own errors name the remedy.
-    raise FlagError(
-      f'{e}{remedy * (not isinstance(e, FileNotFoundError))}'
-    ) from e
+    # Other errors than seqio's name their own remedy.
+    is_bare = isinstance(e, AssertionError) or 'requires caching' in str(e)
+    raise FlagError(f'{e}{remedy * is_bare}') from e
   found = list(dataset.skip(skip).take(examples).as_numpy_iterator())
   if not found:
     raise FlagError(

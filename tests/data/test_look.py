@@ -350,6 +350,13 @@ def test_rejects_options_that_the_task_does_not_allow(options, message):
     printed('causal', **options)
 
 
+def test_another_length_is_told_without_a_word_on_caches():
+  with pytest.raises(examples_lib.FlagError) as e:
+    printed('causal', T // 2)
+  message = str(e.value)
+  assert f'have {T} tokens: set it' in message and '--use_c' not in message
+
+
 @pytest.mark.parametrize('use_cached', [False, True])
 def test_a_missing_cache_is_told_with_the_remedy(use_cached):
   with pytest.raises(examples_lib.FlagError, match='seqio_cache_tasks, and'):
