@@ -18,9 +18,10 @@ Importing the package chooses the engine (the real t5x or the embedded one) and
 makes `salt_t5x/gin/...` readable by gin; see `salt_t5x.engine`.
 """
 
-from salt_t5x import engine
+from salt_t5x import configuration, engine
 
 __version__ = '0.1.0'
 
 engine.activate()
 engine.register_gin_reader()
+configuration.register()

@@ -133,7 +133,7 @@ def analyze(
   roles = {role: model.named(role) for role, model in roles.items()}
   found = {role: x.find() for role, x in roles.items()}
   for model in roles.values():
-    model.check_vocabulary(student.model.output_vocabulary)
+    model.check_record(student.model.output_vocabulary)
   parameter = f'analyze.analyze.sequences (SEQUENCES) = {sequences}'
   x = ordered_cache.read_prefixes(
     held_out_task, split, length, sequences, parameter

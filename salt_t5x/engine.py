@@ -21,10 +21,12 @@ it. All other modules of this package write `import t5x` and do not depend on
 the engine.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 
 import gin
@@ -136,6 +138,14 @@ def read_gin(path: str) -> str:
   """Returns the text of 'salt_t5x/gin/...' or of a file on disk."""
   file = _gin_file(path) if _is_packaged(path) else pathlib.Path(path)
   return file.read_text(encoding='utf-8')
+
+
+@functools.cache
+def gin_macros() -> frozenset[str]:
+  """Returns the names of all macros in the package's gin files."""
+  texts = [x.read_text(encoding='utf-8') for x in _gin_dir().rglob('*.gin')]
+  found = re.findall(r'%([A-Z]\w*)|^([A-Z]\w*) *=', '\n'.join(texts), re.M)
+  return frozenset(used or bound for used, bound in found)
 
 
 def register_gin_reader():

@@ -21,6 +21,7 @@ compare the checkpoints on held-out text (Table 1), the paper's few-shot suite
 the results of each document. Rerunning computes only the missing results.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 import itertools
 
@@ -140,6 +141,13 @@ def evaluate(
         name, supervised_split, task_feature_lengths, examples, vocabulary
       )
     )
+  names = collections.Counter(x.name for x in measurements)
+  if twice := [name for name, count in names.items() if count > 1]:
+    raise ValueError(
+      f'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS): {twice} name '
+      'two measurements, of which one would replace the other. Register '
+      'the task under another name.'
+    )
   store = results_lib.Store(output_dir)
   done = [
     [
@@ -165,7 +173,10 @@ def evaluate(
     checkpoint_model = compiled[id(network)].with_params(params)
     for measurement in itertools.compress(measurements, ~is_done):
       progress.set_description(f'{name}, {measurement.name}')
-      result, documents = measurement.run(checkpoint_model)
+      try:
+        result, documents = measurement.run(checkpoint_model)
+      except language_model.NonFiniteOutputError as e:
+        result, documents = {results_lib.NOT_FINITE: str(e)}, []
       if jax.process_index() == 0:
         options = candidate.options | measurement.options
         store.write(name, measurement.name, options, result, documents)

@@ -40,8 +40,8 @@ def write_whole(path: str, content: bytes) -> None:
 
 
 def absolute(path: str) -> str:
-  """Returns the absolute path; URLs are absolute already."""
-  return path if '://' in path else os.path.abspath(path)
+  """Returns the absolute path, `~` expanded; URLs are absolute already."""
+  return path if '://' in path else os.path.abspath(os.path.expanduser(path))
 
 
 def make_folder(path: str, name: str) -> None:

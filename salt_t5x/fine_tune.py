@@ -114,7 +114,7 @@ def _begin(
       f'from {_NAMES.path} = {initial.path!r}.'
     )
   checkpoint = initial.find()
-  initial.check_vocabulary(initial.model.output_vocabulary)
+  initial.check_record(initial.model.output_vocabulary)
   state = train_state.state_dict()
   params = initial.restore(
     checkpoint,

@@ -124,6 +124,12 @@ def without_negative_zero(logits: Array) -> Array:
   return jnp.where(logits == 0, 0.0, logits)
 
 
+def _choice(logits: Array) -> Array:
+  """The lowest token with the highest logit; -1 where a logit is NaN."""
+  is_nan = jnp.isnan(jnp.max(logits, axis=-1))
+  return jnp.where(is_nan, -1, jnp.argmax(logits, axis=-1))
+
+
 def next_token_loss(
   student_hidden: Array,
   student_embedding: Array | None,
@@ -155,7 +161,7 @@ def next_token_loss(
     weight=jnp.sum(w),
     cross_entropy=cross_entropy,
     z_loss=z,
-    correct=jnp.sum(w * (jnp.argmax(u, axis=-1) == targets)),
+    correct=jnp.sum(w * (_choice(u) == targets)),
   )
 
 
@@ -248,7 +254,8 @@ def distillation_loss(
   teacher_cross_entropy = jax.nn.logsumexp(teacher, axis=-1) - _at(
     teacher, targets
   )
-  student_choice = jnp.argmax(u, axis=-1)
+  student_choice = _choice(u)
+  agrees = (student_choice >= 0) & (student_choice == _choice(teacher))
   return LossSums(
     loss=jnp.sum(w * loss),
     weight=jnp.sum(w),
@@ -259,6 +266,6 @@ def distillation_loss(
       cross_entropy=jnp.sum(w * distillation),
       teacher_cross_entropy=jnp.sum(w * teacher_cross_entropy),
       teacher_entropy=jnp.sum(w * entropy),
-      agreement=jnp.sum(w * (student_choice == jnp.argmax(teacher, axis=-1))),
+      agreement=jnp.sum(w * agrees),
     ),
   )

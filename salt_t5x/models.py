@@ -15,6 +15,7 @@
 """The student: a t5x decoder-only model with SALT's losses."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 from typing import Any
 
 import flax
@@ -112,6 +113,37 @@ def shapes_and_axes(
   return shapes, flax.core.unfreeze(initializer.train_state_axes.params)
 
 
+# Fields of a network that change its layout, speed or rounding.
+_COMPUTE_SETTINGS = {
+  *('parent', 'name', 'dtype', 'scan_layers', 'remat_policy', 'vocab_size')
+}
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+  """Describes what a network computes, apart from its parameters.
+
+  Args:
+    module: of a t5x decoder-only model.
+
+  Returns:
+    {field of the module or of its configuration: JSON value}. Fields that are
+    neither numbers nor text (functions, say) are left out.
+  """
+  found = {'class': type(module).__name__}
+  todo = [module]
+  while todo:
+    part = todo.pop()
+    for field in dataclasses.fields(part):
+      value = getattr(part, field.name)
+      if field.name in _COMPUTE_SETTINGS:
+        continue
+      if dataclasses.is_dataclass(value):
+        todo.append(value)
+      elif isinstance(value, int | float | str | tuple | list):
+        found[field.name] = list(value) if isinstance(value, tuple) else value
+  return found
+
+
 def _check_rows(model: t5x_models.DecoderOnlyModel, rows: int) -> None:
   vocab_size = model.output_vocabulary.vocab_size
   if rows < vocab_size:
@@ -188,6 +220,10 @@ class SaltDecoderOnlyModel(t5x_models.DecoderOnlyModel):
       )
       _check_rows(self, embedding.shape[0])
     return variables
+
+  @property
+  def z_loss(self) -> float:
+    return self._z_loss
 
   @property
   def loss_normalizing_factor(self) -> float | int | str | None:

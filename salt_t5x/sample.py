@@ -91,7 +91,7 @@ def sample(
   if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
     raise ValueError(f'VOCABULARY is {vocabulary}: SentencePiece is needed.')
   checkpoint = teacher.find()
-  teacher.check_vocabulary(vocabulary)
+  teacher.check_record(vocabulary)
   info = {
     'teacher': os.fspath(checkpoint),
     'teacher_identity': find.identity(checkpoint),

@@ -75,7 +75,7 @@ def score(
   split = dataset_cfg.split
   train_data.check_vocabulary(dataset_cfg, teacher.model)
   teacher.find()
-  teacher.check_vocabulary(teacher.model.output_vocabulary)
+  teacher.check_record(teacher.model.output_vocabulary)
   command_lib.check_count('score.score.batches_per_shard', batches_per_shard)
   available = source.num_input_examples(split)
   examples = available if examples is None else examples
@@ -92,6 +92,7 @@ def score(
     split=split,
     data=source.fingerprint(split),
     teacher=os.fspath(score_batch.checkpoint),
+    teacher_identity=find.identity(score_batch.checkpoint),
     step=find.step_of(score_batch.checkpoint),
     dtype=teacher.dtype,
     top_k=top_k,

@@ -124,6 +124,8 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     record = None
     if summary_dir and run_record.begun(summary_dir):
       record = run_record.read(summary_dir)
+    if summary_dir and record is None:
+      _check_first_step(first_step, self._kd_steps)
     if first_step < self._kd_steps:
       if teacher is None:
         raise ValueError(
@@ -133,12 +135,20 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
           '(DISTILLATION_WEIGHT) to 0.'
         )
       self._teacher_checkpoint = self._find_teacher(record, model)
-    mine = self._record(model)
+    mine = dataclasses.replace(
+      self._record(model),
+      optimization=_optimization(model, learning_rate_fn, total_steps, record),
+    )
     if record:
       run_record.compare(summary_dir, record, mine, allow_changes)
       if self._teacher_checkpoint is None:
         # Past n_KD only the record still names the teacher.
-        mine = dataclasses.replace(record, kd_steps=mine.kd_steps)
+        mine = dataclasses.replace(
+          record,
+          kd_steps=mine.kd_steps,
+          network=mine.network,
+          optimization=mine.optimization,
+        )
     # Written last, so that a start that is refused leaves no files behind.
     if summary_dir and jax.process_index() == 0:
       if record != mine:
@@ -164,7 +174,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
   def _find_teacher(self, record: run_record.RunRecord | None, model):
     known = (record.teacher, record.teacher_identity) if record else (None,)
     checkpoint = self._teacher.find_for_run(*known)
-    self._teacher.check_vocabulary(model.output_vocabulary)
+    self._teacher.check_record(model.output_vocabulary)
     return checkpoint
 
   def _record(self, model) -> run_record.RunRecord:
@@ -172,6 +182,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     record = run_record.RunRecord(
       vocabulary=run_record.fingerprint(model.output_vocabulary),
       vocab_size=model.output_vocabulary.vocab_size,
+      network=models.describe(model.module),
       kd_steps=None if self._kd_steps == math.inf else self._kd_steps,
     )
     if self._teacher_checkpoint is None:
@@ -289,7 +300,8 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
 
     Args:
       batch_iter: yields batches.
-      num_steps: steps to train, at least 1.
+      num_steps: steps to train. t5x asks for 0 where a checkpoint's step is
+        also the end of its inner loop.
       start_step: the step to begin with; None for the train state's.
 
     Returns:
@@ -298,6 +310,10 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     Raises:
       ValueError: see `Pretrained.load` and `teacher.check_cross_entropy`.
     """
+    if num_steps == 0:
+      nothing = concurrent.futures.Future()
+      nothing.set_result({})
+      return nothing
     step = int(self.train_state.step) if start_step is None else start_step
     end = step + num_steps
     batch_iter = self._checked(batch_iter, step)
@@ -393,6 +409,47 @@ def _compile(lowered) -> tuple[Any, float]:
   """Returns the compiled step and the seconds that it took."""
   start = time.monotonic()
   return lowered.compile(), time.monotonic() - start
+
+
+def _optimization(
+  model: models.SaltDecoderOnlyModel,
+  learning_rate_fn: Callable[[Array], Array],
+  total_steps: int,
+  before: run_record.RunRecord | None,
+) -> dict[str, Any]:
+  """Describes what the updates of the rest of the run depend on.
+
+  A learning rate is a function; it is recorded at nine steps, and compared at
+  those of the record.
+  """
+  rate = 'the learning rate at step '
+  names = [f'{rate}{total_steps * i // 8}' for i in range(9)]
+  if before is not None and before.optimization is not None:
+    names = [x for x in before.optimization if x.startswith(rate)]
+  return {
+    'trainer.SaltTrainer.total_steps (TRAIN_STEPS)': total_steps,
+    'models.SaltDecoderOnlyModel.z_loss (Z_LOSS)': model.z_loss,
+    'models.SaltDecoderOnlyModel.loss_normalizing_factor': str(
+      model.loss_normalizing_factor
+    ),
+    # Devices may round differently.
+    **{
+      x: float(f'{learning_rate_fn(int(x.removeprefix(rate))):.6g}')
+      for x in names
+    },
+  }
+
+
+def _check_first_step(first_step: int, kd_steps: int | float):
+  """Raises ValueError if a new run would skip steps of distillation."""
+  if kd_steps > 0 and first_step > 0:
+    raise ValueError(
+      f'This run begins at step {first_step}, from a checkpoint of another run '
+      '(utils.RestoreCheckpointConfig.path, or a MODEL_DIR without '
+      "salt_t5x's record), but the first stage of trainer.SaltTrainer.schedule "
+      f'is the steps from 0 to n_KD = {kd_steps}. Begin at step 0, or train '
+      'without a teacher (DISTILLATION_WEIGHT = 0).'
+    )
 
 
 def _check_distillation(

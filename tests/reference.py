@@ -74,8 +74,8 @@ def salt_loss(
 
 
 def argtop_k(p, k):
-  """The k most likely tokens of eq. (10), with all that tie with the last."""
-  return np.flatnonzero(p >= np.sort(p)[::-1][:k].min())
+  """The k most likely tokens of eq. (10); of equal ones the lowest."""
+  return np.argsort(-p, kind='stable')[:k]
 
 
 def score(logits, targets, tokens, top_k, kind):

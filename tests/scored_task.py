@@ -43,7 +43,7 @@ def teacher():
     ['notes_score.gin'],
     [
       f'TEACHER_PATH = {os.environ["SALT_T5X_TEST_TEACHER"]!r}',
-      'SCORES_DIR = ""',
+      'SCORES_DIR = "/unused"',
     ],
   )
   made = gin.get_configurable(teacher_lib.Teacher)()

@@ -33,6 +33,7 @@ FLOORS = [
   'models network',
   'metrics',
   'data kernels checkpoints',
+  'configuration',
   'losses schedules files standard_errors command engine',
 ]
 FLOOR = {room: i for i, row in enumerate(FLOORS) for room in row.split()}

@@ -134,13 +134,38 @@ def test_restores_in_bfloat16(teacher_dir):
 
 
 def test_vocabulary_of_the_teacher(teacher_dir, tmp_path, caplog):
-  check = lambda path, x: teacher_lib.Teacher(None, path).check_vocabulary(x)
+  model = tiny.make_teacher_model()
+  check = lambda path, x: teacher_lib.Teacher(model, path).check_record(x)
   check(teacher_dir, tiny.vocabulary())
   check(f'{teacher_dir}/checkpoint_60', tiny.vocabulary())
   with pytest.raises(ValueError, match=r'32 tokens.*31 tokens'):
     check(f'{teacher_dir}/checkpoint_60', tiny.vocabulary(31))
   # A teacher from elsewhere has no record: said, not refused.
   check(str(tmp_path), tiny.vocabulary())
+
+
+@pytest.mark.parametrize(
+  'name, value, was',
+  [
+    ('mlp_activations', ('relu',), "['gelu', 'linear']"),
+    ('max_wavelength', 9, 10000),
+  ],
+)
+def test_network_of_the_teacher(teacher_dir, name, value, was):
+  """Its parameters fit, but it would compute something else."""
+  model = tiny.make_teacher_model(**{name: value})
+  with pytest.raises(ValueError) as e:
+    teacher_lib.Teacher(model, teacher_dir).check_record(tiny.vocabulary())
+  message = str(e.value)
+  assert (
+    f'teacher.Teacher.path = {teacher_dir!r}: it was trained with' in message
+  )
+  assert f'network.TransformerConfig.{name} = {was}' in message
+
+
+def test_compute_settings_may_differ(teacher_dir):
+  model = tiny.make_teacher_model(remat_policy='none', dtype='bfloat16')
+  teacher_lib.Teacher(model, teacher_dir).check_record(tiny.vocabulary())
 
 
 def test_padding_rows_may_differ(teacher_dir):

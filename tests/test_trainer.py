@@ -132,6 +132,15 @@ def test_switch_may_fall_inside_a_call(teacher_dir):
   tiny.assert_equal(by_one.train_state, at_once.train_state)
 
 
+def test_no_steps_change_nothing(teacher_dir):
+  """t5x trains for 0 steps where a checkpoint is at an inner loop's end."""
+  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=2))
+  trainer.train(tiny.batches(), 1, 0).result()
+  before = jax.tree.map(np.asarray, trainer.train_state)
+  assert trainer.train(iter(()), 0, 1).result() == {}
+  jax.tree.map(np.testing.assert_array_equal, before, trainer.train_state)
+
+
 def test_teacher_is_freed_at_kd_steps(teacher_dir):
   others = jax.live_arrays()  # held here, so that no other array gets their id
   trainer = tiny.make_trainer(**tiny.distilling(teacher_dir, kd_steps=2))
@@ -266,6 +275,21 @@ def test_resume_past_kd_steps_needs_no_teacher(teacher_dir):
   resumed.compile_train(next(tiny.batches()))
   assert resumed._teacher_params is None
   assert len(tiny.losses(resumed, 2, start=3)) == 2
+
+
+@pytest.mark.parametrize('kd_steps', [2, 3, 5])
+def test_a_run_that_begins_later_cannot_distil(teacher_dir, tmp_path, kd_steps):
+  """From another run's checkpoint: it would distil less, or not at all."""
+  other = tiny.make_trainer(cls=t5x_trainer.Trainer)
+  other.train(tiny.batches(), 3, 0).result()
+  options = dict(summary_dir=str(tmp_path), train_state=other.train_state)
+  distilling = tiny.distilling(teacher_dir, kd_steps=kd_steps)
+  with pytest.raises(
+    ValueError, match=f'begins at step 3, .* n_KD = {kd_steps}'
+  ):
+    tiny.make_trainer(other._model, **options, **distilling)
+  assert not list(tmp_path.iterdir())
+  tiny.make_trainer(other._model, **options)
 
 
 def test_run_at_step_0_reads_from_the_beginning(tmp_path):

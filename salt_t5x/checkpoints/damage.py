@@ -148,9 +148,10 @@ def data_shares(checkpoint: epath.Path) -> int | None:
 
 def _value_ends(state: epath.Path) -> dict[str, int]:
   """{file of a store: bytes that its values and tree nodes take up}."""
-  path = os.fspath(state)
-  url = path if '://' in path else f'file://{path}'
-  store = tensorstore.KvStore.open(f'{url}/').result()
+  path = f'{os.fspath(state)}/'
+  # In a URL some characters of paths would mean something.
+  spec = path if '://' in path else {'driver': 'file', 'path': path}
+  store = tensorstore.KvStore.open(spec).result()
   manifest = tensorstore.ocdbt.dump(store).result()
   ends = {'manifest.ocdbt': 0, '_METADATA': 1}
   for location in _locations(store, manifest['versions'][-1]['root']):

@@ -53,6 +53,9 @@ class RunRecord:
     schedule: `schedules.Schedule.description`.
     teacher_temperature: ρ.
     top_k: k of eq. (12).
+    network: `models.describe` of the network; None if it is not recorded.
+    optimization: {gin parameter: value} of what the rest of the run depends on;
+      None if it is not recorded.
   """
 
   vocabulary: str
@@ -63,6 +66,8 @@ class RunRecord:
   schedule: str | None = None
   teacher_temperature: float | None = None
   top_k: int | None = None
+  network: dict | None = None
+  optimization: dict | None = None
 
   def __post_init__(self):
     files.check_types(self)
@@ -165,6 +170,9 @@ def compare(
       f'({before.vocabulary}) than VOCABULARY ({now.vocabulary}): choose '
       'another MODEL_DIR, or the vocabulary the run began with.'
     )
+  changes = network_changes(before, now.network)
+  if before.optimization is not None:
+    changes |= files.differences(before.optimization, now.optimization)
   parameters = {'kd_steps': 'n_KD (KD_STEPS)'}
   if before.teacher and now.teacher:
     parameters['teacher_identity'] = 'teacher.Teacher.path'
@@ -174,7 +182,7 @@ def compare(
     dataclasses.asdict(record)
     | {'teacher_identity': f'{record.teacher} ({record.teacher_identity})'}
   )
-  changes = {
+  changes |= {
     parameter: (shown(before)[name], shown(now)[name])
     for name, parameter in parameters.items()
     if getattr(before, name) != getattr(now, name)
@@ -187,12 +195,33 @@ def begun(model_dir: str) -> bool:
   return bool(find.finished(model_dir))
 
 
-def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:
-  """Compares a checkpoint's recorded vocabulary with another.
+def network_changes(
+  before: RunRecord, network: Mapping[str, Any] | None
+) -> dict[str, tuple[Any, Any]]:
+  """Compares a recorded network with another.
+
+  Args:
+    before: a record.
+    network: the other network, as `models.describe` returns it.
+
+  Returns:
+    {gin parameter: (recorded value, other value)} where these differ.
+  """
+  if before.network is None or network is None:
+    return {}
+  found = files.differences(before.network, network)
+  return {f'network.TransformerConfig.{x}': y for x, y in found.items()}
+
+
+def difference(
+  path: str, vocabulary: seqio.Vocabulary, network: Mapping[str, Any]
+) -> str | None:
+  """Compares a checkpoint's recorded vocabulary and network with others.
 
   Args:
     path: a model directory, or a `checkpoint_<step>` directory in it.
     vocabulary: the other vocabulary.
+    network: the other network, as `models.describe` returns it.
 
   Returns:
     The difference in words; None if there is none, or no record (the model was
@@ -204,19 +233,30 @@ def other_vocabulary(path: str, vocabulary: seqio.Vocabulary) -> str | None:
   record = read(os.fspath(directory))
   if record is None:
     logging.warning(
-      'The model at %s has no vocabulary record: make sure that it was trained '
-      'with this vocabulary.',
+      'The model at %s has no record: make sure that it was trained with this '
+      'vocabulary, and that its network computes the same.',
       directory,
     )
     return None
   mine = fingerprint(vocabulary)
-  if record.vocabulary == mine:
-    return None
-  return (
-    f'it was trained with another vocabulary ({record.vocab_size} tokens, '
-    f'{record.vocabulary}) than VOCABULARY ({vocabulary.vocab_size} tokens, '
-    f'{mine})'
-  )
+  if record.vocabulary != mine:
+    return (
+      f'it was trained with another vocabulary ({record.vocab_size} tokens, '
+      f'{record.vocabulary}) than VOCABULARY ({vocabulary.vocab_size} tokens, '
+      f'{mine}). Set VOCABULARY to the one of that run, or name a model '
+      'trained with this one; only the padded number of embedding rows may '
+      'differ'
+    )
+  if changes := network_changes(record, network):
+    listed = ', '.join(
+      f'{name} = {was!r} (and is now {now!r})'
+      for name, (was, now) in changes.items()
+    )
+    return (
+      f'it was trained with {listed}. Include the gin file of its size, and '
+      'bind parameters in the scope of the model that they are meant for'
+    )
+  return None
 
 
 def write(model_dir: str, record: RunRecord):

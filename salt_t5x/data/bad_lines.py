@@ -14,14 +14,17 @@
 
 """Tolerates a few bad lines in a file of documents, and reports them.
 
-A line without a usable document is skipped, counted and reported. A file with
-more than `FREE_BAD_LINES` of them, and then more than a share of its lines, is
-an error.
+A line without a usable document is skipped, counted and reported. A file may
+lose one line in a thousand: any more are an error, and so are any at all in a
+file of fewer than a hundred. Of a compressed file that is damaged inside, the
+share of its bytes that cannot be decoded counts likewise.
 """
 
+import codecs
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import json
+import math
 from typing import Any, TypeVar
 
 from absl import logging
@@ -32,9 +35,13 @@ EMPTY = 'empty'
 NOT_UTF8 = 'not UTF-8'
 TRUNCATED = 'truncated'
 
-# A file may have this many bad lines, and then this share of its lines.
-FREE_BAD_LINES = 10
-MAX_BAD_SHARE = 0.001
+# The share of a file that may be lost.
+MAX_LOST_SHARE = 0.001
+# The fewest lines of which one may be lost.
+_MIN_LINES = 100
+# Beyond this many bad lines and that share of the lines so far, the rest of a
+# file is not read.
+_EARLY = 10
 
 # Kinds of damage by the errors of parsers; others are bad values.
 _KINDS = {
@@ -59,6 +66,10 @@ class BadLineError(Exception):
     return ': '.join(self.args)
 
 
+class DamageError(Exception):
+  """The rest of a file cannot be read: (reason, its share of the bytes)."""
+
+
 @dataclasses.dataclass
 class Report:
   """What was found in one file so far.
@@ -66,14 +77,15 @@ class Report:
   Attributes:
     documents: number of documents read.
     lines: number of lines read, bad ones included.
-    counts: number of cases of each kind of damage. `TRUNCATED` is 0 or 1: the
-      data after the damage is unknown.
+    lost_share: of the file's bytes, after damage to its compression.
+    counts: number of cases of each kind of damage; `TRUNCATED` is 0 or 1.
     first: 'path:line: reason' of the first case of each kind. Lines count from
       1; `TRUNCATED` names the last line before the damage.
   """
 
   documents: int = 0
   lines: int = 0
+  lost_share: float = 0.0
   counts: dict[str, int] = dataclasses.field(default_factory=dict)
   first: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -82,9 +94,20 @@ class Report:
       f'{count} {kind}, the first at {self.first[kind]}'
       for kind, count in self.counts.items()
     )
-    return f'{self.documents} documents in {self.lines} lines' + (
-      f'. Skipped: {skipped}' if skipped else ''
+    lost = (
+      f', and {self.lost_share:.2%} of the bytes' if self.lost_share else ''
     )
+    return f'{self.documents} documents in {self.lines} lines' + (
+      f'. Skipped{lost}: {skipped}' if skipped else ''
+    )
+
+  @property
+  def is_good(self) -> bool:
+    """Whether little enough is lost."""
+    bad = sum(self.counts.values()) - self.counts.get(TRUNCATED, 0)
+    allowed = math.ceil(MAX_LOST_SHARE * self.lines)
+    few = not bad or (bad <= allowed and self.lines >= _MIN_LINES)
+    return few and self.lost_share <= MAX_LOST_SHARE
 
   def skip(self, name: str, kind: str, reason: str) -> None:
     """Counts a bad line, the last one read.
@@ -95,13 +118,17 @@ class Report:
     place = f'{name}:{self.lines}: {reason}'
     self.counts[kind] = self.counts.get(kind, 0) + 1
     self.first.setdefault(kind, place)
-    bad = sum(self.counts.values())
-    if bad > FREE_BAD_LINES + MAX_BAD_SHARE * self.lines:
-      raise DamagedShardError(
-        f'{place} ({kind}). That is bad line {bad} of {self.lines}, and the '
-        f'limit is {FREE_BAD_LINES} + {MAX_BAD_SHARE} of the lines ({self}). '
-        'Mend or replace the file, or name the fields that it has.'
-      )
+    if sum(self.counts.values()) > _EARLY + MAX_LOST_SHARE * self.lines:
+      self.refuse()
+
+  def refuse(self) -> None:
+    """Raises DamagedShardError with the first damage of each kind."""
+    raise DamagedShardError(
+      f'{next(iter(self.first.values()))}. Found {self}; the limit is '
+      f'{MAX_LOST_SHARE:.1%} of the lines or bytes, and none of a file with '
+      f'fewer than {_MIN_LINES} lines. Mend or replace the file, or name the '
+      'fields that it has.'
+    )
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
@@ -124,7 +151,7 @@ def read(
 
   Args:
     name: the file's, for messages.
-    lines: bytes, or whatever `parse` takes. A `BadLineError` that the iterator
+    lines: bytes, or whatever `parse` takes. A `DamageError` that the iterator
       raises ends the file.
     parse: makes a document from a line; `BadLineError` and the errors of bad
       text, JSON, fields and values mark a bad line.
@@ -140,6 +167,8 @@ def read(
   try:
     for line in lines:
       report.lines += 1
+      if report.lines == 1 and isinstance(line, bytes):
+        line = line.removeprefix(codecs.BOM_UTF8)
       if isinstance(line, bytes) and not line.strip():
         continue
       try:
@@ -152,9 +181,12 @@ def read(
       else:
         report.documents += 1
         yield report.lines, document
-  except BadLineError as bad:
-    report.skip(name, *bad.args)
+  except DamageError as damage:
+    reason, report.lost_share = damage.args
+    report.skip(name, TRUNCATED, reason)
   if not report.documents:
     raise DamagedShardError(f'{name} holds no document: {report}.')
+  if not report.is_good:
+    report.refuse()
   log = logging.warning if report.counts else logging.info
   log('%s: %s.', name, report)

@@ -36,34 +36,51 @@ from salt_t5x.data import bad_lines, hashing
 # Compressed bytes decoded at once. At worst 4 of them stand for a block of
 # 128 KiB, so a piece is 128 MiB at most; one of text is some 10 kB.
 _PIECE_BYTES = 4096
+# The largest window of zstandard, which it keeps in memory. `zstd --long=31`
+# makes such frames.
+_MAX_WINDOW = 2**31
+_MAGIC = b'\x28\xb5\x2f\xfd'
+_SKIPPABLE = b'\x2a\x4d\x18'  # After one byte; of frames without data.
 
 
 def _pieces(path: str) -> Iterator[bytes]:
   """Decompresses a shard piece by piece.
 
   Raises:
-    zstandard.ZstdError: it is damaged, or ends too early.
+    bad_lines.DamageError: it is damaged, or ends too early.
   """
-  decompressor = zstandard.ZstdDecompressor()
-  frame = None
+  decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+  frame, position = None, 0
+  size = tf.io.gfile.stat(path).length
   with tf.io.gfile.GFile(path, 'rb') as file:
     while data := file.read(_PIECE_BYTES):
       while data:
         # zstandard's stream reader would take a file cut short for a whole
         # one. A frame of its own says whether it has ended.
         frame = frame or decompressor.decompressobj()
-        yield frame.decompress(data)
+        try:
+          yield frame.decompress(data)
+        except zstandard.ZstdError as e:
+          raise bad_lines.DamageError(
+            f'nothing after this line can be read: {e}', 1 - position / size
+          ) from e
         data = frame.unused_data if frame.eof else b''
         frame = None if frame.eof else frame
+      position = file.tell()
   if frame is not None:
-    raise zstandard.ZstdError('the compressed data ends too early')
+    # How much is missing is unknown.
+    raise bad_lines.DamageError(
+      'the compressed data ends too early, and an unknown part of it is '
+      'missing',
+      1.0,
+    )
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
   """Splits pieces into lines at newlines, and at no other character.
 
   Raises:
-    BadLineError: the pieces end in damage; raised after the lines before it.
+    bad_lines.DamageError: of `pieces`; raised after the lines before it.
   """
   damage = None
   line = []
@@ -74,13 +91,12 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b''.join([*line, end])
         line = []
       line.append(rest)
-  except zstandard.ZstdError as error:
+  except bad_lines.DamageError as error:
     damage = error
   if last := b''.join(line):
     yield last
   if damage is not None:
-    reason = f'nothing after this line can be read: {damage}'
-    raise bad_lines.BadLineError(bad_lines.TRUNCATED, reason) from damage
+    raise damage
 
 
 def _parse(line: bytes) -> tuple[bytes, bytes]:
@@ -117,6 +133,19 @@ def read(
   for number, (text, domain) in bad_lines.read(path, lines, _parse, report):
     prefix = f'{shard}\0{number}\0'.encode()
     yield text, domain, hashing.digest(prefix, text) >> 1
+
+
+def _check_format(path: str) -> None:
+  """Raises ValueError if a file is not zstandard."""
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    start = file.read(4)
+  if start[1:] == _SKIPPABLE or start == _MAGIC:
+    return
+  found = 'gzip' if start.startswith(b'\x1f\x8b') else 'not compressed'
+  raise ValueError(
+    f'{path} is no zstandard file: it is {found if start else "empty"}. Shards '
+    'are JSON lines, compressed with `zstd`.'
+  )
 
 
 def write(path: str, documents: Iterable[tuple[str, str]]) -> None:
@@ -199,4 +228,6 @@ class JsonlDataSource(seqio.FileDataSource):
         f'{split}: {names[name]} shards are named {name}. Document ids depend '
         'on the name: give each shard its own.'
       )
+    for file in files:
+      _check_format(file)
     return sorted(files)

@@ -19,7 +19,9 @@ Documents of one domain are joined, an EOS after each, and cut: a sequence has
 one domain, a stable id, and no padding.
 """
 
+import collections
 from collections.abc import Iterator, Mapping
+import itertools
 
 from absl import logging
 import numpy as np
@@ -62,8 +64,9 @@ def cut(
 ) -> tf.data.Dataset:
   """Joins the documents of each domain and cuts them into sequences.
 
-  Fewer than T tokens remain at the end of each domain and are dropped; their
-  number is logged, under Beam once for each shard.
+  What remains of the domains, fewer than T tokens each, is joined at the end
+  into sequences without a domain (b''). Fewer than T tokens are dropped, under
+  Beam in each shard; their number is logged, as a warning if it is over 1%.
 
   Args:
     dataset: of {'targets': int32 [N], 'id': int64 [], 'domain': string []}.
@@ -76,33 +79,47 @@ def cut(
   eos = output_features['targets'].vocabulary.eos_id
 
   def generate() -> Iterator[dict]:
-    joined = {}  # domain -> [pieces, their number of tokens]
-    total = 0
-    for document in dataset.as_numpy_iterator():
-      domain, number = document['domain'], document['id']
-      tokens = np.append(document['targets'], np.int32(eos))
-      total += len(tokens)
-      pieces, size = joined.get(domain, ([], 0))
-      pieces.append((number, 0, tokens))
-      size += len(tokens)
+    # {domain: what is left of it, as (document, start, tokens)}
+    joined, sizes = collections.defaultdict(list), collections.Counter()
+
+    def add(domain, number, start, tokens):
+      pieces = joined[domain]
+      pieces.append((number, start, tokens))
+      sizes[domain] += len(tokens)
       found = []
-      while size >= length:
+      while sizes[domain] >= length:
         # The last piece is the only one that may hold more than is missing.
         number, start, tokens = pieces.pop()
-        used = len(tokens) - (size - length)
+        used = len(tokens) - (sizes[domain] - length)
         first = pieces[0] if pieces else (number, start)
         sequence = np.concatenate([t for *_, t in pieces] + [tokens[:used]])
         found.append((sequence, sequence_id(first[0], first[1], sequence)))
-        size -= length
-        pieces = [(number, start + used, tokens[used:])] if size else []
-      joined[domain] = pieces, size
+        sizes[domain] -= length
+        if sizes[domain]:
+          pieces[:] = [(number, start + used, tokens[used:])]
+        else:
+          pieces.clear()
       if found:
         targets, ids = zip(*found, strict=True)
         yield {'targets': targets, 'id': ids, 'domain': [domain] * len(found)}
-    logging.info(
-      'Sequences of %d tokens: %d of %d tokens are left over at the ends of '
-      '%d domains.',
-      *(length, sum(n for _, n in joined.values()), total, len(joined)),
+
+    total = 0
+    for document in dataset.as_numpy_iterator():
+      tokens = np.append(document['targets'], np.int32(eos))
+      total += len(tokens)
+      yield from add(document['domain'], document['id'], 0, tokens)
+    rest = list(itertools.chain.from_iterable(joined.values()))
+    domains = len(joined)
+    joined.clear()
+    sizes.clear()
+    for piece in rest:
+      yield from add(b'', *piece)
+    dropped = sizes.total()
+    logging.log(
+      logging.WARNING if dropped > 0.01 * total else logging.INFO,
+      'Sequences of %d tokens: %d of %d tokens in %d domains are dropped, as '
+      'they are fewer than a sequence.',
+      *(length, dropped, total, domains),
     )
 
   # One element for all sequences that a document completes: elements cost more

@@ -17,7 +17,6 @@
 from collections.abc import Mapping
 import dataclasses
 import hashlib
-import os
 import re
 from typing import Any
 
@@ -26,6 +25,7 @@ import flax
 import jax
 
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.checkpoints import find as find_lib
 from salt_t5x.checkpoints import restore, run_record
 from salt_t5x.inference import pretrained
 from t5x import models as t5x_models
@@ -124,12 +124,14 @@ def find(
   for name, source in sources.items():
     checkpoint = None if name != SLM and source.path is None else source.find()
     if checkpoint:
-      source.check_vocabulary(model.output_vocabulary)
+      source.check_record(model.output_vocabulary)
     shapes, _ = source.shapes_and_axes(features, partitioner)
     if checkpoint:
       restore.check_architecture(checkpoint, shapes, source.parameters.model)
     options = {
-      'checkpoint': os.fspath(checkpoint or 'as initialised'),
+      # Not its path: a model may be trained again there, or be moved.
+      'checkpoint': checkpoint.name if checkpoint else 'as initialised',
+      'identity': find_lib.identity(checkpoint) if checkpoint else None,
       'model': hashlib.sha256(str(shapes).encode()).hexdigest()[:16],
       'vocabulary': run_record.fingerprint(source.model.output_vocabulary),
       'dtype': source.dtype,

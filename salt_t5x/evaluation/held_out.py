@@ -50,6 +50,8 @@ def measure(
   )
   documents, of_domains = [], {}
   for i, ((domain, _), x) in enumerate(zip(sequences, found, strict=True)):
+    # A domain may have the name of the row for all text.
+    domain += '_' * (domain.rstrip('_') == ALL)
     score = x.hits / x.tokens
     documents.append(
       {'doc_id': i, 'domain': domain, 'score': score, 'confidence': x.value}

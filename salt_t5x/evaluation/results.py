@@ -29,6 +29,8 @@ from salt_t5x.evaluation.few_shot import suite
 from salt_t5x.standard_errors import with_error
 
 HELD_OUT = 'held_out'
+# The key of a result that is only the reason why a model has no scores.
+NOT_FINITE = 'not_finite'
 
 
 class Store:
@@ -119,11 +121,30 @@ def report(
     checkpoint: {name: store.read(checkpoint, name) for name in measurements}
     for checkpoint in checkpoints
   }
+  without = {
+    checkpoint: problems
+    for checkpoint, results in found.items()
+    if (
+      problems := {
+        name: result[NOT_FINITE]
+        for name, result in results.items()
+        if NOT_FINITE in result
+      }
+    )
+  }
+  found = {x: results for x, results in found.items() if x not in without}
   sections = ['# Results']
+  sections += [
+    f'{checkpoint} has no scores, since its outputs are not finite: '
+    f'{"; ".join(f"{name}: {why}" for name, why in problems.items())}.'
+    for checkpoint, problems in without.items()
+  ]
+  if not found:
+    measurements, missing = [], {}
   if HELD_OUT in measurements:
     table = held_out.markdown({x: y[HELD_OUT] for x, y in found.items()})
     sections += ['## Held-out text', table]
-  if supervised_tasks:
+  if supervised_tasks and found:
     table = _supervised_table(found, supervised_tasks)
     sections += ['## Supervised tasks', table]
   others = {HELD_OUT, *supervised_tasks}
@@ -144,7 +165,7 @@ def report(
       sections += [few_shot_results.missing_list(missing)]
   text = '\n\n'.join(x.strip() for x in sections) + '\n'
   if write:
-    content = {'results': found, 'missing': missing}
+    content = {'results': found, 'missing': missing, NOT_FINITE: without}
     files.write_json(store.path('results.json'), content)
     files.write_whole(store.path('results.md'), text.encode())
     if png:

@@ -19,17 +19,31 @@ Each takes targets and predictions, two lists of texts, and gives percents.
 """
 
 from collections.abc import Sequence
-import decimal
+import fractions
 import re
 
 import numpy as np
 
 _ROUGES = ('rouge1', 'rouge2', 'rougeLsum')
 
-# A number, perhaps with a sign, a dollar and thousands' commas. What ends a
-# sentence is no part of it, nor is the hyphen of a range its sign.
-_NUMBER = re.compile(r'(?:(?<![\w.)])-)?(?:\$-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)')
+# A number, perhaps with a sign, a dollar, thousands' commas and a denominator.
+# What ends a sentence is no part of it, nor is the hyphen of a range its sign.
+_NUMBER = re.compile(
+  r'((?:(?<![\w.)])-)?(?:\$-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+))'
+  r'(?:/([1-9]\d{0,2})(?![\d/]))?'
+)
+# How LaTeX and typographers write the same.
+_SPELLINGS = {
+  r'\u2212': '-',
+  r'\{,\}': ',',
+  r'\\[dt]?frac\{(\d+)\}\{(\d+)\}': r'\1/\2',
+}
 _ANSWER = '####'
+# Words of any script; those of scripts without spaces are single characters.
+_WORD = re.compile(
+  '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff'
+  '\U00020000-\U0003ffff]|[^\\W_]+'
+)
 
 
 def rouge(
@@ -40,6 +54,10 @@ def rouge(
   ROUGE-Lsum compares sentence by sentence, and newlines are what separates
   sentences: CNN/DailyMail's highlights have them. A text without is one
   sentence.
+
+  rouge-score's words are of a-z and 0-9. Where most letters of the targets are
+  others, words are those of Unicode, and single characters in scripts without
+  spaces.
 
   Args:
     targets: the reference summaries.
@@ -57,7 +75,11 @@ def rouge(
     raise ImportError(
       "ROUGE needs rouge-score: pip install 'salt_t5x[evaluate]'."
     ) from error
-  scorer = rouge_scorer.RougeScorer(_ROUGES)
+  letters = [x for x in ''.join(targets) if x.isalpha()]
+  is_latin = 2 * sum(map(str.isascii, letters)) >= len(letters)
+  scorer = rouge_scorer.RougeScorer(
+    _ROUGES, tokenizer=None if is_latin else _UnicodeTokenizer()
+  )
   scores = [
     scorer.score(*pair) for pair in zip(targets, predictions, strict=True)
   ]
@@ -65,6 +87,13 @@ def rouge(
     name: 100 * float(np.mean([score[name].fmeasure for score in scores]))
     for name in _ROUGES
   }
+
+
+class _UnicodeTokenizer:
+  """A tokenizer of rouge-score for all scripts."""
+
+  def tokenize(self, text: str) -> list[str]:
+    return _WORD.findall(text.lower())
 
 
 def accuracy(
@@ -100,7 +129,7 @@ def gsm8k_accuracy(
   return {'accuracy': 100 * float(np.mean(right))}
 
 
-def final_number(text: str) -> decimal.Decimal | None:
+def final_number(text: str) -> fractions.Fraction | None:
   """The number that a solution comes to.
 
   Args:
@@ -111,8 +140,12 @@ def final_number(text: str) -> decimal.Decimal | None:
     there is none.
   """
   _, mark, answer = text.partition(_ANSWER)
-  numbers = _NUMBER.findall(answer if mark else text)
+  answer = answer if mark else text
+  for spelling, usual in _SPELLINGS.items():
+    answer = re.sub(spelling, usual, answer)
+  numbers = _NUMBER.findall(answer)
   if not numbers:
     return None
-  number = numbers[0 if mark else -1]
-  return decimal.Decimal(number.replace('$', '').replace(',', ''))
+  number, denominator = numbers[0 if mark else -1]
+  number = fractions.Fraction(number.replace('$', '').replace(',', ''))
+  return number / int(denominator or 1)

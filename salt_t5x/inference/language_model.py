@@ -25,6 +25,7 @@ import copy
 import dataclasses
 import functools
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -40,6 +41,10 @@ from t5x import partitioning
 Array = jax.Array
 PyTree = Any
 Tokens = Sequence[int]
+
+
+class NonFiniteOutputError(FloatingPointError):
+  """A model predicts NaN or infinity, so that it has no scores."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,19 +126,26 @@ class LanguageModel:
       One for each pair.
 
     Raises:
+      NonFiniteOutputError: a log-likelihood is NaN or infinite.
       ValueError: a pair is too long, or has no continuation.
     """
     if any(not len(continuation) for _, continuation in pairs):
       raise ValueError('A continuation has no tokens.')
     sizes = [len(a) + len(b) for a, b in pairs]
     prompts = [([*a, *b], len(a)) for a, b in pairs]
-    return [
+    found = [
       # float32 sums over long windows err by 1e-4.
       LogLikelihood(float(np.sum(x, dtype=np.float64)), int(hits), len(pair[1]))
       for (x, hits), pair in zip(
         self._run(self._score, prompts, sizes, progress), pairs, strict=True
       )
     ]
+    if wrong := sum(not math.isfinite(x.value) for x in found):
+      raise NonFiniteOutputError(
+        f'the log-likelihoods of {wrong} of {len(found)} texts are NaN or '
+        'infinite'
+      )
+    return found
 
   def continuations(
     self,

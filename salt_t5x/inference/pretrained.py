@@ -93,20 +93,20 @@ class Pretrained:
       remedy=names.remedy,
     )
 
-  def check_vocabulary(self, vocabulary: seqio.Vocabulary) -> None:
-    """Compares the vocabulary of the training run with another.
+  def check_record(self, vocabulary: seqio.Vocabulary) -> None:
+    """Compares the training run's vocabulary and network with this model's.
 
     A model without a record (trained without salt_t5x) passes with a warning.
+
+    Args:
+      vocabulary: the other vocabulary, which must be the same.
 
     Raises:
       ValueError: both are known and differ.
     """
-    if difference := run_record.other_vocabulary(self.path, vocabulary):
-      raise ValueError(
-        f'{self.parameters.path} = {self.path!r}: {difference}. Set VOCABULARY '
-        'to the one of that run, or name a model trained with this one; only '
-        'the padded number of embedding rows may differ.'
-      )
+    network = models.describe(self.model.module)
+    if found := run_record.difference(self.path, vocabulary, network):
+      raise ValueError(f'{self.parameters.path} = {self.path!r}: {found}.')
 
   def shapes_and_axes(
     self, batch: Features, partitioner: partitioning.BasePartitioner

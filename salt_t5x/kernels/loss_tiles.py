@@ -203,7 +203,8 @@ def loss_sums(
       cross_entropy=over_tokens(matched),
       teacher_cross_entropy=over_tokens(teacher_log_z - sums.teacher_of_target),
       teacher_entropy=over_tokens(entropy),
-      agreement=over_tokens(chosen[0] == chosen[1]),
+      # Without a highest logit, which is NaN, no token is chosen.
+      agreement=over_tokens((chosen[0] == chosen[1]) & ~jnp.isnan(highest[0])),
     )
   return losses.LossSums(
     loss=over_tokens(loss),

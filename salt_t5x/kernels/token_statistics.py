@@ -34,9 +34,11 @@ def token_statistics(
   """Finds each token's log-perplexity and whether the teacher can learn it.
 
   A token is learnable if it is among the teacher's k most likely ones. The
-  paper's argtop_k is silent on ties; here they count in the token's favour: it
-  is in the top k if fewer than k tokens have a logit above its own. Counting
-  needs no sort over V, and with k >= V every token is learnable.
+  paper's argtop_k is silent on ties; here equal logits rank by token, the
+  lowest first, as in `jax.lax.top_k` and in greedy decoding. So k tokens are
+  learnable at each position, whatever the logits, and k = 1 is the argmax. A
+  token whose logit is NaN is never learnable, and NaN ranks before all else.
+  Counting the tokens before it needs no sort over V.
 
   Only `chunk` tokens have their logits at a time, a few positions of all
   sequences: an array of [B, T, V] never exists, unless the caller brings it.
@@ -84,14 +86,19 @@ def token_statistics(
     # Out of the logits: a dot product of its own could round differently, and
     # the target would then be above itself.
     target = jnp.take_along_axis(logits, targets[:, None], axis=-1)
+    is_later = jnp.arange(rows) >= targets[:, None]
+    is_behind = (logits < target) | ((logits == target) & is_later)
     # By 16, first in bytes: on a CPU, XLA writes out what it sums, and counting
     # in int32 at once takes another array of the logits' size.
-    above = jnp.pad(logits > target, ((0, 0), (0, -rows % 16)))
-    above = jnp.sum(above.reshape(-1, above.shape[1] // 16, 16), -1, jnp.int8)
-    above = jnp.sum(above, axis=-1, dtype=jnp.int32)
+    before = jnp.pad(~is_behind, ((0, 0), (0, -rows % 16)))
+    before = jnp.sum(
+      before.reshape(-1, before.shape[1] // 16, 16), -1, jnp.int8
+    )
+    before = jnp.sum(before, axis=-1, dtype=jnp.int32)
+    learnable = (before < top_k) & ~jnp.isnan(target[:, 0])
     # The sum holds the largest logit's exp(0) = 1, so that this is >= 0.
     log_perplexity = jax.nn.logsumexp(logits, axis=-1) - target[:, 0]
-    return log_perplexity.astype(jnp.float32), above < top_k
+    return log_perplexity.astype(jnp.float32), learnable
 
   by_position = (jnp.swapaxes(hidden, 0, 1), jnp.swapaxes(targets, 0, 1))
   batch, length = targets.shape

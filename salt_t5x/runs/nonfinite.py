@@ -65,8 +65,12 @@ class LossCheck:
     while len(self._unread) > lag:
       step, metrics = self._unread.popleft()
       if not math.isfinite(loss := metrics['loss'].total):
-        # With a finite cross-entropy, student and batch are in order.
-        if _TEACHER in metrics and math.isfinite(metrics[_STUDENT].total):
+        # A bad batch makes both cross-entropies NaN; the z-loss makes neither.
+        student, teacher = (
+          name not in metrics or math.isfinite(metrics[name].total)
+          for name in (_STUDENT, _TEACHER)
+        )
+        if student and not teacher:
           return f"Step {step}: the teacher's output is NaN"
         return f'Step {step}: the loss is {float(loss)}'
     return None

@@ -23,14 +23,18 @@ import hashlib
 import os
 from typing import Any
 
+import flax
+import jax
+import jax.numpy as jnp
 import seqio
 import tensorflow as tf
 
 from salt_t5x import files
-from salt_t5x.checkpoints import damage, find, run_record
+from salt_t5x.checkpoints import damage, find, restore, run_record
 from salt_t5x.data import ordered_cache
 from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.selection import first_stage
+from t5x import models as t5x_models
 from t5x import utils
 
 # A saved data iterator does not depend on these parameters.
@@ -201,10 +205,50 @@ def get_dataset(
   return dataset
 
 
-def check_vocabulary(cfg: utils.DatasetConfig, model) -> None:
-  """Compares the contents of the task's vocabularies with the model's.
+def check_model(
+  cfg: utils.DatasetConfig,
+  model: t5x_models.DecoderOnlyModel,
+  model_dir: str | None = None,
+) -> None:
+  """Compares the model with the data and with the run's own checkpoint.
 
-  For t5x's `train.verify_matching_vocabs_fn`; t5x itself compares file names.
+  For t5x's `train.verify_matching_vocabs_fn`. t5x would restore a checkpoint of
+  more layers, and drop those that the model lacks.
+
+  Args:
+    cfg: the data set.
+    model: the run's.
+    model_dir: the run's directory, or None.
+
+  Raises:
+    ValueError: the vocabularies differ (`check_vocabulary`), or the newest
+      checkpoint has another architecture.
+  """
+  check_vocabulary(cfg, model)
+  found = find.finished(model_dir) if model_dir else {}
+  whole = (x for _, x in sorted(found.items())[::-1] if not damage.describe(x))
+  if (checkpoint := next(whole, None)) is None:
+    return
+  shape = 1, max(cfg.task_feature_lengths.values())
+  variables = jax.eval_shape(
+    lambda rng: model.get_initial_variables(
+      rng,
+      {'decoder_input_tokens': shape},
+      {'decoder_input_tokens': jnp.int32},
+    ),
+    jax.random.PRNGKey(0),
+  )
+  restore.check_architecture(
+    checkpoint,
+    flax.core.unfreeze(variables['params']),
+    f'MODEL_DIR = {model_dir!r}: MODEL',
+  )
+
+
+def check_vocabulary(
+  cfg: utils.DatasetConfig, model: t5x_models.DecoderOnlyModel
+) -> None:
+  """Compares the contents of the task's vocabularies with the model's.
 
   Args:
     cfg: the data set.

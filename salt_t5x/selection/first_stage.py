@@ -155,7 +155,7 @@ class FirstStage:
       'split': cfg.split,
       'data': data,
       'data_of_the_scores': data,
-      'teacher': manifest.teacher,
+      'teacher_identity': manifest.teacher_identity,
       'top_k': manifest.top_k,
       'pool': manifest.examples - selected.first_position,
       'needed': self.kd_steps * cfg.batch_size,
@@ -163,10 +163,20 @@ class FirstStage:
     there = {
       **dataclasses.asdict(selected),
       'data_of_the_scores': manifest.data,
-      'TEACHER_PATH': selection_record.model_dir_of(selected.teacher),
     }
     if self.teacher_path is not None:
-      here['TEACHER_PATH'] = selection_record.model_dir_of(self.teacher_path)
+      # By content where the checkpoint that scored is still there, or by path.
+      name, mine = (
+        'TEACHER_PATH',
+        selection_record.model_dir_of(self.teacher_path),
+      )
+      identity = selection_record.identity_in(mine, selected.step)
+      if identity != selected.teacher_identity:
+        here[name] = mine
+        there[name] = selection_record.model_dir_of(selected.teacher)
+        if identity is not None:
+          there[name] += f' ({selected.teacher_identity})'
+          here[name] += f' ({identity})'
     if found := files.differences(there, here):
       listed = '; '.join(
         f'{name} is {before!r} there and {value!r} here'

@@ -27,7 +27,9 @@ from salt_t5x.selection import threshold as threshold_lib
 
 _QUANTILES = (100, 90, 75, 50, 25, 10, 0)
 _BINS = 100
-_OF_THE_SCORES = ('top_k', 'teacher', 'step', 'task', 'split', 'data')
+_OF_THE_SCORES = (
+  *('top_k', 'teacher', 'teacher_identity', 'step', 'task', 'split', 'data'),
+)
 
 
 @dataclasses.dataclass(frozen=True)

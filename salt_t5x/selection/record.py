@@ -20,9 +20,11 @@ import math
 import os
 import re
 
+from etils import epath
 import numpy as np
 
 from salt_t5x import files
+from salt_t5x.checkpoints import find
 from salt_t5x.selection import scoring
 
 
@@ -42,6 +44,7 @@ class Selection:
     needed: number of examples that the first stage reads, n_KD · B.
     top_k: k of eq. (10).
     teacher: the scoring checkpoint, `.../checkpoint_<step>`.
+    teacher_identity: its `checkpoints.find.identity`; a copy has the same.
     step: its step, n_0.
     task: the cached seqio task.
     split: the split of the task.
@@ -63,6 +66,7 @@ class Selection:
   needed: int
   top_k: int
   teacher: str
+  teacher_identity: str
   step: int
   task: str
   split: str
@@ -107,6 +111,18 @@ def model_dir_of(path: str) -> str:
   path = path.rstrip('/') if '://' in path else os.path.realpath(path)
   folder, name = os.path.split(path)
   return folder if re.fullmatch(r'checkpoint_\d+', name) else path
+
+
+def identity_in(model_dir: str, step: int) -> str | None:
+  """Returns the identity of a checkpoint, or None if it is not there.
+
+  Args:
+    model_dir: a model directory, or one of its checkpoints.
+    step: the checkpoint's.
+  """
+  name = f'checkpoint_{step}'
+  checkpoint = epath.Path(model_dir_of(model_dir)) / name
+  return find.identity(checkpoint) if checkpoint.is_dir() else None
 
 
 def write(path: str, selection: Selection) -> None:

@@ -52,6 +52,7 @@ class Manifest:
     split: its split.
     data: the cache's fingerprint.
     teacher: the checkpoint's directory, `.../checkpoint_<step>`.
+    teacher_identity: its `checkpoints.find.identity`; a copy has the same.
     step: the teacher's step, n_0.
     dtype: type of the teacher's parameters; None for the saved types.
     top_k: k.
@@ -66,6 +67,7 @@ class Manifest:
   split: str
   data: str
   teacher: str
+  teacher_identity: str
   step: int
   dtype: str | None
   top_k: int
@@ -109,10 +111,12 @@ def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
   path = os.path.join(directory, 'scores.json')
   record = dataclasses.asdict(manifest)
   if finished(directory):
+    # The teacher may have been moved: its identity tells it from others.
+    compared = {k: v for k, v in record.items() if k != 'teacher'}
     read_manifest(directory)
     files.claim(
       path,
-      record,
+      compared,
       what=what,
       remedy='Restore these values (shard_size is BATCH_SIZE times '
       'score.score.batches_per_shard), or choose another folder.',

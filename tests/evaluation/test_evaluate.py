@@ -21,6 +21,8 @@ import sys
 
 import flax
 import gin
+import jax
+import jax.numpy as jnp
 import numbered_task
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ import few_shot_data
 from salt_t5x import evaluate
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.data import cache_writer, ordered_cache, supervised_tasks
-from salt_t5x.evaluation import held_out, text_metrics
+from salt_t5x.evaluation import candidates, held_out, text_metrics
 from salt_t5x.inference import language_model
 from t5x import partitioning, utils
 import tiny
@@ -363,3 +365,32 @@ def test_rejects_a_folder_that_cannot_be_made(tmp_path):
 def test_rejects_unknown_held_out_tasks(name):
   with pytest.raises(ValueError, match=f'HELD_OUT_TASK = {name!r}: '):
     ordered_cache.read_sequences(name, 'validation')
+
+
+def test_a_model_that_predicts_nan_has_no_scores(
+  trained, sums, benchmarks, tmp_path, monkeypatch
+):
+  """Its accuracy is not that of a guess: it is in no table, and said why."""
+  load = candidates.Candidate.load
+
+  def load_nan(candidate, *args):
+    params, axes = load(candidate, *args)
+    if candidate.checkpoint:
+      return params, axes
+    return jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params), axes
+
+  monkeypatch.setattr(candidates.Candidate, 'load', load_nan)
+  options = dict(
+    task_feature_lengths={'inputs': LENGTH, 'targets': 4},
+    supervised_tasks=sums.name,
+    suite=('rte', 'nq_open'),
+    data_dir=benchmarks,
+  )
+  text = run(tmp_path, {'good': trained[0], 'bad': None}, **options)
+  content = read(tmp_path, 'results.json')
+  assert list(content['results']) == ['good']
+  assert set(content['not_finite']['bad']) == set(content['results']['good'])
+  assert 'bad has no scores, since its outputs are not finite: held_' in text
+  assert '| good |' in text and '| bad |' not in text
+  text = run(tmp_path / 'alone', {'bad': None}, **options)
+  assert text.startswith('# Results\n\nbad has no scores') and '|' not in text

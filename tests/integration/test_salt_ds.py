@@ -133,7 +133,7 @@ def test_scores_equal_the_reference(teacher, scores, tmp_path, top_k, dtype):
       'SCORED_EXAMPLES = 40',
     )
   targets = np.stack([e['targets'] for e in sequences()[:40]])
-  bindings = [f'TEACHER_PATH = {teacher!r}', 'SCORES_DIR = ""']
+  bindings = [f'TEACHER_PATH = {teacher!r}', 'SCORES_DIR = "/unused"']
   with tiny_runs.configured([SCORE], bindings):
     made = gin.get_configurable(teacher_lib.Teacher)()
   features = tiny.batch_of(targets)

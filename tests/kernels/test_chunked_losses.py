@@ -206,6 +206,31 @@ def test_negative_zero_ties_with_zero():
     assert sums.distillation.teacher_entropy == 0
 
 
+@pytest.mark.parametrize('nan', [slice(None), 0, 2])
+@pytest.mark.parametrize(
+  'models', [('student',), ('teacher',), ('student', 'teacher')]
+)
+def test_nan_is_neither_correct_nor_agreement(nan, models):
+  logits = {x: np.zeros((1, 3, 4), np.float32) for x in ('student', 'teacher')}
+  for model in models:
+    logits[model][..., nan] = np.nan
+  x = dict(
+    student_hidden=jnp.ones((1, 3, 1)),
+    student_embedding=jnp.array(logits['student'][0, :1].T),
+    teacher_hidden=jnp.asarray(logits['teacher']),
+    teacher_embedding=None,
+    targets=jnp.array([[0, 1, 2]]),
+  )
+  for loss, more in (
+    (losses.distillation_loss, {}),
+    (chunked_losses.distillation_loss, {'chunk': 2}),
+  ):
+    sums = loss(**x, **DISTILLATION, **more)
+    assert sums.distillation.agreement == 0
+    # A student without NaN chooses the lowest token.
+    assert sums.correct == ('student' not in models)
+
+
 @pytest.mark.parametrize('gap', [10, 87, 88, 89, 1000])
 def test_a_top_k_far_below_the_students_choice(gap):
   x = dict(

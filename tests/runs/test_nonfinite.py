@@ -18,6 +18,7 @@ import math
 import os
 import signal
 import threading
+import types
 from unittest import mock
 
 import jax
@@ -73,6 +74,18 @@ def test_names_a_teacher_that_turns_nan(teacher_dir):
   with pytest.raises(nonfinite.NonFiniteError) as error:
     trainer.train(data, 2, 1)
   assert "Step 2: the teacher's output is NaN" in str(error.value)
+
+
+def test_the_teacher_is_not_blamed_for_the_z_loss():
+  metrics = {
+    'loss': math.nan,
+    'salt/cross_entropy': 1,
+    'salt/teacher_cross_entropy': 1,
+  }
+  metrics = {k: types.SimpleNamespace(total=v) for k, v in metrics.items()}
+  check = nonfinite.LossCheck()
+  assert check.problem_after(1, metrics) is None
+  assert check.problem_at_end(1, {}) == 'Step 1: the loss is nan'
 
 
 def test_skips_bad_batches(teacher_dir, tmp_path):

@@ -28,6 +28,7 @@ MANIFEST = score_shards.Manifest(
   split='train',
   data='1f',
   teacher='/models/small/checkpoint_30',
+  teacher_identity='2e',
   step=30,
   dtype=None,
   top_k=10,
@@ -157,5 +158,5 @@ def test_rejects_a_folder_that_cannot_be_made(tmp_path):
   with pytest.raises(ValueError, match='SCORES_DIR.*file.*cannot be made'):
     score_shards.begin(
       str(tmp_path / 'file' / 'scores'),
-      score_shards.Manifest('t', 's', '1', 'c', 0, None, 1, 1, 1),
+      score_shards.Manifest('t', 's', '1', 'c', '2e', 0, None, 1, 1, 1),
     )

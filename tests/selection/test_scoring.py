@@ -111,34 +111,52 @@ def test_names_and_dtypes():
 
 
 @pytest.mark.parametrize('top_k', range(1, 7))
-def test_ties_count_in_the_targets_favour(top_k):
-  """Logits 3, 2, 2, 2, 1: the three are all second, and the last is fifth."""
-  logits = np.array([[[3.0, 2.0, 2.0, 2.0, 1.0]] * 5], np.float32)
+def test_equal_logits_rank_by_token(top_k):
+  """k tokens are learnable, those of `jax.lax.top_k`."""
+  logits = np.array([[[1.0, 2.0, 3.0, 2.0, 2.0]] * 5], np.float32)
   _, learnable = token_statistics.token_statistics(
     logits, None, np.arange(5)[None], vocab_size=5, top_k=top_k
   )
-  two, five = top_k >= 2, top_k >= 5
-  np.testing.assert_array_equal(learnable, [[True, two, two, two, five]])
+  expected = np.zeros(5, bool)
+  expected[jax.lax.top_k(logits[0, 0], min(top_k, 5))[1]] = True
+  np.testing.assert_array_equal(learnable, [expected])
+
+
+@pytest.mark.parametrize('top_k', [1, 3, 5])
+def test_nan_is_never_learnable(top_k):
+  """NaN ranks first, so it takes a place, and hits nothing."""
+  nan = np.nan
+  logits = np.array(
+    [[[nan] * 5] * 5, [[0, nan, 2, 1, -np.inf]] * 5], np.float32
+  )
+  log_perplexity, learnable = token_statistics.token_statistics(
+    logits, None, np.arange(5)[None].repeat(2, 0), vocab_size=5, top_k=top_k
+  )
+  assert np.all(np.isnan(log_perplexity))
+  rank = np.array([3, 0, 1, 2, 4])
+  expected = [[False] * 5, (rank < top_k) & (np.arange(5) != 1)]
+  np.testing.assert_array_equal(learnable, expected)
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_equal_rows_of_the_embedding_tie_exactly(dtype):
-  """A target's own logit is never above it, and neither are its copies."""
+  """A target's own logit is never above it; a lower copy ranks just before."""
   x = make_inputs(2)
   x['embedding'][V // 2 :] = x['embedding'][: V // 2]
   x['hidden'], x['embedding'] = (
     jnp.asarray(x[k], dtype) for k in ('hidden', 'embedding')
   )
+  x['targets'] %= V // 2
+  # Copies come in pairs: the lower one has an odd place, the other the next.
   first = score(**x, top_k=9)
-  # Copies come in pairs, so the 10th place is the 9th's.
-  second = score(**(x | dict(targets=(x['targets'] + V // 2) % V)), top_k=10)
-  assert_close(first, expected_scores(x, dense_logits(x), 10), rtol=1e-5)
+  second = score(**(x | dict(targets=x['targets'] + V // 2)), top_k=10)
+  assert_close(first, expected_scores(x, dense_logits(x), 9), rtol=1e-5)
   for kind in first:
     np.testing.assert_array_equal(first[kind], second[kind])
-  # The most likely token and its copy are both first.
-  for copy in 0, V // 2:
+  # Only the most likely token is first, and not its copy.
+  for copy, share in (0, 1), (V // 2, 0):
     top = dense_logits(x)[..., : V // 2].argmax(-1) + copy
-    assert np.all(score(**(x | dict(targets=top)), top_k=1)['easy'] == 1)
+    assert np.all(score(**(x | dict(targets=top)), top_k=1)['easy'] == share)
 
 
 def test_bfloat16_teacher_is_computed_in_float32():

@@ -52,6 +52,7 @@ def write_scores(folder, records, shard_size):
     split='train',
     data='1f',
     teacher='/models/small/checkpoint_4',
+    teacher_identity='2e',
     step=STEP,
     dtype=None,
     top_k=10,

@@ -58,6 +58,7 @@ RECORD = selection_record.Selection(
   needed=12,
   top_k=10,
   teacher='/models/small/checkpoint_30',
+  teacher_identity='2e',
   step=30,
   task='notes',
   split='train',

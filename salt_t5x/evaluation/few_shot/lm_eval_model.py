@@ -76,9 +76,29 @@ class HarnessModel(lm_eval_model.TemplateLM):
   def tok_encode(
     self, string: str, add_special_tokens: bool | None = None, **kwargs
   ) -> list[int]:
-    """Tokens, without any for beginning or end."""
+    """Tokens, without any for beginning or end.
+
+    They are those of training: tensorflow_text and SentencePiece's Python
+    module differ where several segmentations are equally likely.
+    """
     del add_special_tokens, kwargs
-    return list(self._vocabulary.encode(string))
+    return self._vocabulary.encode_tf(string).numpy().tolist()
+
+  def _encode_pair(
+    self, context: str, continuation: str
+  ) -> tuple[list[int], list[int]]:
+    """Tokens of a context and of its continuation, as they are when joined.
+
+    A piece that spans the join belongs to the continuation. White space at the
+    end of the context does, too, as in lm-eval.
+    """
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    whole = self.tok_encode(stripped + continuation)
+    alone = self.tok_encode(stripped)
+    pairs = zip(whole, alone, strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda x: x[0] == x[1], pairs))
+    return whole[:shared], whole[shared:]
 
   def _loglikelihood_tokens(
     self, requests, disable_tqdm: bool = False, **kwargs

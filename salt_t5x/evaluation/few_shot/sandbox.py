@@ -123,14 +123,15 @@ def run(
     try:
       # It has no children to outlive it: the filter lets none be born.
       code = subprocess.run(
-        # Without site-packages, the environment's variables and .pyc files.
-        [sys.executable, '-I', '-S', '-B', _CHILD, *map(str, files)],
+        # Without site-packages and .pyc files, and with no other path.
+        [sys.executable, *['-P', '-s', '-S', '-B'], _CHILD, *map(str, files)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=folder,
-        # Without it, some modules ask a name service for it, over a socket.
-        env={'HOME': folder},
+        # Without HOME, some modules ask a name service for it, over a socket.
+        # Sets have one order, so that a program always does the same.
+        env={'HOME': folder, 'PYTHONHASHSEED': '0'},
         pass_fds=files,
         start_new_session=True,
         timeout=seconds,
