@@ -39,8 +39,7 @@ from salt_t5x import models, schedules
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find, run_record
 from salt_t5x.kernels import chunked_losses
-from salt_t5x.runs import resilient_trainer, train_data
-from t5x import models as t5x_models
+from salt_t5x.runs import resilient_trainer, settings, train_data
 from t5x import partitioning, utils
 from t5x import train_state as train_state_lib
 from t5x import trainer as t5x_trainer
@@ -118,14 +117,14 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     self._teacher_checkpoint = None
     self._data_is_checked = False
 
-    _check_normalizer(model, num_microbatches)
+    settings.check_normalizer(model, num_microbatches)
     if self._kd_steps > 0:
-      _check_distillation(model, teacher_temperature, top_k)
+      settings.check_distillation(model, teacher_temperature, top_k)
     record = None
     if summary_dir and run_record.begun(summary_dir):
       record = run_record.read(summary_dir)
     if summary_dir and record is None:
-      _check_first_step(first_step, self._kd_steps)
+      settings.check_first_step(first_step, self._kd_steps)
     if first_step < self._kd_steps:
       if teacher is None:
         raise ValueError(
@@ -137,7 +136,9 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
       self._teacher_checkpoint = self._find_teacher(record, model)
     mine = dataclasses.replace(
       self._record(model),
-      optimization=_optimization(model, learning_rate_fn, total_steps, record),
+      optimization=settings.optimization(
+        model, learning_rate_fn, total_steps, record
+      ),
     )
     if record:
       run_record.compare(summary_dir, record, mine, allow_changes)
@@ -409,83 +410,3 @@ def _compile(lowered) -> tuple[Any, float]:
   """Returns the compiled step and the seconds that it took."""
   start = time.monotonic()
   return lowered.compile(), time.monotonic() - start
-
-
-def _optimization(
-  model: models.SaltDecoderOnlyModel,
-  learning_rate_fn: Callable[[Array], Array],
-  total_steps: int,
-  before: run_record.RunRecord | None,
-) -> dict[str, Any]:
-  """Describes what the updates of the rest of the run depend on.
-
-  A learning rate is a function; it is recorded at nine steps, and compared at
-  those of the record.
-  """
-  rate = 'the learning rate at step '
-  names = [f'{rate}{total_steps * i // 8}' for i in range(9)]
-  if before is not None and before.optimization is not None:
-    names = [x for x in before.optimization if x.startswith(rate)]
-  return {
-    'trainer.SaltTrainer.total_steps (TRAIN_STEPS)': total_steps,
-    'models.SaltDecoderOnlyModel.z_loss (Z_LOSS)': model.z_loss,
-    'models.SaltDecoderOnlyModel.loss_normalizing_factor': str(
-      model.loss_normalizing_factor
-    ),
-    # Devices may round differently.
-    **{
-      x: float(f'{learning_rate_fn(int(x.removeprefix(rate))):.6g}')
-      for x in names
-    },
-  }
-
-
-def _check_first_step(first_step: int, kd_steps: int | float):
-  """Raises ValueError if a new run would skip steps of distillation."""
-  if kd_steps > 0 and first_step > 0:
-    raise ValueError(
-      f'This run begins at step {first_step}, from a checkpoint of another run '
-      '(utils.RestoreCheckpointConfig.path, or a MODEL_DIR without '
-      "salt_t5x's record), but the first stage of trainer.SaltTrainer.schedule "
-      f'is the steps from 0 to n_KD = {kd_steps}. Begin at step 0, or train '
-      'without a teacher (DISTILLATION_WEIGHT = 0).'
-    )
-
-
-def _check_distillation(
-  model: t5x_models.DecoderOnlyModel,
-  teacher_temperature: float,
-  top_k: int | None,
-):
-  """Raises ValueError if ρ or k is out of range."""
-  is_number = type(teacher_temperature) in (int, float)
-  if not (is_number and 0 < teacher_temperature < math.inf):
-    raise ValueError(
-      f'trainer.SaltTrainer.teacher_temperature = {teacher_temperature!r}: ρ '
-      "is an exponent on the teacher's probabilities and must be positive "
-      '(below 1 flattens; the paper uses 0.25).'
-    )
-  vocab_size = model.output_vocabulary.vocab_size
-  is_count = type(top_k) is int and 1 <= top_k <= vocab_size
-  if top_k is not None and not is_count:
-    raise ValueError(
-      f'trainer.SaltTrainer.top_k = {top_k!r} is not between 1 and the '
-      f'{vocab_size} tokens of the vocabulary; None distils all of it.'
-    )
-
-
-def _check_normalizer(
-  model: t5x_models.DecoderOnlyModel, num_microbatches: int | None
-):
-  """Raises ValueError if the loss would depend on the microbatches."""
-  factor = model.loss_normalizing_factor
-  if isinstance(factor, (int, float, type(None))):
-    return
-  if num_microbatches is not None and num_microbatches > 1:
-    raise ValueError(
-      f'models.SaltDecoderOnlyModel.loss_normalizing_factor = {factor!r} '
-      'with trainer.SaltTrainer.num_microbatches = '
-      f'{num_microbatches}: t5x divides inside each microbatch and adds the '
-      'gradients, so the loss would depend on the microbatches. Use None or '
-      'a constant (e.g. batch size times length), or one microbatch.'
-    )
