@@ -36,6 +36,8 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 # Compiling takes longer than the tiny models' work. 0 to test what users run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# Two workers may describe TPUs at the same time (test_estimate).
+os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import hypothesis
