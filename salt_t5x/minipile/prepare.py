@@ -185,11 +185,14 @@ def build(
 
 
 def _count(splits, sequences, domains) -> dict:
-  """{split: {domain: number of documents, bytes and sequences}}."""
+  """{split: {domain: number of documents, bytes and sequences}}.
+
+  Sequences of what several domains had left have the domain ''.
+  """
   counts = {}
   for split, documents in splits.items():
     found = collections.Counter(x['domain'].decode() for x in sequences[split])
-    for domain in domains:
+    for domain in [*domains, '']:
       sizes = [len(d.text.encode()) for d in documents if d.domain == domain]
       counts.setdefault(split, {})[domain] = {
         'documents': len(sizes),
@@ -202,23 +205,23 @@ def _count(splits, sequences, domains) -> dict:
 def table(info: dict) -> str:
   """Formats the counts of a build as Markdown, one row a domain."""
   rows = []
-  for domain, available in info['available_bytes'].items():
+  for domain in [*info['available_bytes'], '']:
     train, validation = (info['counts'][split][domain] for split in _SHARDS)
     rows.append(
       (
-        info['arguments']['weights'][domain],
+        info['arguments']['weights'].get(domain, 0),
         train['documents'] + validation['documents'],
         round((train['bytes'] + validation['bytes']) / 1e6, 2),
-        round(available / 1e6, 2),
+        round(info['available_bytes'].get(domain, 0) / 1e6, 2),
         train['sequences'],
         validation['sequences'],
-        info['duplicates'][domain],
-        info['near_duplicates'][domain],
-        len(info['bad_entries'][domain]),
+        info['duplicates'].get(domain, 0),
+        info['near_duplicates'].get(domain, 0),
+        len(info['bad_entries'].get(domain, ())),
       )
     )
   total = [f'{sum(column):.10g}' for column in zip(*rows, strict=True)]
-  names = [*info['available_bytes'], 'all']
+  names = [*info['available_bytes'], 'several', 'all']
   return files.markdown_table(
     (
       *('domain', 'weight', 'documents', 'MB', 'of MB', 'training sequences'),
