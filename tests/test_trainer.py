@@ -23,6 +23,7 @@ import threading
 from etils import epath
 import jax
 import numpy as np
+import optax
 import pytest
 
 from salt_t5x import schedules
@@ -347,6 +348,7 @@ def test_run_that_starts_later_keeps_its_place(tmp_path):
 def test_record(teacher_dir, tmp_path):
   tiny.make_trainer(summary_dir=str(tmp_path), **tiny.distilling(teacher_dir))
   checkpoint = f'{teacher_dir}/checkpoint_60'
+  rate = 'learning_rate_fn (PEAK_LEARNING_RATE) at step'
   assert run_record.read(str(tmp_path)) == run_record.RunRecord(
     vocabulary=run_record.fingerprint(tiny.vocabulary()),
     vocab_size=tiny.VOCAB_SIZE,
@@ -355,12 +357,85 @@ def test_record(teacher_dir, tmp_path):
     teacher_identity=find.identity(epath.Path(checkpoint)),
     schedule='step(0.667, 5)',
     teacher_temperature=0.25,
+    network={
+      'class': 'Transformer',
+      'emb_dim': 16,
+      'num_heads': 2,
+      'num_kv_heads': 1,
+      'head_dim': 8,
+      'mlp_dim': 32,
+      'num_layers': 2,
+      'mlp_activations': ['gelu', 'linear'],
+      'max_wavelength': 10000,
+    },
+    optimization={
+      'trainer.SaltTrainer.total_steps (TRAIN_STEPS)': 100,
+      'models.SaltDecoderOnlyModel.z_loss (Z_LOSS)': 0.0,
+      'models.SaltDecoderOnlyModel.loss_normalizing_factor': 'None',
+      **{f'{rate} {100 * i // 8}': 0.05 for i in range(9)},
+    },
   )
   (tmp_path / 'checkpoint_0').mkdir()  # It has begun.
   with pytest.raises(ValueError, match='MODEL_DIR.*another vocabulary'):
     tiny.make_trainer(
       tiny.make_model(tiny.vocabulary(31)), summary_dir=str(tmp_path)
     )
+
+
+def resume(path, rate=0.01, steps=8, warmup=2, **options):
+  """A run whose learning rate follows a cosine, as the recipes' does."""
+  learning_rate_fn = optax.warmup_cosine_decay_schedule(
+    0.0, rate, warmup, steps, 0.001
+  )
+  return tiny.make_trainer(
+    tiny.make_model(**options),
+    summary_dir=str(path),
+    total_steps=steps,
+    learning_rate_fn=learning_rate_fn,
+  )
+
+
+@pytest.mark.parametrize(
+  'changes, listed',
+  [
+    # The cosine of a longer run lifts the learning rate again.
+    ({'steps': 16}, '(TRAIN_STEPS) = 16, and was 8'),
+    ({'steps': 16}, '(PEAK_LEARNING_RATE) at step 8 = '),
+    ({'rate': 0.02}, '(PEAK_LEARNING_RATE) at step 2 = 0.02, and was 0.01'),
+    ({'warmup': 1}, '(PEAK_LEARNING_RATE) at step 1 = 0.01, and was 0.005'),
+    ({'z_loss': 0.1}, '(Z_LOSS) = 0.1, and was 0.0'),
+    (
+      {'loss_normalizing_factor': 96.0},
+      "loss_normalizing_factor = '96.0', and was 'None'",
+    ),
+    (
+      {'mlp_activations': ('relu', 'linear')},
+      "mlp_activations = ['relu', 'linear'], and was ['gelu', 'linear']",
+    ),
+    ({'max_wavelength': 9}, 'max_wavelength = 9, and was 10000'),
+  ],
+)
+def test_resume_names_what_changes_the_rest_of_the_run(
+  tmp_path, changes, listed
+):
+  resume(tmp_path)
+  (tmp_path / 'checkpoint_0').mkdir()  # It has begun.
+  resume(tmp_path)
+  with pytest.raises(ValueError) as e:
+    resume(tmp_path, **changes)
+  message = str(e.value)
+  assert listed in message and f'MODEL_DIR = {str(tmp_path)!r}' in message
+  assert 'ALLOW_CHANGES_ON_RESUME = True' in message
+
+
+def test_allowed_changes_are_recorded(tmp_path):
+  resume(tmp_path)
+  (tmp_path / 'checkpoint_0').mkdir()
+  options = dict(summary_dir=str(tmp_path), total_steps=16)
+  tiny.make_trainer(allow_changes=True, **options)
+  tiny.make_trainer(**options)
+  found = run_record.read(str(tmp_path)).optimization
+  assert found['trainer.SaltTrainer.total_steps (TRAIN_STEPS)'] == 16
 
 
 def test_resume_distils_from_the_teacher_it_began_with(teacher_dir, tmp_path):
@@ -447,9 +522,20 @@ def test_teacher_of_another_vocabulary(teacher_dir):
     )
 
 
-def test_teacher_of_another_architecture(teacher_dir):
+def test_teacher_of_another_network(teacher_dir):
+  model = tiny.make_teacher_model(mlp_activations=('relu', 'linear'))
+  with pytest.raises(
+    ValueError,
+    match=r"teacher.Teacher.path = .*mlp_activations = \['gelu', 'linear'\]",
+  ):
+    tiny.make_trainer(**tiny.distilling(teacher_dir, model=model))
+
+
+def test_teacher_of_another_architecture(teacher_dir, tmp_path):
+  # Without a record, as a teacher that salt_t5x did not train.
+  os.symlink(f'{teacher_dir}/checkpoint_60', tmp_path / 'checkpoint_60')
   trainer = tiny.make_trainer(
-    **tiny.distilling(teacher_dir, model=tiny.make_teacher_model(mlp_dim=48))
+    **tiny.distilling(str(tmp_path), model=tiny.make_teacher_model(mlp_dim=48))
   )
   with pytest.raises(
     ValueError, match=r'teacher.Teacher.model is not the architecture'

@@ -175,6 +175,7 @@ def make_trainer(
     train_state = initializer.from_scratch(init_rng)
   if issubclass(cls, trainer_lib.SaltTrainer):
     options = {'total_steps': 100} | options
+  options = {'learning_rate_fn': optax.constant_schedule(0.05)} | options
   return cls(
     model=model,
     train_state=train_state,
@@ -183,7 +184,6 @@ def make_trainer(
     summary_dir=summary_dir,
     train_state_axes=initializer.train_state_axes,
     rng=rng,
-    learning_rate_fn=optax.constant_schedule(0.05),
     num_microbatches=num_microbatches,
     **options,
   )

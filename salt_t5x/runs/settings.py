@@ -42,9 +42,9 @@ def optimization(
       is then described at the steps that the record has.
 
   Returns:
-    {gin parameter, or 'the learning rate at step ...': JSON value}.
+    {gin parameter, that of the learning rate with a step: JSON value}.
   """
-  rate = 'the learning rate at step '
+  rate = 'learning_rate_fn (PEAK_LEARNING_RATE) at step '
   names = [f'{rate}{total_steps * i // 8}' for i in range(9)]
   if before is not None and before.optimization is not None:
     names = [x for x in before.optimization if x.startswith(rate)]

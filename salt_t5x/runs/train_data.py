@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import seqio
 import tensorflow as tf
 
-from salt_t5x import files
+from salt_t5x import files, models
 from salt_t5x.checkpoints import damage, find, restore, run_record
 from salt_t5x.data import ordered_cache
 from salt_t5x.runs import model_dir as model_dir_lib
@@ -238,10 +238,18 @@ def check_model(
     ),
     jax.random.PRNGKey(0),
   )
+  record = run_record.read(model_dir)
+  changes = record and run_record.network_changes(
+    record, models.describe(model.module)
+  )
+  listed = ', '.join(
+    f'{name} = {now!r}, and was {was!r}'
+    for name, (was, now) in (changes or {}).items()
+  )
   restore.check_architecture(
     checkpoint,
     flax.core.unfreeze(variables['params']),
-    f'MODEL_DIR = {model_dir!r}: MODEL',
+    f'MODEL_DIR = {model_dir!r}: MODEL' + (listed and f' ({listed})'),
   )
 
 

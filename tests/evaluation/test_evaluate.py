@@ -276,7 +276,12 @@ def test_the_readmes_command():
     ({'held_out_cfg': None}, 'nothing to measure: set SUITE'),
     ({'teacher': None}, r'teacher.Teacher.path = None: set TEACHER_PATH'),
     ({'checkpoints': {'a': '/no/such'}}, r"\['a'\] = '/no/such'.*no such dir"),
-    ({'model': 'narrow'}, 'The model of .trained. is not the architecture'),
+    ({'model': 'narrow'}, r'trained.*network.*mlp_dim = 32 \(and is now 16\)'),
+    ({'model': 'unknown'}, 'The model of .trained. is not the architecture'),
+    (
+      {'model': 'activations'},
+      r"trained.*mlp_activations = \['gelu', 'linear'",
+    ),
     ({'model': 'vocabulary'}, 'trained with another vocabulary .*VOCABULARY'),
     ({'task_feature_lengths': {'targets': 32}}, 'up to 64 tokens, but TASK_'),
     ({'teacher': 'SLM'}, "CHECKPOINTS.* 'SLM' is kept for the teacher"),
@@ -292,6 +297,13 @@ def test_checks_arguments_before_measuring(
   checkpoints = options.pop('checkpoints', {'trained': trained[0]})
   if options.get('model') == 'narrow':
     options['model'] = make_model(mlp_dim=16)
+  if options.get('model') == 'unknown':
+    # Without a record, as a model that salt_t5x did not train.
+    os.symlink(f'{trained[0]}/checkpoint_2', tmp_path / 'checkpoint_2')
+    checkpoints = {'trained': str(tmp_path / 'checkpoint_2')}
+    options['model'] = make_model(mlp_dim=16)
+  if options.get('model') == 'activations':
+    options['model'] = make_model(mlp_activations=('relu', 'linear'))
   if options.get('model') == 'vocabulary':
     options['model'] = tiny.make_model(
       vocab=seqio.ByteVocabulary(extra_ids=3), vocab_size=ROWS

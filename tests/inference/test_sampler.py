@@ -46,7 +46,8 @@ def teacher(tmp_path_factory):
     vocab=seqio.SentencePieceVocabulary(str(path), extra_ids=EXTRA_IDS),
     vocab_size=ROWS,
   )
-  tiny.save_checkpoint(str(folder / 'model'), tiny.make_trainer(model))
+  trainer = tiny.make_trainer(model, summary_dir=str(folder / 'model'))
+  tiny.save_checkpoint(str(folder / 'model'), trainer)
   return teacher_lib.Teacher(model=model, path=str(folder / 'model'))
 
 
@@ -195,4 +196,15 @@ def test_rejects_options(drawn, teacher, options, message):
 def test_rejects_other_vocabularies(tmp_path, teacher):
   other = teacher_lib.Teacher(model=tiny.make_model(), path=teacher.path)
   with pytest.raises(ValueError, match='SentencePiece is needed'):
+    run(tmp_path, other)
+
+
+def test_rejects_a_teacher_of_another_network(tmp_path, teacher):
+  model = tiny.make_model(
+    vocab=teacher.model.output_vocabulary,
+    vocab_size=ROWS,
+    mlp_activations=('relu', 'linear'),
+  )
+  other = teacher_lib.Teacher(model=model, path=teacher.path)
+  with pytest.raises(ValueError, match=r"mlp_activations = \['gelu', 'linear'"):
     run(tmp_path, other)

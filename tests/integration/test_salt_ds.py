@@ -458,6 +458,10 @@ def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
     ('MIXTURE_OR_TASK_NAME = "notes_sequences"', 'global order'),
     ('VOCABULARY = @tiny.vocabulary()', 'VOCABULARY is '),
     ('teacher.Teacher.minimum_gain = 5', 'minimum_gain'),
+    (
+      "network.TransformerConfig.mlp_activations = ('relu', 'linear')",
+      r"Teacher.path = .*mlp_activations = \['gelu', 'linear'",
+    ),
   ],
 )
 def test_rejects_score_options(teacher, tmp_path, binding, message):

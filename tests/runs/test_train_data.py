@@ -14,8 +14,10 @@
 
 """Resumed runs compare their data with those they began with."""
 
+import functools
 import json
 
+import numbered_task
 from numbered_task import T, sequences_task
 import pytest
 import seqio
@@ -25,6 +27,7 @@ from salt_t5x.data import cache_writer, feature_converters
 from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.runs import train_data
 from t5x import utils
+import tiny
 
 
 @pytest.fixture
@@ -130,6 +133,28 @@ def test_names_a_damaged_record(cache, tmp_path):
     (model_dir / 'data.json').write_text(text, errors='surrogateescape')
     with pytest.raises(ValueError, match=r'data\.json is damaged'):
       begin(model_dir, config())
+
+
+@pytest.mark.parametrize('scan_layers', [True, False])
+def test_rejects_a_model_of_fewer_layers(cache, tmp_path, scan_layers):
+  """t5x would restore it, and drop the layers that are left over."""
+  del cache
+  make = functools.partial(
+    tiny.make_model, numbered_task.VOCABULARY, vocab_size=269
+  )
+  trained = make(num_layers=4, scan_layers=scan_layers)
+  trainer = tiny.make_trainer(trained, summary_dir=str(tmp_path))
+  tiny.save_checkpoint(str(tmp_path), trainer)
+  check = lambda model: train_data.check_model(config(), model, str(tmp_path))
+  check(trained)
+  with pytest.raises(ValueError) as e:
+    check(make(num_layers=3, scan_layers=scan_layers))
+  assert str(e.value).startswith(
+    f'MODEL_DIR = {str(tmp_path)!r}: MODEL '
+    '(network.TransformerConfig.num_layers = 3, and was 4) is not the '
+  )
+  # In a run's own directory alone: other data have no checkpoint.
+  train_data.check_model(config(), make(num_layers=3))
 
 
 def test_describes_uncached_tasks_by_name():

@@ -16,6 +16,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import types
 
@@ -73,7 +74,9 @@ def paths(tmp_path_factory):
     found[role] = str(tmp_path_factory.mktemp(role))
     tiny.save_checkpoint(
       found[role],
-      tiny.make_trainer(make_model(**sizes), seed=seed),
+      tiny.make_trainer(
+        make_model(**sizes), summary_dir=found[role], seed=seed
+      ),
     )
   return found
 
@@ -269,5 +272,17 @@ def test_rejects_options(paths, tmp_path, options, message):
 
 
 def test_rejects_models_of_another_size(paths, tmp_path):
+  # Without a record, as a model that salt_t5x did not train.
+  unknown = tmp_path / 'checkpoint_0'
+  os.symlink(f'{paths["teacher"]}/checkpoint_0', unknown)
   with pytest.raises(ValueError, match=r'teacher/analyze.*TEACHER_MODEL'):
-    run(tmp_path, paths, teacher=analyze.Model(make_model(), paths['teacher']))
+    run(tmp_path, paths, teacher=analyze.Model(make_model(), str(unknown)))
+
+
+@pytest.mark.parametrize('role', SIZES)
+def test_rejects_models_of_another_network(paths, tmp_path, role):
+  model = make_model(**SIZES[role], mlp_activations=('relu', 'linear'))
+  with pytest.raises(
+    ValueError, match=rf"{role}/analyze.*mlp_activations = \['gelu', 'linear'"
+  ):
+    run(tmp_path, paths, **{role: analyze.Model(model, paths[role])})
