@@ -38,6 +38,7 @@ import jax
 from salt_t5x import models, schedules
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find, run_record
+from salt_t5x.data import vocabularies
 from salt_t5x.kernels import chunked_losses
 from salt_t5x.runs import resilient_trainer, settings, train_data
 from t5x import partitioning, utils
@@ -181,7 +182,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
   def _record(self, model) -> run_record.RunRecord:
     """Returns the record for the model directory."""
     record = run_record.RunRecord(
-      vocabulary=run_record.fingerprint(model.output_vocabulary),
+      vocabulary=vocabularies.fingerprint(model.output_vocabulary),
       vocab_size=model.output_vocabulary.vocab_size,
       network=models.describe(model.module),
       kd_steps=None if self._kd_steps == math.inf else self._kd_steps,

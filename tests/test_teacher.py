@@ -26,6 +26,7 @@ import seqio
 
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import run_record
+from salt_t5x.data import vocabularies
 from t5x import partitioning
 import tiny
 
@@ -211,8 +212,10 @@ def test_rejects_damaged_records(tmp_path):
 
 def test_fingerprint_knows_the_vocabulary_not_its_file():
   a, b = tiny.vocabulary(), tiny.vocabulary(31)
-  assert run_record.fingerprint(a) == run_record.fingerprint(tiny.vocabulary())
-  assert run_record.fingerprint(a) != run_record.fingerprint(b)
+  assert vocabularies.fingerprint(a) == vocabularies.fingerprint(
+    tiny.vocabulary()
+  )
+  assert vocabularies.fingerprint(a) != vocabularies.fingerprint(b)
 
 
 @pytest.mark.parametrize('content', [None, b'', b'no model'])
@@ -223,7 +226,7 @@ def test_rejects_vocabulary_files(tmp_path, content):
   with pytest.raises(
     ValueError, match=f'VOCABULARY.*{path.name}.*SentencePiece model'
   ):
-    run_record.fingerprint(seqio.SentencePieceVocabulary(str(path)))
+    vocabularies.fingerprint(seqio.SentencePieceVocabulary(str(path)))
 
 
 @pytest.mark.parametrize('file', ['_METADATA', 'manifest.ocdbt'])

@@ -30,6 +30,7 @@ from salt_t5x import schedules
 from salt_t5x import teacher as teacher_lib
 from salt_t5x import trainer as trainer_lib
 from salt_t5x.checkpoints import find, run_record
+from salt_t5x.data import vocabularies
 from t5x import trainer as t5x_trainer
 import tiny
 
@@ -350,7 +351,7 @@ def test_record(teacher_dir, tmp_path):
   checkpoint = f'{teacher_dir}/checkpoint_60'
   rate = 'learning_rate_fn (PEAK_LEARNING_RATE) at step'
   assert run_record.read(str(tmp_path)) == run_record.RunRecord(
-    vocabulary=run_record.fingerprint(tiny.vocabulary()),
+    vocabulary=vocabularies.fingerprint(tiny.vocabulary()),
     vocab_size=tiny.VOCAB_SIZE,
     kd_steps=5,
     teacher=checkpoint,
@@ -443,7 +444,7 @@ def test_resume_distils_from_the_teacher_it_began_with(teacher_dir, tmp_path):
   run_record.write(
     str(tmp_path),
     run_record.RunRecord(
-      run_record.fingerprint(tiny.vocabulary()),
+      vocabularies.fingerprint(tiny.vocabulary()),
       tiny.VOCAB_SIZE,
       kd_steps=5,
       teacher=f'{teacher_dir}/checkpoint_30',

@@ -22,15 +22,12 @@ unless its user allows it.
 
 from collections.abc import Mapping
 import dataclasses
-import hashlib
 import os
 import re
 from typing import Any
 
 from absl import logging
 from etils import epath
-from google.protobuf import message
-import seqio
 import tensorflow as tf
 
 from salt_t5x import files
@@ -44,7 +41,7 @@ class RunRecord:
   """How a run began.
 
   Attributes:
-    vocabulary: fingerprint of the vocabulary (`fingerprint`).
+    vocabulary: its fingerprint (`data.vocabularies.fingerprint`).
     vocab_size: number of tokens with extra ids, without padding rows.
     kd_steps: n_KD; None for distillation without end.
     teacher: the teacher's checkpoint directory; None, as for the fields below,
@@ -74,30 +71,6 @@ class RunRecord:
     for name in ('vocab_size', 'kd_steps', 'top_k'):
       if (getattr(self, name) or 0) < 0:
         raise ValueError(f'{name} = {getattr(self, name)} is not a count')
-
-
-def fingerprint(vocabulary: seqio.Vocabulary) -> str:
-  """Returns a string that identifies a vocabulary.
-
-  For SentencePiece it depends on the model's bytes and the extra ids, not on
-  the file's name; for others on the class and size alone.
-
-  Raises:
-    ValueError: the file of a SentencePiece vocabulary cannot be read.
-  """
-  if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
-    return f'{type(vocabulary).__name__}:{vocabulary.vocab_size}'
-  try:
-    digest = hashlib.sha256(vocabulary.sp_model).hexdigest()
-  # The file is missing, empty, or of another kind.
-  except (tf.errors.OpError, RuntimeError, message.DecodeError) as e:
-    raise ValueError(
-      'VOCABULARY (sentencepiece_model_file = '
-      f'{vocabulary.sentencepiece_model_file!r}) is not a SentencePiece model '
-      f'({e}). Name the file that `python -m salt_t5x.vocabulary` or '
-      'SentencePiece wrote.'
-    ) from e
-  return f'sentencepiece:{digest}:{vocabulary.extra_ids}'
 
 
 def read(model_dir: str) -> RunRecord | None:
@@ -214,13 +187,14 @@ def network_changes(
 
 
 def difference(
-  path: str, vocabulary: seqio.Vocabulary, network: Mapping[str, Any]
+  path: str, vocabulary: str, vocab_size: int, network: Mapping[str, Any]
 ) -> str | None:
   """Compares a checkpoint's recorded vocabulary and network with others.
 
   Args:
     path: a model directory, or a `checkpoint_<step>` directory in it.
-    vocabulary: the other vocabulary.
+    vocabulary: the other vocabulary's fingerprint.
+    vocab_size: its number of tokens.
     network: the other network, as `models.describe` returns it.
 
   Returns:
@@ -238,12 +212,11 @@ def difference(
       directory,
     )
     return None
-  mine = fingerprint(vocabulary)
-  if record.vocabulary != mine:
+  if record.vocabulary != vocabulary:
     return (
       f'it was trained with another vocabulary ({record.vocab_size} tokens, '
-      f'{record.vocabulary}) than VOCABULARY ({vocabulary.vocab_size} tokens, '
-      f'{mine}). Set VOCABULARY to the one of that run, or name a model '
+      f'{record.vocabulary}) than VOCABULARY ({vocab_size} tokens, '
+      f'{vocabulary}). Set VOCABULARY to the one of that run, or name a model '
       'trained with this one; only the padded number of embedding rows may '
       'differ'
     )

@@ -42,7 +42,7 @@ import seqio
 import tensorflow as tf
 
 from salt_t5x import files
-from salt_t5x.data import ordered_tasks
+from salt_t5x.data import ordered_tasks, vocabularies
 
 _READ_AHEAD = 1 << 20  # bytes of each file
 _SEARCH_SECONDS = 300  # for a damaged file
@@ -58,7 +58,8 @@ class CachedSource(ordered_tasks.OrderedSource):
   """The cache of another task, in the global order.
 
   Several tasks can read one cache this way. Examples keep all features of the
-  cache and gain 'epoch' (int64 []).
+  cache but `vocabularies.FINGERPRINT`, which must be that of the cached task's
+  vocabulary if it is there, and gain 'epoch' (int64 []).
   """
 
   def __init__(
@@ -96,8 +97,7 @@ class CachedSource(ordered_tasks.OrderedSource):
     return self._count(split, seqio.get_cached_stats_path, 'examples')
 
   def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
-    """See `OrderedSource`; compares the lengths with the first example's."""
-    self._check_lengths(split)
+    """See `OrderedSource`."""
     parse = self.parser(split)
     return lambda epoch, record: {**parse(record), 'epoch': epoch}
 
@@ -141,21 +141,23 @@ class CachedSource(ordered_tasks.OrderedSource):
   def fingerprint(self, split: str) -> str:
     """Identifies a cache; copies have the same fingerprint.
 
-    It hashes the cache's description, the names and sizes of its files, and its
-    first example.
+    It hashes the cache's description, the names and sizes of its files, and the
+    first example of each: hashing all of a large cache would take hours.
 
     Raises:
       FileNotFoundError: there is no cache, or files of it are missing.
-      ValueError: it is damaged.
+      ValueError: it is damaged, or see `check`.
     """
+    self.check(split)
     digest = hashlib.sha256()
     info = self._describe(split, seqio.get_cached_info_path, dict)
     digest.update(json.dumps(info, sort_keys=True).encode())
-    for file in self.list_shards(split):
+    paths = self.list_shards(split)
+    for file in paths:
       size = tf.io.gfile.stat(file).length
       digest.update(f'{os.path.basename(file)} {size}\n'.encode())
     with self.naming_damage(split):
-      for record in self.records(split).take(1).as_numpy_iterator():
+      for record in self.records(split).take(len(paths)).as_numpy_iterator():
         digest.update(record)
     return digest.hexdigest()[:16]
 
@@ -179,7 +181,7 @@ class CachedSource(ordered_tasks.OrderedSource):
     """Names the first damaged file and its record, if the search is short."""
     logging.warning('Looking for the damaged file, for %d s.', _SEARCH_SECONDS)
     end = time.monotonic() + _SEARCH_SECONDS
-    parse = self.parser(split)
+    parse = self._parser(split)
     for file in self.list_shards(split):
       index = 0
       try:
@@ -192,29 +194,57 @@ class CachedSource(ordered_tasks.OrderedSource):
         return f'{file}, record {index} (from 0): {e}'
     return None
 
-  def _check_lengths(self, split: str) -> None:
-    """Compares the lengths with those of the first example."""
-    first = self.records(split).take(1)
+  def check(self, split: str) -> None:
+    """Compares lengths and vocabulary with those of the first example.
+
+    Raises:
+      FileNotFoundError: there is no cache, or files of it are missing.
+      ValueError: they differ, or the cache is damaged.
+    """
+    task = self.cached_task
     with self.naming_damage(split):
-      for record in first.as_numpy_iterator():
-        features = tf.train.Example.FromString(record).features.feature
-        sizes = {name: len(x.int64_list.value) for name, x in features.items()}
-        for name, length in self.lengths.items():
-          if sizes.get(name, 0) != length:
-            raise ValueError(
-              f'{self.cached_task.name} is registered with {length} tokens in '
-              f'{name!r}, but its cache, {self.cached_task.cache_dir}, has '
-              f'{sizes.get(name, 0)}: register that, or cache the task again '
-              'in another folder.'
-            )
+      found = list(self.records(split).take(1).as_numpy_iterator())
+      features = tf.train.Example.FromString(b''.join(found)).features.feature
+    sizes = {name: len(x.int64_list.value) for name, x in features.items()}
+    for name, length in self.lengths.items():
+      if found and sizes.get(name, 0) != length:
+        raise ValueError(
+          f'{task.name} is registered with {length} tokens in {name!r}, but '
+          f'its cache, {task.cache_dir}, has {sizes.get(name, 0)}: register '
+          'that, or cache the task again in another folder.'
+        )
+    if vocabularies.FINGERPRINT not in features:
+      return  # Written by a task of the user's own.
+    cached = list(features[vocabularies.FINGERPRINT].int64_list.value)
+    vocabulary = task.output_features['targets'].vocabulary
+    parameter = f'The vocabulary of the task {task.name}'
+    mine = vocabularies.fingerprint_number(vocabulary, parameter)
+    if cached != [mine]:
+      raise ValueError(
+        f'The task {task.name} has the vocabulary {vocabulary} (fingerprint '
+        f'{mine}), but its cache, {task.cache_dir}, was made with another '
+        f'(fingerprint {cached}). Register the task with the vocabulary it was '
+        'cached with, or cache it again in another folder.'
+      )
 
   def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns the parser of a record: an example of scalars and vectors."""
+    """Returns the parser of a record: an example of scalars and vectors.
+
+    Raises:
+      FileNotFoundError: see `check`.
+      ValueError: see `check`.
+    """
+    self.check(split)
+    return self._parser(split)
+
+  def _parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """`parser`, unchecked."""
 
     def read_specs(info):
       specs = {
         name: tf.TensorSpec(feature['shape'], feature['dtype'])
         for name, feature in dict(info['features']).items()
+        if name != vocabularies.FINGERPRINT
       }
       for name in [*self.lengths, *specs]:
         # Only the first dimension may vary.

@@ -30,6 +30,10 @@ class OrderedSource(seqio.DataSource):
   def supports_arbitrary_sharding(self) -> bool:
     return True
 
+  def fingerprint(self, split: str) -> str:
+    """Identifies the examples of a split and their order."""
+    raise NotImplementedError
+
   def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
     """Returns what hosts share: cheap elements, one for each example.
 

@@ -28,7 +28,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import hashing
+from salt_t5x.data import hashing, vocabularies
 
 
 def tokenize(
@@ -74,9 +74,18 @@ def cut(
     length: T; not seqio's `sequence_length`, since the cache holds it.
 
   Returns:
-    A dataset of the same features, 'targets' int32 [T].
+    A dataset of the same features, 'targets' int32 [T], and
+    `vocabularies.FINGERPRINT` int64 [], with which readers of the cache compare
+    their vocabulary.
+
+  Raises:
+    ValueError: the vocabulary's special ids cannot be used.
   """
-  eos = output_features['targets'].vocabulary.eos_id
+  vocabulary = output_features['targets'].vocabulary
+  parameter = "The vocabulary of the task's feature 'targets'"
+  vocabularies.check_special_ids(vocabulary, parameter)
+  fingerprint = vocabularies.fingerprint_number(vocabulary, parameter)
+  eos = vocabulary.eos_id
 
   def generate() -> Iterator[dict]:
     # {domain: what is left of it, as (document, start, tokens)}
@@ -124,7 +133,7 @@ def cut(
 
   # One element for all sequences that a document completes: elements cost more
   # than their content.
-  return tf.data.Dataset.from_generator(
+  sequences = tf.data.Dataset.from_generator(
     generate,
     output_signature={
       'targets': tf.TensorSpec([None, length], tf.int32),
@@ -132,3 +141,9 @@ def cut(
       'domain': tf.TensorSpec([None], tf.string),
     },
   ).unbatch()
+  return sequences.map(
+    lambda example: {
+      **example,
+      vocabularies.FINGERPRINT: tf.constant(fingerprint, tf.int64),
+    }
+  )

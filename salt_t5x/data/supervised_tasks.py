@@ -28,12 +28,13 @@ of hosts, and is resumed exactly.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import hashlib
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import bad_lines, ordered_tasks
+from salt_t5x.data import bad_lines, ordered_tasks, vocabularies
 
 Example = Mapping[str, Any]
 # A JSONL file, or a function that returns examples.
@@ -95,6 +96,14 @@ class ExampleSource(ordered_tasks.OrderedSource):
     epochs = tf.data.Dataset.range(num_epochs or ordered_tasks.ENDLESS)
     return epochs.flat_map(order)
 
+  def fingerprint(self, split: str) -> str:
+    """Hashes the texts of all examples."""
+    digest = hashlib.sha256()
+    for texts in self._read(split).values():
+      for text in texts.numpy():
+        digest.update(hashlib.sha256(text).digest())
+    return digest.hexdigest()[:16]
+
   def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
     """See `OrderedSource`."""
     tensors = self._read(split)
@@ -145,6 +154,17 @@ class ExampleSource(ordered_tasks.OrderedSource):
       if not text.strip():
         raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')
     return {name: text.encode() for name, text in rendered.items()}
+
+
+def _check_vocabulary(
+  dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
+) -> tf.data.Dataset:
+  """Checks special ids when the data are read: registering reads no file."""
+  vocabularies.check_special_ids(
+    output_features['targets'].vocabulary,
+    "The vocabulary of the task's feature 'targets'",
+  )
+  return dataset
 
 
 def fit(
@@ -212,6 +232,7 @@ def register(
     name,
     source=ExampleSource(files, inputs, targets, seed),
     preprocessors=[
+      _check_vocabulary,
       seqio.preprocessors.tokenize,
       seqio.preprocessors.append_eos_after_trim,
       fit,

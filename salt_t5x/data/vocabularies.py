@@ -12,13 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Trains and measures SentencePiece vocabularies; samples their text."""
+"""Trains, measures, identifies and checks vocabularies; samples their text."""
 
 from collections.abc import Iterable, Iterator, Sequence
+import hashlib
 import io
 import operator
 import re
 
+from google.protobuf import message
 import sentencepiece
 import seqio
 import tensorflow as tf
@@ -26,6 +28,8 @@ import tqdm
 
 from salt_t5x.data import hashing
 
+# The feature of cached examples that holds `fingerprint_number`.
+FINGERPRINT = 'vocabulary_fingerprint'
 # Candidates for the text if no feature is named.
 _TEXT_FEATURES = ('text', 'targets', 'targets_pretokenized')
 # SentencePiece learns no piece with a tab. As bytes, the tabs of indented code
@@ -39,6 +43,90 @@ _MIN_PIECES = 3 + 256 + len(_TABS) + 1
 _SENTENCE = re.compile(r'.{1,1000}(?= |\Z)|.{1,1000}', re.DOTALL)
 # The trained pieces depend on this number, so it is not the machine's.
 _NUM_THREADS = 16
+# With these, SentencePiece gives T5's special ids.
+_FLAGS = '--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1'
+
+
+def fingerprint(
+  vocabulary: seqio.Vocabulary, parameter: str = 'VOCABULARY'
+) -> str:
+  """Returns a string that identifies a vocabulary.
+
+  For SentencePiece it depends on the model's bytes and the extra ids, not on
+  the file's name; for others on the class and size alone.
+
+  Args:
+    vocabulary: any.
+    parameter: names it in messages.
+
+  Raises:
+    ValueError: the file of a SentencePiece vocabulary cannot be read, or has
+      two equal pieces.
+  """
+  if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    return f'{type(vocabulary).__name__}:{vocabulary.vocab_size}'
+  try:
+    digest = hashlib.sha256(vocabulary.sp_model).hexdigest()
+  # The file is missing, empty, or of another kind.
+  except (tf.errors.OpError, RuntimeError, message.DecodeError) as e:
+    file = (
+      f'(sentencepiece_model_file = {vocabulary.sentencepiece_model_file!r}'
+    )
+    if 'already defined' in str(e):
+      raise ValueError(
+        f'{parameter} {file}, extra_ids = {vocabulary.extra_ids}) has two ids '
+        f'of one piece ({e}). If the model holds sentinels itself, set '
+        'extra_ids = 0; if not, train another.'
+      ) from e
+    raise ValueError(
+      f'{parameter} {file}) is not a SentencePiece model ({e}). Name the file '
+      'that `python -m salt_t5x.vocabulary` or SentencePiece wrote.'
+    ) from e
+  return f'sentencepiece:{digest}:{vocabulary.extra_ids}'
+
+
+def fingerprint_number(vocabulary: seqio.Vocabulary, parameter: str) -> int:
+  """Returns 63 bits of `fingerprint`, an int64 of at least 0."""
+  return hashing.digest(fingerprint(vocabulary, parameter).encode()) >> 1
+
+
+def check_special_ids(vocabulary: seqio.Vocabulary, parameter: str) -> None:
+  """Checks that id 0 can be padding, and that EOS is a token of its own.
+
+  Everything here, seqio and t5x take id 0 for padding, which bears no loss,
+  whatever piece a vocabulary has there.
+
+  Args:
+    vocabulary: any; nothing is known of the text of a pass-through one.
+    parameter: names it in messages.
+
+  Raises:
+    ValueError: they are not; or see `fingerprint`.
+  """
+  eos, wrong = vocabulary.eos_id, []
+  is_passed_through = isinstance(vocabulary, seqio.PassThroughVocabulary)
+  if isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    fingerprint(vocabulary, parameter)  # Names a file that cannot be read.
+    model = vocabulary.tokenizer
+    if not model.is_control(0):
+      wrong.append(
+        f'its id 0 is {model.id_to_piece(0)!r}, which text can give, but id 0 '
+        'is padding, without loss'
+      )
+  elif vocabulary.pad_id != 0:
+    wrong.append(f'it pads with id {vocabulary.pad_id}, not 0')
+  if eos == 0:
+    wrong.append('its EOS has id 0, which is padding')
+  elif (eos is None and not is_passed_through) or (eos or 0) < 0:
+    wrong.append('it has no EOS')
+  elif eos is not None and eos == vocabulary.unk_id:
+    wrong.append(f'its EOS is also its unknown token, id {eos}')
+  if wrong:
+    raise ValueError(
+      f'{parameter} = {vocabulary}: {"; ".join(wrong)}. Train a vocabulary '
+      f'with `python -m salt_t5x.vocabulary`, or with spm_train {_FLAGS}, and '
+      'cache the tasks again with it.'
+    )
 
 
 def check_size(vocab_size: int, extra_ids: int) -> None:

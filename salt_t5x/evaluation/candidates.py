@@ -26,7 +26,8 @@ import jax
 
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find as find_lib
-from salt_t5x.checkpoints import restore, run_record
+from salt_t5x.checkpoints import restore
+from salt_t5x.data import vocabularies
 from salt_t5x.inference import pretrained
 from t5x import models as t5x_models
 from t5x import partitioning
@@ -133,7 +134,7 @@ def find(
       'checkpoint': checkpoint.name if checkpoint else 'as initialised',
       'identity': find_lib.identity(checkpoint) if checkpoint else None,
       'model': hashlib.sha256(str(shapes).encode()).hexdigest()[:16],
-      'vocabulary': run_record.fingerprint(source.model.output_vocabulary),
+      'vocabulary': vocabularies.fingerprint(source.model.output_vocabulary),
       'dtype': source.dtype,
       'length': features['decoder_target_tokens'].shape[1],
     }

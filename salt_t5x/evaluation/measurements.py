@@ -30,8 +30,7 @@ import numpy as np
 import seqio
 
 from salt_t5x import standard_errors
-from salt_t5x.checkpoints import run_record
-from salt_t5x.data import ordered_cache
+from salt_t5x.data import ordered_cache, ordered_tasks, vocabularies
 from salt_t5x.evaluation import held_out as held_out_lib
 from salt_t5x.evaluation import results as results_lib
 from salt_t5x.evaluation import supervised as supervised_lib
@@ -188,13 +187,18 @@ def supervised(
       'give {task: split}.'
     )
   theirs = task.output_features['targets'].vocabulary
-  if run_record.fingerprint(theirs) != run_record.fingerprint(vocabulary):
+  parameter = f'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS): {name}'
+  if vocabularies.fingerprint(theirs, parameter) != vocabularies.fingerprint(
+    vocabulary
+  ):
     raise ValueError(
-      f'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS): {name} has '
-      f'another vocabulary ({theirs}) than the model: bind VOCABULARY to the '
-      'one that the task was registered with.'
+      f'{parameter} has another vocabulary ({theirs}) than VOCABULARY '
+      f'({vocabulary}): bind VOCABULARY to the one that the task was '
+      'registered with.'
     )
   supervised_lib.check(task, lengths)
+  is_ordered = isinstance(task.source, ordered_tasks.OrderedSource)
+  data = task.source.fingerprint(split) if is_ordered else None
 
   def run(model):
     metrics, found = supervised_lib.evaluate(
@@ -208,6 +212,11 @@ def supervised(
 
   return Measurement(
     name=name,
-    options={'split': split, 'examples': examples, 'lengths': dict(lengths)},
+    options={
+      'split': split,
+      'examples': examples,
+      'lengths': dict(lengths),
+      'data': data,
+    },
     run=run,
   )

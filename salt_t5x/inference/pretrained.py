@@ -26,6 +26,7 @@ import seqio
 from salt_t5x import models
 from salt_t5x.checkpoints import find, run_record
 from salt_t5x.checkpoints import restore as restore_lib
+from salt_t5x.data import vocabularies
 from t5x import models as t5x_models
 from t5x import partitioning
 
@@ -102,10 +103,15 @@ class Pretrained:
       vocabulary: the other vocabulary, which must be the same.
 
     Raises:
-      ValueError: both are known and differ.
+      ValueError: both are known and differ, or the vocabulary's special ids
+        cannot be used.
     """
+    vocabularies.check_special_ids(vocabulary, 'VOCABULARY')
     network = models.describe(self.model.module)
-    if found := run_record.difference(self.path, vocabulary, network):
+    fingerprint = vocabularies.fingerprint(vocabulary)
+    if found := run_record.difference(
+      self.path, fingerprint, vocabulary.vocab_size, network
+    ):
       raise ValueError(f'{self.parameters.path} = {self.path!r}: {found}.')
 
   def shapes_and_axes(

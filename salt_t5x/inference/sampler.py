@@ -33,7 +33,7 @@ import tensorflow as tf
 import tqdm
 
 from salt_t5x import files
-from salt_t5x.data import cache_writer
+from salt_t5x.data import cache_writer, vocabularies
 from salt_t5x.inference import batches as batches_lib
 from t5x import models as t5x_models
 
@@ -206,9 +206,11 @@ def write_cache(
         'targets': samples[split],
         'id': np.arange(count, dtype=np.int64),
         'domain': np.full(count, b'samples'),
+        vocabularies.FINGERPRINT: np.full(count, fingerprint, np.int64),
       }
     )
 
+  fingerprint = vocabularies.fingerprint_number(vocabulary, 'VOCABULARY')
   # Not `vocabulary.sp_model`, which includes the extra ids.
   model = epath.Path(vocabulary.sentencepiece_model_file).read_bytes()
   files.write_whole(os.path.join(output_dir, 'vocabulary.model'), model)

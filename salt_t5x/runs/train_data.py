@@ -19,7 +19,6 @@ model directory is locked here, too.
 """
 
 import dataclasses
-import hashlib
 import os
 from typing import Any
 
@@ -31,7 +30,7 @@ import tensorflow as tf
 
 from salt_t5x import files, models
 from salt_t5x.checkpoints import damage, find, restore, run_record
-from salt_t5x.data import ordered_cache
+from salt_t5x.data import ordered_cache, ordered_tasks, vocabularies
 from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.selection import first_stage
 from t5x import models as t5x_models
@@ -51,17 +50,12 @@ def _path(model_dir: str) -> str:
 
 
 def _fingerprint(task: seqio.Task, cfg: utils.DatasetConfig) -> str | None:
-  """Identifies a task's cached data; None where they are not cached."""
-  if isinstance(task.source, ordered_cache.CachedSource):
+  """Identifies a task's data; None if they are neither cached nor ours."""
+  if isinstance(task.source, ordered_tasks.OrderedSource):
     return task.source.fingerprint(cfg.split)
-  if not (cfg.use_cached and task.cache_dir):
-    return None
-  prefix = seqio.get_cached_tfrecord_prefix(task.cache_dir, cfg.split)
-  digest = hashlib.sha256()
-  for file in sorted(tf.io.gfile.glob(f'{prefix}-*')):
-    size = tf.io.gfile.stat(file).length
-    digest.update(f'{os.path.basename(file)} {size}\n'.encode())
-  return digest.hexdigest()[:16]
+  if cfg.use_cached and task.cache_dir:
+    return ordered_cache.CachedSource(task).fingerprint(cfg.split)
+  return None
 
 
 def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
@@ -209,6 +203,7 @@ def check_model(
   cfg: utils.DatasetConfig,
   model: t5x_models.DecoderOnlyModel,
   model_dir: str | None = None,
+  train_task: str | None = None,
 ) -> None:
   """Compares the model with the data and with the run's own checkpoint.
 
@@ -216,15 +211,18 @@ def check_model(
   more layers, and drop those that the model lacks.
 
   Args:
-    cfg: the data set.
+    cfg: the training data, or those of an evaluation.
     model: the run's.
     model_dir: the run's directory, or None.
+    train_task: name of the training data; None if `cfg` is that.
 
   Raises:
     ValueError: the vocabularies differ (`check_vocabulary`), or the newest
       checkpoint has another architecture.
   """
-  check_vocabulary(cfg, model)
+  is_train = train_task in (None, cfg.mixture_or_task_name)
+  prefix = '' if is_train else 'EVAL_'
+  check_vocabulary(cfg, model, f'{prefix}MIXTURE_OR_TASK_NAME')
   found = find.finished(model_dir) if model_dir else {}
   whole = (x for _, x in sorted(found.items())[::-1] if not damage.describe(x))
   if (checkpoint := next(whole, None)) is None:
@@ -254,30 +252,48 @@ def check_model(
 
 
 def check_vocabulary(
-  cfg: utils.DatasetConfig, model: t5x_models.DecoderOnlyModel
+  cfg: utils.DatasetConfig,
+  model: t5x_models.DecoderOnlyModel,
+  parameter: str = 'MIXTURE_OR_TASK_NAME',
 ) -> None:
   """Compares the contents of the task's vocabularies with the model's.
 
   Args:
     cfg: the data set.
     model: a t5x model.
+    parameter: the gin parameter that names the task.
 
   Raises:
-    ValueError: they differ. A pass-through vocabulary may have fewer tokens.
+    ValueError: they differ (a pass-through vocabulary may have fewer tokens),
+      the special ids cannot be used, or seqio's cache of the task was made with
+      another vocabulary.
   """
   mine = model.output_vocabulary
+  vocabularies.check_special_ids(mine, 'VOCABULARY')
   provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
-  for name, feature in provider.output_features.items():
-    theirs = feature.vocabulary
+  features = dict(provider.output_features)
+  for task in seqio.get_subtasks(provider):
+    if isinstance(task.source, ordered_cache.CachedSource):
+      cached = task.source.cached_task
+      features |= {
+        f'{name} of {cached.name}': cached.output_features[name]
+        for name in provider.output_features.keys() & cached.output_features
+      }
+    elif cfg.use_cached and task.cache_dir:
+      ordered_cache.CachedSource(task).check(cfg.split)
+  for name, feature in features.items():
+    theirs, task = feature.vocabulary, f'{parameter} = {provider.name!r}'
     if isinstance(theirs, seqio.PassThroughVocabulary):
       if theirs.vocab_size <= mine.vocab_size:
         continue
-    elif run_record.fingerprint(theirs) == run_record.fingerprint(mine):
+    elif vocabularies.fingerprint(
+      theirs, f'{task}: the vocabulary of its feature {name!r}'
+    ) == vocabularies.fingerprint(mine):
       continue
     raise ValueError(
-      f'VOCABULARY is {mine} with {mine.vocab_size} tokens, but the feature '
-      f'{name!r} of MIXTURE_OR_TASK_NAME = {cfg.mixture_or_task_name!r} has '
-      f'{theirs} with {theirs.vocab_size}: bind VOCABULARY '
-      '(sentencepiece_model_file and extra_ids) to the one that the task was '
-      'registered with, and VOCAB_SIZE to at least its number of tokens.'
+      f'{task}: its feature {name!r} has {theirs} with {theirs.vocab_size} '
+      f'tokens, but VOCABULARY is {mine} with {mine.vocab_size}. Bind '
+      'VOCABULARY (sentencepiece_model_file and extra_ids) to the one that the '
+      'task was registered with, and VOCAB_SIZE to at least its number of '
+      'tokens, or name a task with the vocabulary of the model.'
     )
