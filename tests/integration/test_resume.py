@@ -122,7 +122,10 @@ def test_resumed_in_the_first_stage_without_a_teacher(
 def test_begun_from_the_checkpoint_of_another_run(
   unbroken, unbroken_dir, tmp_path
 ):
-  """It goes on with the other's state and data, and is resumed like any."""
+  """It continues with the other's state and data; it is resumed like any.
+
+  It says that it does not distil: a first stage would have no step.
+  """
   begin = KD_STEPS + 1
 
   def begin_or_go_on(model_dir):
@@ -132,6 +135,7 @@ def test_begun_from_the_checkpoint_of_another_run(
       'utils.RestoreCheckpointConfig.path = '
       f'"{unbroken_dir}/checkpoint_{begin}"',
       'utils.RestoreCheckpointConfig.mode = "specific"',
+      'DISTILLATION_WEIGHT = 0',
     )
 
   first = begin_or_go_on(tmp_path / 'first')
