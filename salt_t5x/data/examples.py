@@ -24,7 +24,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import feature_converters, render, ul2
+from salt_t5x.data import feature_converters, render, ul2, vocabularies
 
 
 class FlagError(ValueError):
@@ -122,7 +122,7 @@ def show(
     yield '-' * render.COLUMNS
     texts = {
       name: _text(name, example[name])
-      for name in sorted(set(example) - set(tokens))
+      for name in sorted({*example} - {*tokens, vocabularies.FINGERPRINT})
     }
     long = {k: v for k, v in texts.items() if len(v) >= 40 or '\n' in v}
     short = [f', {k} {v}' for k, v in texts.items() if k not in long]

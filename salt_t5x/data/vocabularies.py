@@ -103,10 +103,10 @@ def check_special_ids(vocabulary: seqio.Vocabulary, parameter: str) -> None:
   Raises:
     ValueError: they are not; or see `fingerprint`.
   """
+  fingerprint(vocabulary, parameter)  # Names a file that cannot be read.
   eos, wrong = vocabulary.eos_id, []
   is_passed_through = isinstance(vocabulary, seqio.PassThroughVocabulary)
   if isinstance(vocabulary, seqio.SentencePieceVocabulary):
-    fingerprint(vocabulary, parameter)  # Names a file that cannot be read.
     model = vocabulary.tokenizer
     if not model.is_control(0):
       wrong.append(
