@@ -38,6 +38,7 @@ import functools
 import importlib
 import math
 import sys
+import tokenize
 from typing import Any
 
 from absl import app, flags
@@ -47,6 +48,7 @@ import jax
 import seqio
 import tensorflow as tf
 
+from salt_t5x.configuration import flags as gin_flags
 from t5x import gin_utils
 
 ParseFlags = Callable[[Sequence[str]], argparse.Namespace]
@@ -132,6 +134,14 @@ def add_gin_flags(to: argparse.ArgumentParser) -> None:
   )
 
 
+def check_bindings(argv: Sequence[str]) -> None:
+  """Exits with a hint if gin cannot read the bindings of the flags."""
+  try:
+    gin_flags.check(argv)
+  except ValueError as e:
+    sys.exit(str(e))
+
+
 def parse_gin(args: argparse.Namespace, *more_files: str) -> None:
   """Parses the gin files and bindings of the flags, and then more files."""
   if not args.gin_file:
@@ -145,6 +155,8 @@ def parse_gin(args: argparse.Namespace, *more_files: str) -> None:
     )
   except OSError as e:
     sys.exit(f'--gin_file: {e}')
+  except (ImportError, SyntaxError, tokenize.TokenError) as e:
+    sys.exit(f'--gin_file={",".join(args.gin_file)}: {e}')
 
 
 def run(
@@ -158,10 +170,11 @@ def run(
     sys.stdout.reconfigure(errors='backslashreplace')
     main(args)
 
-  app.run(
-    prepared,
-    flags_parser=lambda argv: parse_flags(gin_utils.rewrite_gin_args(argv)),
-  )
+  def parse(argv: Sequence[str]) -> argparse.Namespace:
+    check_bindings(argv)
+    return parse_flags(gin_utils.rewrite_gin_args(argv))
+
+  app.run(prepared, flags_parser=parse)
 
 
 def parse_gin_command(

@@ -19,10 +19,12 @@ t5x, `python -m t5x.train` with the same flags does the same.
 """
 
 import runpy
+import sys
 
-from salt_t5x import engine
+from salt_t5x import command, engine
 
 if __name__ == '__main__':
   print(f'salt_t5x: running on the {engine.current()} engine.', flush=True)
+  command.check_bindings(sys.argv)
   # Run as `__main__`, since t5x's run files bind `__main__.train`.
   runpy.run_module('t5x.train', run_name='__main__', alter_sys=True)

@@ -433,7 +433,7 @@ def missing_parameter(binary, cwd, *site):
   if binary == 'salt_t5x.train':
     assert f'running on the {engine.current()} engine' in done.stdout
   error = done.stderr.strip().splitlines()[-1]
-  found = re.fullmatch(r'ValueError: (\w+)/macro.value set to .*', error)
+  found = re.fullmatch(r'ValueError: (\w+): required, but not set\..*', error)
   assert found, done.stderr[-3000:]
   return found[1]
 

@@ -33,8 +33,9 @@ FLOORS = [
   'models network',
   'metrics',
   'data kernels checkpoints',
+  'command',
   'configuration',
-  'losses schedules files standard_errors command engine',
+  'losses schedules files standard_errors engine',
 ]
 FLOOR = {room: i for i, row in enumerate(FLOORS) for room in row.split()}
 COMMANDS = FLOORS[0].split()

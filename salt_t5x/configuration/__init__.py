@@ -15,7 +15,8 @@
 """Gin bindings, checked on either engine before anything is constructed.
 
 gin calls the checks when it has read all files and flags. `effects` refuses
-bindings that nothing reads, `values` those of a wrong type or range.
+bindings that nothing reads, `values` those of a wrong type or range, which
+`parameters` lists. `flags` has the bindings of the command line.
 """
 
 import gin
@@ -25,5 +26,7 @@ from salt_t5x.configuration import effects, values
 
 def register() -> None:
   """Registers the checks with gin."""
+  # Before gin's own hook, whose message holds the whole configuration.
+  gin.config._FINALIZE_HOOKS.insert(0, effects.check_bound)
   gin.config.register_finalize_hook(effects.check)
   gin.config.register_finalize_hook(values.check)

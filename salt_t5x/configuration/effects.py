@@ -19,15 +19,15 @@ anything. A macro that no binding reads, and a binding without a scope that all
 uses override in theirs, would be accepted by gin and change nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 import difflib
-import re
 import sys
 from typing import Any
 
 import gin
 
 from salt_t5x import engine
+from salt_t5x.configuration import flags
 
 Config = Mapping[tuple[str, str], Mapping[str, Any]]
 
@@ -46,33 +46,86 @@ def check(config: Config) -> None:
   Raises:
     ValueError: a binding has no effect.
   """
-  flags = _bound_by_flags(sys.argv)
+  bound = {name for name, _ in flags.bindings(sys.argv)}
   macros = {scope for scope, selector in config if selector == _MACRO}
   uses = _uses(config)
   read = _read_macros(config, uses)
   for name in sorted(macros - read):
     # Files may serve several commands, and each reads some of their macros.
-    if name in flags or name not in engine.gin_macros():
+    if name in bound or name not in engine.gin_macros():
       value = config[name, _MACRO]['value']
       near = difflib.get_close_matches(name, read, n=1, cutoff=0.7)
       _refuse(name, value, f'Did you mean {near[0]}?' if near else '')
   for (scope, selector), parameters in config.items():
-    if scope or selector == _MACRO:
+    if selector == _MACRO:
       continue
+    of_scope = {
+      f'.{x.rpartition("/")[2]}' for x in bound if x.rpartition('/')[0] == scope
+    }
     for parameter, value in parameters.items():
       name = f'{selector}.{parameter}'
-      if not any(f'.{name}'.endswith(f'.{x}') for x in flags):
-        continue
-      if selector not in uses and selector.startswith(_ONLY_BY_REFERENCE):
-        _refuse(name, value, f'Refer to it: @{selector}().')
-      overrides = {
-        x
-        for x in uses.get(selector, ())
-        if parameter in config.get((x, selector), ())
-      }
-      if overrides and overrides == uses[selector] and '' not in overrides:
-        bound = ' and '.join(f'{x}/{name}' for x in sorted(overrides))
-        _refuse(name, value, f'Bind {bound}, which overrides it.')
+      if any(f'.{name}'.endswith(x) for x in of_scope):
+        _check_flag(config, uses, scope, selector, parameter, value)
+
+
+def _check_flag(
+  config: Config,
+  uses: Mapping[str, set[str]],
+  scope: str,
+  selector: str,
+  parameter: str,
+  value: Any,
+):
+  """Raises ValueError if a parameter that a flag binds has no effect."""
+  name = '.'.join([*selector.split('.')[-2:], parameter])
+  if scope:
+    scopes = {part for x in uses.values() for y in x for part in y.split('/')}
+    unknown = [x for x in scope.split('/') if x not in scopes]
+    if unknown:
+      near = difflib.get_close_matches(unknown[0], scopes, n=1)
+      remedy = f'Did you mean {near[0]}/{name}?' if near else ''
+      _refuse(f'{scope}/{name}', value, remedy)
+    return
+  if selector not in uses and selector.startswith(_ONLY_BY_REFERENCE):
+    _refuse(name, value, f'Refer to it: @{selector}().')
+  overrides = {
+    x
+    for x in uses.get(selector, ())
+    if parameter in config.get((x, selector), ())
+  }
+  if overrides and overrides == uses[selector] and '' not in overrides:
+    names = ' and '.join(f'{x}/{name}' for x in sorted(overrides))
+    _refuse(name, value, f'Bind {names}, which overrides it.')
+
+
+def check_bound(config: Config) -> None:
+  """Checks that all macros have values.
+
+  Args:
+    config: see `check`.
+
+  Raises:
+    ValueError: nothing sets a macro that is required, or that is read.
+  """
+  is_set = {
+    scope: not _is_required(bound['value'])
+    for (scope, selector), bound in config.items()
+    if selector == _MACRO
+  }
+  if missing := [name for name, value in is_set.items() if not value]:
+    raise ValueError(
+      f'{", ".join(missing)}: required, but not set. Set it in a gin file, or '
+      f'with --gin.{missing[0]}=VALUE.'
+    )
+  for bound in config.values():
+    for reference in _references(bound):
+      name, selector = reference.config_key
+      if selector == _MACRO and name not in is_set:
+        near = difflib.get_close_matches(name, is_set, n=1, cutoff=0.8)
+        remedy = f'Did you mean {near[0]}?' if near else 'Set it.'
+        if name.endswith('MODEL'):
+          remedy = 'Include a file of students/, teachers/ or oracles/ first.'
+        raise ValueError(f'%{name}: nothing sets this macro. {remedy}')
 
 
 def _refuse(name: str, value: Any, remedy: str):
@@ -82,10 +135,9 @@ def _refuse(name: str, value: Any, remedy: str):
   )
 
 
-def _bound_by_flags(argv: Sequence[str]) -> set[str]:
-  """Names bound by --gin.NAME=VALUE and --gin_bindings=NAME=VALUE."""
-  matches = (re.match(r'--gin(?:\.|_bindings=)\s*([^=\s]+)', x) for x in argv)
-  return {match[1] for match in matches if match}
+def _is_required(value: Any) -> bool:
+  is_reference = isinstance(value, gin.config.ConfigurableReference)
+  return is_reference and value.config_key[0] == 'gin.REQUIRED'
 
 
 def _references(value: Any) -> Iterator[gin.config.ConfigurableReference]:

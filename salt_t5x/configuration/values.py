@@ -14,106 +14,19 @@
 
 """Types and ranges of a run's parameters; absolute paths."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-import math
 import os
 from typing import Any
 
 import gin
 
 from salt_t5x import files
+from salt_t5x.configuration import parameters
 
 Config = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Kind:
-  """What a parameter may be.
-
-  Attributes:
-    is_valid: whether a value is allowed.
-    remedy: completes 'set it to'.
-  """
-
-  is_valid: Callable[[Any], bool]
-  remedy: str
-
-  def or_none(self) -> '_Kind':
-    return _Kind(
-      lambda x: x is None or self.is_valid(x), f'{self.remedy}, or None'
-    )
-
-
-def _integer(minimum: int) -> _Kind:
-  return _Kind(
-    lambda x: type(x) is int and x >= minimum,
-    f'a whole number of at least {minimum}',
-  )
-
-
-def _number(minimum: float, is_open: bool = False) -> _Kind:
-  def is_valid(x):
-    is_number = type(x) in (int, float) and math.isfinite(x)
-    return is_number and (x > minimum if is_open else x >= minimum)
-
-  return _Kind(
-    is_valid, f'a number {"above" if is_open else "of at least"} {minimum}'
-  )
-
-
-_BOOLEAN = _Kind(lambda x: type(x) is bool, 'True or False')
-_NAME = _Kind(lambda x: isinstance(x, str) and bool(x), "a name, 'in quotes'")
-_PATH = _Kind(lambda x: isinstance(x, str) and bool(x), "a path, 'in quotes'")
-_FUNCTION = _Kind(lambda x: False, 'a schedule, e.g. @optax.linear_schedule()')
-
-# {the last two components of a parameter's name: its kind}. A value that gin is
-# to compute is not checked here.
-_PARAMETERS = {
-  'train.model_dir': _PATH,
-  'train.total_steps': _integer(0),
-  'train.eval_steps': _integer(1),
-  'train.eval_period': _integer(0),
-  'train.stats_period': _integer(1).or_none(),
-  'train.random_seed': _integer(0).or_none(),
-  'DatasetConfig.mixture_or_task_name': _NAME,
-  'DatasetConfig.batch_size': _integer(1),
-  'DatasetConfig.split': _NAME,
-  'DatasetConfig.shuffle': _BOOLEAN,
-  'DatasetConfig.seed': _integer(0).or_none(),
-  'DatasetConfig.use_cached': _BOOLEAN,
-  'DatasetConfig.pack': _BOOLEAN,
-  'SaveCheckpointConfig.period': _integer(1).or_none(),
-  'SaveCheckpointConfig.keep': _integer(1).or_none(),
-  'SaveCheckpointConfig.save_dataset': _BOOLEAN,
-  'PjitPartitioner.num_partitions': _integer(1).or_none(),
-  'SaltTrainer.total_steps': _integer(0),
-  'SaltTrainer.num_microbatches': _integer(1).or_none(),
-  'SaltTrainer.learning_rate_fn': _FUNCTION,
-  'SaltTrainer.allow_changes': _BOOLEAN,
-  'SaltTrainer.max_skipped_batches': _integer(0),
-  'FineTuneTrainer.learning_rate_fn': _FUNCTION,
-  'FineTuneTrainer.initial_checkpoint': _PATH,
-  'warmup_cosine_decay_schedule.init_value': _number(0),
-  'warmup_cosine_decay_schedule.peak_value': _number(0, is_open=True),
-  'warmup_cosine_decay_schedule.end_value': _number(0),
-  'warmup_cosine_decay_schedule.warmup_steps': _integer(0),
-  'SaltDecoderOnlyModel.z_loss': _number(0),
-  'Teacher.path': _PATH.or_none(),
-  'Teacher.step': _integer(0).or_none(),
-  'Model.path': _PATH,
-  'Model.step': _integer(0).or_none(),
-  'FirstStage.path': _PATH,
-  'FirstStage.model_dir': _PATH,
-  'FirstStage.teacher_path': _PATH.or_none(),
-  'get_dataset.model_dir': _PATH.or_none(),
-  'score.output_dir': _PATH,
-  'sample.output_dir': _PATH,
-  'analyze.output_dir': _PATH,
-  'analyze.completions_dir': _PATH.or_none(),
-  'evaluate.output_dir': _PATH,
-  'evaluate.data_dir': _PATH.or_none(),
-}
 # What t5x's standard rules split over `num_partitions` devices.
 _SPLIT = {
   f'TransformerConfig.{x}' for x in ('num_heads', 'mlp_dim', 'vocab_size')
@@ -138,8 +51,8 @@ class _Binding:
 
 
 def _bindings(config: Config) -> Iterator[_Binding]:
-  for (scope, selector), parameters in config.items():
-    for parameter, value in parameters.items():
+  for (scope, selector), bound in config.items():
+    for parameter, value in bound.items():
       key = name = f'{selector}.{parameter}'
       name = '.'.join(name.split('.')[-2:])
       label = '/'.join(filter(None, (scope, name)))
@@ -152,7 +65,28 @@ def _bindings(config: Config) -> Iterator[_Binding]:
         label = f'{name} ({macro})'
         value = config.get(value.config_key, {}).get('value')
       else:
+        try:
+          value = _resolved(config, value)
+        except _ComputedError:
+          continue
         yield _Binding(key, name, label, value)
+
+
+class _ComputedError(Exception):
+  """gin computes a value, or a part of it."""
+
+
+def _resolved(config: Config, value: Any) -> Any:
+  """Returns a value with the values of the macros in it."""
+  if isinstance(value, gin.config.ConfigurableReference):
+    if value.config_key[1] != 'gin.macro':
+      raise _ComputedError
+    return _resolved(config, config.get(value.config_key, {}).get('value'))
+  if isinstance(value, dict):
+    return {k: _resolved(config, v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return type(value)(_resolved(config, x) for x in value)
+  return value
 
 
 def check(config: Config) -> dict[str, Any]:
@@ -170,7 +104,7 @@ def check(config: Config) -> dict[str, Any]:
   """
   paths, found = {}, {}
   for binding in _bindings(config):
-    kind = _PARAMETERS.get(binding.name)
+    kind = parameters.PARAMETERS.get(binding.name)
     if kind is None:
       continue
     if not kind.is_valid(binding.value):
@@ -178,12 +112,18 @@ def check(config: Config) -> dict[str, Any]:
         f'{binding.label} = {binding.value!r}: set it to {kind.remedy}.'
       )
     found[binding.name] = binding
-    if kind.remedy.startswith(_PATH.remedy) and binding.value is not None:
-      paths[binding.key] = files.absolute(binding.value)
+    if kind.is_path and binding.value is not None:
+      paths[binding.key] = _absolute(binding.value)
   _check_model_dir(found.get('train.model_dir'))
   _check_warmup(found)
   _check_partitions(config, found.get('PjitPartitioner.num_partitions'))
   return paths
+
+
+def _absolute(value: str | Sequence[str]) -> str | list[str]:
+  if isinstance(value, str):
+    return files.absolute(value)
+  return [files.absolute(x) for x in value]
 
 
 def _check_model_dir(binding: _Binding | None) -> None:
@@ -220,8 +160,8 @@ def _check_partitions(config: Config, binding: _Binding | None) -> None:
   standard = any(
     isinstance(value, gin.config.ConfigurableReference)
     and value.selector.endswith('standard_logical_axis_rules')
-    for parameters in config.values()
-    for value in parameters.values()
+    for bound in config.values()
+    for value in bound.values()
   )
   if not (standard and binding and binding.value):
     return

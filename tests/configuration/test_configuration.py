@@ -23,7 +23,18 @@ import pytest
 from t5x import train
 
 RECIPES = 'salt_t5x/gin/recipes/'
-ALWAYS = {'MODEL_DIR': "'/run'"}
+# What the recipes require.
+ALWAYS = {
+  'MODEL_DIR': "'/run'",
+  'SELECTION_PATH': "'/selection'",
+  'INITIAL_CHECKPOINT': "'/model'",
+  'SCORES_DIR': "'/scores'",
+  'TEACHER_PATH': "'/teacher'",
+  'STUDENT_PATH': "'/student'",
+  'ORACLE_PATH': "'/oracle'",
+  'CHECKPOINTS': "{'A': '/a'}",
+  'OUTPUT_DIR': "'/output'",
+}
 
 
 @pytest.fixture
@@ -34,10 +45,11 @@ def parse(monkeypatch):
     sys.modules['__main__'], 'train', train.train, raising=False
   )
 
-  def parse(recipe, *flags, text=''):
+  def parse(recipe, *flags, text='', required=True):
     monkeypatch.setattr(sys, 'argv', ['', *(f'--gin.{x}' for x in flags)])
     bound = [x.partition('=')[0] for x in flags]
-    more = [f'{k}={v}' for k, v in ALWAYS.items() if k not in bound]
+    macros = ALWAYS if required else {'MODEL_DIR': ALWAYS['MODEL_DIR']}
+    more = [f'{k}={v}' for k, v in macros.items() if k not in bound]
     gin.clear_config()
     gin.parse_config_files_and_bindings(
       [f'{RECIPES}{recipe}.gin'], [text, *flags, *more]
@@ -81,11 +93,16 @@ def test_flags_without_effect_are_refused(parse, recipe, flag, near):
   assert f'{name} = {value} has no effect' in message and near in message
 
 
+def test_scopes_without_effect_are_refused(parse):
+  flag = 'size_tiny_studnt/network.TransformerConfig.num_layers=2'
+  with pytest.raises(ValueError, match='mean size_tiny_student/network'):
+    parse('tiny_salt', flag)
+  parse('tiny_salt', 'size_tiny_student/network.TransformerConfig.num_layers=2')
+
+
 def test_unknown_macros_in_files_are_refused(parse):
   with pytest.raises(ValueError, match='TOP_KS = 3 has no effect: .* TOP_K?'):
-    parse(
-      'tiny_scores', text="TOP_KS = 3\nSCORES_DIR = '/x'\nTEACHER_PATH='/t'"
-    )
+    parse('tiny_scores', text='TOP_KS = 3')
   # A file may serve several commands.
   parse('tiny_salt', text='TOP_K = 3')
   parse('tiny_salt', text='MINE = 3\nKD_STEPS = %MINE')
@@ -114,6 +131,103 @@ def test_values_are_refused(parse, flag):
   message = str(e.value)
   assert name.rpartition('.')[2] in message
   assert f' = {value}: set it to ' in message
+
+
+@pytest.mark.parametrize(
+  'recipe, flag',
+  [
+    *(
+      ('tiny_salt', x)
+      for x in (
+        *("TASK_FEATURE_LENGTHS={'inputs': 128}", 'TASK_FEATURE_LENGTHS=128'),
+        *('SEQUENCE_LENGTH=0', "SEQUENCE_LENGTH='128'", 'KD_STEPS=-1'),
+        *(
+          'KD_STEPS=36.5',
+          'DISTILLATION_WEIGHT=1.5',
+          "DISTILLATION_WEIGHT='1'",
+        ),
+        *('TEACHER_TEMPERATURE=0', 'trainer.SaltTrainer.top_k=0'),
+        *('trainer.SaltTrainer.schedule=0.5', "teacher.Teacher.dtype='bf16'"),
+        *("MODEL='tiny'", 'teacher.Teacher.model=None', 'VOCAB_SIZE=2048.0'),
+        *("network.TransformerConfig.dtype='fp32'", 'MAX_SKIPPED_BATCHES=-1'),
+        *("network.TransformerConfig.remat_policy='some'", 'EVAL_STEPS=0'),
+        *("network.TransformerConfig.mlp_activations='relu'",),
+        *('network.TransformerConfig.scan_layers=1', 'TEACHER_PATH=5'),
+        *('network.TransformerConfig.max_wavelength=0', "WARMUP_STEPS='80'"),
+        *('size_tiny_student/network.TransformerConfig.num_layers=0',),
+        *('size_tiny_student/network.TransformerConfig.num_heads=4.0',),
+        *('models.SaltDecoderOnlyModel.loss_chunk=0', 'RANDOM_SEED=-1'),
+        *('models.SaltDecoderOnlyModel.loss_normalizing_factor=0',),
+        *('adafactor.Adafactor.decay_rate=1.0', 'USE_CACHED_TASKS=1'),
+        *('utils.RestoreCheckpointConfig.path=3', "VOCABULARY='/v'"),
+        *('ALLOW_CHANGES_ON_RESUME=1', "OPTIMIZER='adam'"),
+      )
+    ),
+    ('tiny_teacher', 'KEEP_PERIOD=0'),
+    ('tiny_salt_ds', 'SELECTION_PATH=0'),
+    ('tiny_sft', 'INITIAL_CHECKPOINT=None'),
+    ('tiny_sft', 'EVAL_SPLIT=None'),
+    *(('tiny_scores', x) for x in ('TOP_K=0', 'SCORED_EXAMPLES=0')),
+    *(
+      ('tiny_evaluate', x)
+      for x in (
+        *('EXAMPLES=0', 'USE_HUB=0', 'SUITE=3', 'RUN_PROGRAMS=None'),
+        *("HELD_OUT_EXAMPLES='all'", "evaluate.evaluate.dtype='half'"),
+        *('SUPERVISED_TASKS=None', 'SUPERVISED_SPLIT=None', 'BENCHMARK_DATA=1'),
+      )
+    ),
+    *(
+      ('tiny_analyze', x)
+      for x in (
+        *('SEQUENCES=1', 'NUM_COMPLETIONS=1', 'PREFIXES=(0, 1)', 'PREFIXES=5'),
+        *('TRAINING_SEQUENCES=10', 'analyze.analyze.delta=1.0'),
+        *('analyze.analyze.seed=None', "analyze.analyze.lengths='64'"),
+      )
+    ),
+  ],
+)
+def test_parameters_have_types_and_ranges(parse, recipe, flag):
+  name, _, value = flag.partition('=')
+  with pytest.raises(ValueError, match=': set it to ') as e:
+    parse(recipe, flag)
+  message = str(e.value)
+  if name != 'SEQUENCE_LENGTH':  # It is inside of another value.
+    assert name.rpartition('.')[2] in message
+  assert value in message
+
+
+@pytest.mark.parametrize(
+  'recipe, flag',
+  [
+    ('tiny_salt', "TASK_FEATURE_LENGTHS={'inputs': 128, 'targets': 128}"),
+    ('tiny_salt', 'TASK_FEATURE_LENGTHS={"targets": %SEQUENCE_LENGTH}'),
+    ('tiny_salt', 'trainer.SaltTrainer.schedule=@schedules.linear_decay()'),
+    ('tiny_salt', 'trainer.SaltTrainer.top_k=10'),
+    ('tiny_salt', 'DISTILLATION_WEIGHT=1'),
+    ('tiny_salt', 'PEAK_LEARNING_RATE=1'),
+    ('tiny_salt', "teacher.Teacher.dtype='bfloat16'"),
+    ('tiny_salt', 'models.SaltDecoderOnlyModel.loss_normalizing_factor=512'),
+    ('tiny_salt', 'partitioning.PjitPartitioner.model_parallel_submesh=(1, 1)'),
+    ('tiny_salt', 'CHECKPOINTS_TO_KEEP=None'),
+    ('tiny_salt', "network.TransformerConfig.mlp_activations=['gelu']"),
+    ('tiny_evaluate', "SUITE=['lambada']"),
+    ('tiny_evaluate', "SUPERVISED_SPLIT={'sft_gsm8k': 'test'}"),
+    ('tiny_analyze', 'TRAINING_SEQUENCES=None'),
+  ],
+)
+def test_values_are_accepted(parse, recipe, flag):
+  assert parse(recipe, flag) == '/run'
+
+
+def test_missing_macros_are_named(parse):
+  with pytest.raises(ValueError, match='^SELECTION_PATH: required.*--gin.SEL'):
+    parse('tiny_salt_ds', required=False)
+  with pytest.raises(ValueError, match='%RATE: nothing sets this macro'):
+    parse('tiny_salt', 'PEAK_LEARNING_RATE=%RATE')
+  with pytest.raises(ValueError, match='%TRAIN_STEP: .* mean TRAIN_STEPS'):
+    parse('tiny_salt', 'KD_STEPS=%TRAIN_STEP')
+  with pytest.raises(ValueError, match='%MODEL: .* Include a file of students'):
+    parse('../runs/baseline', "MIXTURE_OR_TASK_NAME='x'")
 
 
 def test_warmup_must_end_within_the_run(parse):
