@@ -35,7 +35,7 @@ from salt_t5x import command as command_lib
 from salt_t5x import files
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find
-from salt_t5x.data import ordered_cache
+from salt_t5x.data import ordered_cache, vocabularies
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.inference import language_model
 from salt_t5x.inference import sampler as sampler_lib
@@ -92,6 +92,10 @@ def sample(
     raise ValueError(f'VOCABULARY is {vocabulary}: SentencePiece is needed.')
   checkpoint = teacher.find()
   teacher.check_record(vocabulary)
+  prompt_data = {}
+  if prompt_task:
+    source = ordered_cache.get_task(prompt_task, 'PROMPT_TASK').source
+    prompt_data = {split: source.fingerprint(split) for split in counts}
   info = {
     'teacher': os.fspath(checkpoint),
     'teacher_identity': find.identity(checkpoint),
@@ -99,7 +103,9 @@ def sample(
     'sequence_length': length,
     'extra_ids': vocabulary.extra_ids,
     'examples': counts,
+    'vocabulary': vocabularies.fingerprint(vocabulary),
     'prompt_task': prompt_task,
+    'prompt_data': prompt_data,
     'prompt_length': prompt_length,
     'batch_size': batch_size,
     'seed': seed,

@@ -35,6 +35,7 @@ low block, '\u2581'), and so reads U+2581 as a space. And seqio reads the text
 
 import argparse
 from collections.abc import Sequence
+import itertools
 import os
 
 import sentencepiece
@@ -83,13 +84,21 @@ def main(args: argparse.Namespace) -> None:
     raise ValueError(f'--output={args.output} exists. Choose another name.')
   provider = command.find_task(args.task, args.module_import)
   files.make_folder(os.path.dirname(path), f'--output={args.output}')
-  held_back = []
   texts = vocabularies.sample(
     provider, args.split, args.megabytes, args.sample_share, args.feature
   )
+  held_back = list(itertools.islice(texts, 1))
+  first = next(texts, None)
+  if first is None:
+    raise ValueError(
+      f'--task={args.task}: the sample of its {args.split} split has '
+      f'{len(held_back)} documents, and 2 are the least, one to train on and '
+      'one to measure the vocabulary with. Give it more documents, --split '
+      'another split, or --megabytes and --sample_share a larger sample.'
+    )
 
   def training_texts():
-    for index, text in enumerate(texts):
+    for index, text in enumerate(itertools.chain([first], texts), 1):
       if index % _HELD_BACK:
         yield text
       else:

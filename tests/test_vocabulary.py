@@ -427,6 +427,19 @@ def test_does_not_overwrite_a_file(tmp_path):
   assert output.read_bytes() == b'precious'
 
 
+@pytest.mark.parametrize('count', [0, 1])
+def test_needs_a_document_to_train_on_and_one_to_measure(
+  count, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(vocabulary.command, 'find_task', lambda *_: None)
+  monkeypatch.setattr(
+    vocabularies, 'sample', lambda *_: iter(documents()[:count])
+  )
+  message = f'--task=my_documents: .* train split has {count} documents'
+  with pytest.raises(ValueError, match=message):
+    run(tmp_path / 'my.model')
+
+
 def test_an_interruption_leaves_no_file(tmp_path, monkeypatch):
   def interrupted(*_):
     yield from documents()

@@ -33,7 +33,7 @@ import hashlib
 import json
 import os
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import logging
 from google.protobuf import message
@@ -142,11 +142,7 @@ class CachedSource(ordered_tasks.OrderedSource):
     """Identifies a cache; copies have the same fingerprint.
 
     It hashes the cache's description, the names and sizes of its files, and the
-    first example of each: hashing all of a large cache would take hours.
-
-    Raises:
-      FileNotFoundError: there is no cache, or files of it are missing.
-      ValueError: it is damaged, or see `check`.
+    first example of each: hashing all would take hours. Raises as `check` does.
     """
     self.check(split)
     digest = hashlib.sha256()
@@ -199,15 +195,17 @@ class CachedSource(ordered_tasks.OrderedSource):
 
     Raises:
       FileNotFoundError: there is no cache, or files of it are missing.
-      ValueError: they differ, or the cache is damaged.
+      ValueError: they differ, or the cache is damaged or empty.
     """
     task = self.cached_task
     with self.naming_damage(split):
       found = list(self.records(split).take(1).as_numpy_iterator())
-      features = tf.train.Example.FromString(b''.join(found)).features.feature
+      if not found:
+        self._raise_empty(split)
+      features = tf.train.Example.FromString(found[0]).features.feature
     sizes = {name: len(x.int64_list.value) for name, x in features.items()}
     for name, length in self.lengths.items():
-      if found and sizes.get(name, 0) != length:
+      if sizes.get(name, 0) != length:
         raise ValueError(
           f'{task.name} is registered with {length} tokens in {name!r}, but '
           f'its cache, {task.cache_dir}, has {sizes.get(name, 0)}: register '
@@ -228,17 +226,12 @@ class CachedSource(ordered_tasks.OrderedSource):
       )
 
   def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns the parser of a record: an example of scalars and vectors.
-
-    Raises:
-      FileNotFoundError: see `check`.
-      ValueError: see `check`.
-    """
+    """Returns the parser of a record; raises as `check` does."""
     self.check(split)
     return self._parser(split)
 
   def _parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """`parser`, unchecked."""
+    """Parses an example of scalars and vectors."""
 
     def read_specs(info):
       specs = {
@@ -309,12 +302,21 @@ class CachedSource(ordered_tasks.OrderedSource):
         f'{path} is missing: restore it, or cache the task {task.name} again.'
       )
     try:
-      return parse(files.read_json_object(path))
+      content = files.read_json_object(path)
+      if content:
+        return parse(content)
     except (KeyError, OverflowError, TypeError, ValueError) as e:
       raise ValueError(
         f'{path} is damaged ({e!r}). Restore it, or cache the task again in '
         'another folder.'
       ) from e
+    self._raise_empty(split)
+
+  def _raise_empty(self, split: str) -> NoReturn:
+    raise ValueError(
+      f'The {split} split of the cache {self.cached_task.cache_dir} is empty: '
+      f'cache {self.cached_task.name} again in another folder, from more data.'
+    )
 
 
 class TrainingSubset(CachedSource):

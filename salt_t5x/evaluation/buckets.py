@@ -24,6 +24,7 @@ import json
 import math
 import os
 import re
+from typing import Any
 
 from matplotlib import figure
 import numpy as np
@@ -256,6 +257,18 @@ def plot(tasks: Sequence[Task]) -> bytes:
 # --- Files --------------------------------------------------------------------
 
 
+def _data(path: str) -> Any:
+  """What identifies the data of a result; None if it does not say."""
+  if not tf.io.gfile.exists(path):
+    return None
+  try:
+    return files.read_json_object(path).get('options', {}).get('data')
+  except (AttributeError, ValueError) as e:
+    raise ValueError(
+      f'{path} is damaged ({e}). Delete it, and evaluate again.'
+    ) from e
+
+
 def _read(path: str) -> dict[int, tuple[float, float]]:
   """{document: (score, confidence)}.
 
@@ -345,6 +358,13 @@ def read(
       if name in available[model]
     }
     of_teacher = found[teacher]
+    data = {x: _data(os.path.join(results, x, f'{name}.json')) for x in found}
+    if other := [x for x in found if data[x] != data[teacher]]:
+      raise ValueError(
+        f'{results}: {other[0]} was evaluated on other data of {name} than '
+        f'{teacher} ({data[other[0]]} and {data[teacher]}). Delete the folder '
+        'of the older one, and evaluate it again.'
+      )
     documents = sorted(of_teacher)
     for model, of_model in found.items():
       if differing := sorted(of_model.keys() ^ of_teacher.keys()):

@@ -24,6 +24,7 @@ from etils import epath
 import flax
 import jax
 
+from salt_t5x import models
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find as find_lib
 from salt_t5x.checkpoints import restore
@@ -124,16 +125,18 @@ def find(
   found = {}
   for name, source in sources.items():
     checkpoint = None if name != SLM and source.path is None else source.find()
+    vocabularies.check_special_ids(model.output_vocabulary, 'VOCABULARY')
     if checkpoint:
       source.check_record(model.output_vocabulary)
     shapes, _ = source.shapes_and_axes(features, partitioner)
     if checkpoint:
       restore.check_architecture(checkpoint, shapes, source.parameters.model)
+    text = f'{models.describe(source.model.module)} {shapes}'
     options = {
       # Not its path: a model may be trained again there, or be moved.
       'checkpoint': checkpoint.name if checkpoint else 'as initialised',
       'identity': find_lib.identity(checkpoint) if checkpoint else None,
-      'model': hashlib.sha256(str(shapes).encode()).hexdigest()[:16],
+      'model': hashlib.sha256(text.encode()).hexdigest()[:16],
       'vocabulary': vocabularies.fingerprint(source.model.output_vocabulary),
       'dtype': source.dtype,
       'length': features['decoder_target_tokens'].shape[1],

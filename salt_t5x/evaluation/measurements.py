@@ -30,7 +30,7 @@ import numpy as np
 import seqio
 
 from salt_t5x import standard_errors
-from salt_t5x.data import ordered_cache, ordered_tasks, vocabularies
+from salt_t5x.data import ordered_cache, vocabularies
 from salt_t5x.evaluation import held_out as held_out_lib
 from salt_t5x.evaluation import results as results_lib
 from salt_t5x.evaluation import supervised as supervised_lib
@@ -145,7 +145,7 @@ def few_shot(
       name=task.benchmark.name,
       options={
         'shots': task.benchmark.shots,
-        'source': task.source,
+        # Not the folder of local files: they may be moved, or change.
         'data': task.data,
         'examples': examples,
       },
@@ -197,8 +197,7 @@ def supervised(
       'registered with.'
     )
   supervised_lib.check(task, lengths)
-  is_ordered = isinstance(task.source, ordered_tasks.OrderedSource)
-  data = task.source.fingerprint(split) if is_ordered else None
+  data = supervised_lib.fingerprint(task, split, lengths, examples)
 
   def run(model):
     metrics, found = supervised_lib.evaluate(

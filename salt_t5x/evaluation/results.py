@@ -71,10 +71,12 @@ class Store:
     documents: Sequence[Mapping[str, Any]],
   ) -> None:
     """Writes the documents, and then the result that marks completion."""
+    path = self.path(checkpoint, f'{measurement}.jsonl')
     if documents:
       lines = ''.join(json.dumps(x) + '\n' for x in documents)
-      path = self.path(checkpoint, f'{measurement}.jsonl')
       files.write_whole(path, lines.encode())
+    elif tf.io.gfile.exists(path):
+      tf.io.gfile.remove(path)  # Of an earlier result, which was deleted.
     files.write_json(
       self.path(checkpoint, f'{measurement}.json'),
       {'options': options, 'result': result},

@@ -17,10 +17,12 @@
 
 from collections.abc import Mapping
 import functools
+import hashlib
 import numbers
 from typing import Any
 
 from absl import logging
+import numpy as np
 import seqio
 
 from salt_t5x.inference import language_model
@@ -49,6 +51,39 @@ def check(task: seqio.Task, sequence_length: Mapping[str, int]) -> None:
       f'The task {task.name} has no metric of predictions: register it with '
       'metric_fns, e.g. text_metrics.accuracy.'
     )
+
+
+def _read(
+  task: seqio.Task,
+  split: str,
+  sequence_length: Mapping[str, int],
+  max_examples: int | None,
+) -> list[dict[str, Any]]:
+  dataset = task.get_dataset(
+    sequence_length, split=split, shuffle=False, num_epochs=1
+  )
+  examples = list(dataset.take(max_examples or -1).as_numpy_iterator())
+  if not examples:
+    raise ValueError(f'The split {split!r} of {task.name} has no example.')
+  return examples
+
+
+def fingerprint(
+  task: seqio.Task,
+  split: str,
+  sequence_length: Mapping[str, int],
+  max_examples: int | None = None,
+) -> str:
+  """Hashes the examples that `evaluate` reads, with the same arguments.
+
+  Raises:
+    ValueError: the split has no examples.
+  """
+  digest = hashlib.sha256()
+  for example in _read(task, split, sequence_length, max_examples):
+    for name, value in sorted(example.items()):
+      digest.update(f'{name} {np.asarray(value).tolist()!r}\n'.encode())
+  return digest.hexdigest()[:16]
 
 
 def evaluate(
@@ -82,12 +117,7 @@ def evaluate(
     ValueError: the split has no examples.
   """
   length, max_tokens = max(sequence_length.values()), sequence_length['targets']
-  dataset = task.get_dataset(
-    sequence_length, split=split, shuffle=False, num_epochs=1
-  )
-  examples = list(dataset.take(max_examples or -1).as_numpy_iterator())
-  if not examples:
-    raise ValueError(f'The split {split!r} of {task.name} has no example.')
+  examples = _read(task, split, sequence_length, max_examples)
   room = length - max_tokens
   inputs = [example['inputs'].tolist() for example in examples]
   vocabulary = task.output_features['targets'].vocabulary

@@ -179,6 +179,37 @@ def test_a_missing_cache_says_how_to_make_one(monkeypatch):
     read(seqio.TaskRegistry.get('uncached_ul2'))
 
 
+@pytest.mark.parametrize('shards', [None, 2])
+def test_an_empty_cache_is_called_empty(shards, tmp_path, monkeypatch):
+  """seqio_cache_tasks then writes an empty description, and empty files."""
+  monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+  sequences_task('empty')
+  folder = tmp_path / 'empty'
+  folder.mkdir()
+  info, stats = {}, {}
+  if shards is not None:
+    features = {'targets': {'shape': [None], 'dtype': 'int32'}}
+    info, stats = {'num_shards': shards, 'features': features}, {'examples': 0}
+    for i in range(shards):
+      (folder / f'train.tfrecord-{i:05d}-of-{shards:05d}').touch()
+  (folder / 'info.train.json').write_text(json.dumps(info))
+  (folder / 'stats.train.json').write_text(json.dumps(stats))
+  (folder / 'COMPLETED').touch()
+  before = list(seqio.get_global_cache_dirs())
+  seqio.set_global_cache_dirs([str(tmp_path)])
+  try:
+    source = seqio.TaskRegistry.get('empty_ul2').source
+    message = f'The train split of the cache {folder} is empty: cache empty ag'
+    for door in (
+      lambda: read(seqio.TaskRegistry.get('empty_ul2'), num_epochs=None),
+      lambda: source.fingerprint('train'),
+    ):
+      with pytest.raises(ValueError, match=message):
+        door()
+  finally:
+    seqio.set_global_cache_dirs(before)
+
+
 def test_equal_seeds_draw_equally_and_others_do_not(task):
   def corrupt(seed):
     source = task.source.get_dataset('train')

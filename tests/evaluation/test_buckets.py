@@ -304,6 +304,20 @@ def test_rejects_other_documents(results):
   assert str(results) in str(e.value)
 
 
+def test_rejects_documents_of_other_data(results):
+  """The numbers of the documents are the same; their texts are not."""
+  for path in results.glob('*/boolq.json'):
+    path.write_text(json.dumps({'options': {'data': 'a'}}))
+  run(results, '--tasks=boolq')
+  path = results / 'BASELINE/boolq.json'
+  path.write_text(json.dumps({'options': {'data': 'b'}}))
+  with pytest.raises(ValueError, match=r'BASELINE was .* than SLM \(b and a\)'):
+    run(results, '--tasks=boolq')
+  path.write_text('{')
+  with pytest.raises(ValueError, match='boolq.json is damaged'):
+    run(results, '--tasks=boolq')
+
+
 @pytest.mark.parametrize(
   'line',
   [

@@ -239,6 +239,22 @@ def test_supervised_tasks(trained, sums, tmp_path):
       run(tmp_path, {'a': None}, supervised_split=split, **options)
 
 
+def test_rejects_results_on_other_examples(sums, tmp_path):
+  """The task has its name and as many examples, but another answer."""
+  options = dict(
+    held_out_cfg=None,
+    supervised_tasks=['sums'],
+    task_feature_lengths={'inputs': LENGTH, 'targets': 4},
+  )
+  run(tmp_path, {'start': None}, **options)
+  sums.source._tensors.clear()
+  examples = sums.source._files['validation']()
+  changed = [x | {'answer': x['answer'].replace('3', '4')} for x in examples]
+  sums.source._files['validation'] = lambda: changed
+  with pytest.raises(ValueError, match=r'sums\.json holds results of another'):
+    run(tmp_path, {'start': None}, **options)
+
+
 def test_lists_missing_benchmarks(tmp_path):
   pytest.importorskip('lm_eval')
   pytest.importorskip('rouge_score')
@@ -252,6 +268,12 @@ def test_rejects_results_of_another_model(tmp_path):
     run(
       tmp_path, {'a': None}, model=make_model(mlp_dim=16), held_out_examples=1
     )
+  # With the same shapes.
+  model = make_model(
+    mlp_activations=('relu', 'linear'), inputs_bidirectional_attention=True
+  )
+  with pytest.raises(ValueError, match='results of another configuration'):
+    run(tmp_path, {'a': None}, model=model, held_out_examples=1)
 
 
 def test_the_readmes_command():

@@ -223,6 +223,28 @@ def test_demonstrations_come_from_training_data_where_there_are(tmp_path):
   assert all(x.args[0].startswith(start) for x in model.requests)
 
 
+def test_data_are_known_by_their_content(tmp_path):
+  """Not by the names and sizes of files, nor by their folder."""
+
+  def data(folder, label):
+    path = tmp_path / folder / 'rte' / 'validation.jsonl'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = '{"premise": "A lamp.", "hypothesis": "Light.", "label": %d}\n'
+    path.write_text(document % label)
+    (task,), _ = loading.load(
+      suite.find(['rte']),
+      data_dir=str(tmp_path / folder),
+      use_hub=False,
+      run_programs=False,
+      length=128,
+    )
+    return task.data
+
+  before = data('here', 0)
+  assert data('there', 0) == before
+  assert data('here', 1) != before
+
+
 def test_lists_missing_benchmarks(tmp_path):
   few_shot_data.write(tmp_path)
   (tmp_path / 'rte/validation.jsonl').unlink()

@@ -164,8 +164,18 @@ def test_continues_prompts(teacher, tmp_path, monkeypatch):
   )
   before = list(seqio.get_global_cache_dirs())
   seqio.set_global_cache_dirs([*before, str(cache)])
+  options = dict(prompt_task=f'{PROMPTS}_ul2', prompt_length=5)
   try:
-    run(tmp_path / 'x', teacher, prompt_task=f'{PROMPTS}_ul2', prompt_length=5)
+    run(tmp_path / 'x', teacher, **options)
+    # The same prompts in another order.
+    cache_writer.write(
+      seqio.TaskRegistry.get(PROMPTS),
+      str(cache),
+      {'train': 2, 'validation': 1},
+      key=lambda example: -example['id'],
+    )
+    with pytest.raises(ValueError, match='prompt_data was'):
+      run(tmp_path / 'x', teacher, **options)
   finally:
     seqio.set_global_cache_dirs(before)
   found = read(tmp_path / 'x', monkeypatch)

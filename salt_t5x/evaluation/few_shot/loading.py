@@ -16,6 +16,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import hashlib
 import os
 import pathlib
 from typing import Any
@@ -58,10 +59,16 @@ class Task:
     return (config.fewshot_split or config.training_split) == evaluated
 
   @property
-  def data(self) -> dict[str, int]:
-    """{split: size of its local file, bytes}; empty for a hub's data."""
-    files = (self.task.config.dataset_kwargs or {}).get('data_files', {})
-    return {split: os.path.getsize(path) for split, path in files.items()}
+  def data(self) -> dict[str, str]:
+    """{split: digest of its local file}, or the hub's data set."""
+    files = (self.task.config.dataset_kwargs or {}).get('data_files')
+    if files is None:
+      return {'hub': self.source}
+    digests = {}
+    for split, path in files.items():
+      content = pathlib.Path(path).read_bytes()
+      digests[split] = hashlib.sha256(content).hexdigest()[:16]
+    return digests
 
 
 def load(
