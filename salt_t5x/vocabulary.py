@@ -37,12 +37,13 @@ import argparse
 from collections.abc import Sequence
 import itertools
 import os
+import sys
 
 import sentencepiece
 import tensorflow as tf
 
 from salt_t5x import command, files
-from salt_t5x.data import vocabularies
+from salt_t5x.data import bad_lines, vocabularies
 
 # One document in this many, beginning with the first, measures the vocabulary.
 _HELD_BACK = 50
@@ -104,7 +105,12 @@ def main(args: argparse.Namespace) -> None:
       else:
         held_back.append(text)
 
-  model = vocabularies.train(training_texts(), args.vocab_size, args.extra_ids)
+  try:
+    model = vocabularies.train(
+      training_texts(), args.vocab_size, args.extra_ids
+    )
+  except bad_lines.DamagedShardError as e:
+    sys.exit(str(e))
   files.write_whole(path, model)
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
   bytes_per_token, byte_share = vocabularies.measure(processor, held_back)

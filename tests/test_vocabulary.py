@@ -450,3 +450,18 @@ def test_an_interruption_leaves_no_file(tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     run(tmp_path / 'new' / 'my.model')
   assert os.listdir(tmp_path / 'new') == []
+
+
+def test_documents_that_are_not_utf8_are_counted(caplog):
+  texts = [b'good', b'caf\xe9', b'good']
+  source = seqio.FunctionDataSource(
+    lambda split, shuffle_files, seed=None: tf.data.Dataset.from_tensor_slices(
+      {'text': texts}
+    ),
+    splits=['train'],
+  )
+  feature = seqio.Feature(seqio.ByteVocabulary())
+  task = seqio.Task('latin1', source, {'targets': feature}, [])
+  found = list(vocabularies.sample(task, 'train', 1))
+  assert found == ['good', 'caf\ufffd', 'good']
+  assert 'train split: 1 of 3 documents are not UTF-8' in caplog.text

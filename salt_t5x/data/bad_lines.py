@@ -17,17 +17,21 @@
 A line without a usable document is skipped, counted and reported. A file may
 lose one line in a thousand: any more are an error, and so are any at all in a
 file of fewer than a hundred. Of a compressed file that is damaged inside, the
-share of its bytes that cannot be decoded counts likewise.
+share of its bytes that cannot be decoded counts likewise; one that ends too
+early is an error, since nobody knows how much is missing.
 """
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator
+import contextlib
 import dataclasses
 import json
 import math
+import re
 from typing import Any, TypeVar
 
 from absl import logging
+import tensorflow as tf
 
 # Why a line, or the rest of a file, is skipped.
 BAD_JSON = 'bad JSON'
@@ -67,7 +71,10 @@ class BadLineError(Exception):
 
 
 class DamageError(Exception):
-  """The rest of a file cannot be read: (reason, its share of the bytes)."""
+  """The rest of a file cannot be read: (reason, its share of the bytes).
+
+  The share is NaN where it is unknown.
+  """
 
 
 @dataclasses.dataclass
@@ -77,7 +84,8 @@ class Report:
   Attributes:
     documents: number of documents read.
     lines: number of lines read, bad ones included.
-    lost_share: of the file's bytes, after damage to its compression.
+    lost_share: of the file's bytes, after damage to its compression; NaN where
+      the file ends too early.
     counts: number of cases of each kind of damage; `TRUNCATED` is 0 or 1.
     first: 'path:line: reason' of the first case of each kind. Lines count from
       1; `TRUNCATED` names the last line before the damage.
@@ -94,9 +102,11 @@ class Report:
       f'{count} {kind}, the first at {self.first[kind]}'
       for kind, count in self.counts.items()
     )
-    lost = (
-      f', and {self.lost_share:.2%} of the bytes' if self.lost_share else ''
-    )
+    lost = f', and {self.lost_share:.2%} of the bytes'
+    if math.isnan(self.lost_share):
+      lost = ', and an unknown share of the bytes'
+    elif not self.lost_share:
+      lost = ''
     return f'{self.documents} documents in {self.lines} lines' + (
       f'. Skipped{lost}: {skipped}' if skipped else ''
     )
@@ -123,12 +133,28 @@ class Report:
 
   def refuse(self) -> None:
     """Raises DamagedShardError with the first damage of each kind."""
+    # Damage to the compression also cuts a line.
+    first = self.first.get(TRUNCATED) or next(iter(self.first.values()))
     raise DamagedShardError(
-      f'{next(iter(self.first.values()))}. Found {self}; the limit is '
-      f'{MAX_LOST_SHARE:.1%} of the lines or bytes, and none of a file with '
-      f'fewer than {_MIN_LINES} lines. Mend or replace the file, or name the '
-      'fields that it has.'
+      f'{first}. Found {self}; the limit is {MAX_LOST_SHARE:.1%} of the lines '
+      f'or bytes, and none of a file with fewer than {_MIN_LINES} lines. Mend '
+      'or replace the file, or name the fields that it has.'
     )
+
+
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+  """Takes a DamagedShardError out of tf.data's error, which has a traceback.
+
+  Raises:
+    DamagedShardError: a generator of a tf.data.Dataset raised it.
+  """
+  try:
+    yield
+  except tf.errors.OpError as error:
+    if found := re.search(r'DamagedShardError: (.*)', error.message):
+      raise DamagedShardError(found[1]) from None
+    raise
 
 
 def parse_object(line: bytes) -> dict[str, Any]:

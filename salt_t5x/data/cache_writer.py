@@ -29,6 +29,7 @@ import tensorflow as tf
 import tqdm
 
 from salt_t5x import files
+from salt_t5x.data import bad_lines
 
 
 def write(
@@ -49,6 +50,7 @@ def write(
     {split: examples in the global order}.
 
   Raises:
+    DamagedShardError: a file of text cannot be read.
     ValueError: a split has no example.
   """
   output_dir = os.path.join(cache_dir, seqio.get_task_dir_from_name(task.name))
@@ -57,12 +59,13 @@ def write(
   for split in task.splits:
     dataset = task.source.get_dataset(split, shuffle=False)
     dataset = task.preprocess_precache(dataset)
-    examples = sorted(
-      tqdm.tqdm(
-        dataset.as_numpy_iterator(), desc=f'caching {split}', unit='seq'
-      ),
-      key=key,
-    )
+    with bad_lines.unwrapped():
+      examples = sorted(
+        tqdm.tqdm(
+          dataset.as_numpy_iterator(), desc=f'caching {split}', unit='seq'
+        ),
+        key=key,
+      )
     if not examples:
       raise ValueError(
         f'{task.name} has no example in the {split} split: give it more text, '

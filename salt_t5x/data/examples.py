@@ -24,7 +24,13 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import feature_converters, render, ul2, vocabularies
+from salt_t5x.data import (
+  bad_lines,
+  feature_converters,
+  render,
+  ul2,
+  vocabularies,
+)
 
 
 class FlagError(ValueError):
@@ -72,6 +78,7 @@ def show(
     Lines for a terminal.
 
   Raises:
+    DamagedShardError: a file of text cannot be read.
     FlagError: a value that the task does not allow.
   """
   if split not in provider.splits:
@@ -100,7 +107,7 @@ def show(
       try_in_mem_cache=False,
     )
   except (AssertionError, FileNotFoundError, ValueError) as e:
-    if 'cache' not in str(e):
+    if isinstance(e, bad_lines.DamagedShardError) or 'cache' not in str(e):
       raise
     remedy = (
       ' Cache the task with seqio_cache_tasks, and set --use_cached and '
@@ -109,7 +116,8 @@ def show(
     # Other errors than seqio's name their own remedy.
     is_bare = isinstance(e, AssertionError) or 'requires caching' in str(e)
     raise FlagError(f'{e}{remedy * is_bare}') from e
-  found = list(dataset.skip(skip).take(examples).as_numpy_iterator())
+  with bad_lines.unwrapped():
+    found = list(dataset.skip(skip).take(examples).as_numpy_iterator())
   if not found:
     raise FlagError(
       f'--split={split} has no example after the first {skip:,} (--skip).'

@@ -25,6 +25,7 @@ import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import functools
 import json
+import math
 import os
 
 import seqio
@@ -41,6 +42,14 @@ _PIECE_BYTES = 4096
 _MAX_WINDOW = 2**31
 _MAGIC = b'\x28\xb5\x2f\xfd'
 _SKIPPABLE = b'\x2a\x4d\x18'  # After one byte; of frames without data.
+_OTHERS = {
+  b'\x1f\x8b': 'gzip',
+  b'BZh': 'bzip2',
+  b'\xfd7zX': 'xz',
+  b'PK': 'zip',
+  b'{': 'plain JSON',
+  b'\xef\xbb\xbf': 'plain text',
+}
 
 
 def _pieces(path: str) -> Iterator[bytes]:
@@ -50,19 +59,22 @@ def _pieces(path: str) -> Iterator[bytes]:
     bad_lines.DamageError: it is damaged, or ends too early.
   """
   decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-  frame, position = None, 0
+  frame, position, begin = None, 0, 0
   size = tf.io.gfile.stat(path).length
   with tf.io.gfile.GFile(path, 'rb') as file:
     while data := file.read(_PIECE_BYTES):
       while data:
         # zstandard's stream reader would take a file cut short for a whole
         # one. A frame of its own says whether it has ended.
-        frame = frame or decompressor.decompressobj()
+        if frame is None:
+          frame, begin = decompressor.decompressobj(), position
         try:
           yield frame.decompress(data)
         except zstandard.ZstdError as e:
+          # A checksum ends a frame, all of which may be wrong.
+          good = begin if 'checksum' in str(e) else position
           raise bad_lines.DamageError(
-            f'nothing after this line can be read: {e}', 1 - position / size
+            f'nothing after this line can be read: {e}', 1 - good / size
           ) from e
         data = frame.unused_data if frame.eof else b''
         frame = None if frame.eof else frame
@@ -72,7 +84,7 @@ def _pieces(path: str) -> Iterator[bytes]:
     raise bad_lines.DamageError(
       'the compressed data ends too early, and an unknown part of it is '
       'missing',
-      1.0,
+      math.nan,
     )
 
 
@@ -136,15 +148,16 @@ def read(
 
 
 def _check_format(path: str) -> None:
-  """Raises ValueError if a file is not zstandard."""
+  """Raises DamagedShardError if a file is not zstandard."""
   with tf.io.gfile.GFile(path, 'rb') as file:
     start = file.read(4)
   if start[1:] == _SKIPPABLE or start == _MAGIC:
     return
-  found = 'gzip' if start.startswith(b'\x1f\x8b') else 'not compressed'
-  raise ValueError(
-    f'{path} is no zstandard file: it is {found if start else "empty"}. Shards '
-    'are JSON lines, compressed with `zstd`.'
+  found = [x for sign, x in _OTHERS.items() if start.startswith(sign)]
+  found = found or ['of another kind' if start else 'empty']
+  raise bad_lines.DamagedShardError(
+    f'{path} is no zstandard file: it is {found[0]}. Shards are JSON lines, '
+    'compressed with `zstd`.'
   )
 
 
@@ -212,13 +225,15 @@ class JsonlDataSource(seqio.FileDataSource):
 
     Raises:
       FileNotFoundError: a glob matches nothing.
+      DamagedShardError: a file is not zstandard.
       ValueError: two files share a base name, on which document ids depend.
     """
     patterns = self._split_to_filepattern[split]
     files = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
+      # A path without a wildcard is returned whether it exists or not.
       matched = seqio.utils.list_files(pattern)
-      if not matched:
+      if not any(map(tf.io.gfile.exists, matched[:1])):
         raise FileNotFoundError(f'{split}: no shard matches {pattern}.')
       files.update(matched)
     names = collections.Counter(map(os.path.basename, files))

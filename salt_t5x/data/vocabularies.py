@@ -20,13 +20,14 @@ import io
 import operator
 import re
 
+from absl import logging
 from google.protobuf import message
 import sentencepiece
 import seqio
 import tensorflow as tf
 import tqdm
 
-from salt_t5x.data import hashing
+from salt_t5x.data import bad_lines, hashing
 
 # The feature of cached examples that holds `fingerprint_number`.
 FINGERPRINT = 'vocabulary_fingerprint'
@@ -247,9 +248,11 @@ def sample(
       'targets_pretokenized'.
 
   Yields:
-    Documents; bytes that are not UTF-8 become U+FFFD.
+    Documents; bytes that are not UTF-8 become U+FFFD, and are counted in a
+    warning.
 
   Raises:
+    DamagedShardError: a file of text cannot be read.
     ValueError: the task has no such split, or no such string before
       tokenisation.
   """
@@ -267,17 +270,29 @@ def sample(
       rerandomize_each_iteration=False,
     )
   size, limit = 0, megabytes * 1e6
-  with tqdm.tqdm(
-    total=limit, desc=f'sampling {provider.name}', unit='B', unit_scale=True
-  ) as progress:
+  count = damaged = 0
+  with (
+    bad_lines.unwrapped(),
+    tqdm.tqdm(
+      total=limit, desc=f'sampling {provider.name}', unit='B', unit_scale=True
+    ) as progress,
+  ):
     for document in dataset.as_numpy_iterator():
       text = document.decode(errors='replace')
       if hashing.uniform('vocabulary sample', text) < share:
+        count += 1
+        damaged += text.encode() != document
         yield text
         size += len(document)
         progress.update(len(document))
         if size >= limit:
-          return
+          break
+  if damaged:
+    logging.warning(
+      '%s, %s split: %d of %d documents are not UTF-8; their bad bytes became '
+      'U+FFFD.',
+      *(provider.name, split, damaged, count),
+    )
 
 
 def _text_of(

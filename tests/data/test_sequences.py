@@ -101,8 +101,30 @@ def test_id_names_the_document_and_the_place_of_the_first_token():
   assert len(others | {number}) == 5
 
 
-def test_logs_the_tokens_left_over(caplog):
+def test_remainders_are_joined_and_the_share_that_is_dropped_is_logged(caplog):
   with caplog.at_level('INFO', logger='absl'):
-    cut(documents(('abcdef', 'x', 1), ('gh', 'y', 2)), 4)
-  assert 'Sequences of 4 tokens: 6 of 10 tokens are left over' in caplog.text
-  assert '2 domains' in caplog.text
+    found = cut(documents(('abcdef', 'x', 1), ('gh', 'y', 2)), 4)
+  # 'ef' and EOS of x, then 'g' of y.
+  assert [x['domain'] for x in found] == [b'x', b'']
+  encode = VOCABULARY.encode
+  assert found[1]['targets'].tolist() == [*encode('ef'), 1, *encode('g')]
+  assert found[1]['id'] == sequences.sequence_id(1, 4, found[1]['targets'])
+  assert 'Sequences of 4 tokens: 2 of 10 tokens in 2 domains' in caplog.text
+  assert {record.levelname for record in caplog.records} == {'WARNING'}
+  caplog.clear()
+  with caplog.at_level('INFO', logger='absl'):
+    cut(documents(('a' * 400, 'x', 1)), 4)
+  assert '1 of 401 tokens in 1 domains are dropped' in caplog.text
+  assert {record.levelname for record in caplog.records} == {'INFO'}
+
+
+def test_many_domains_lose_less_than_one_sequence():
+  """A domain for each document, as with URLs."""
+  entries = [(text, f'http://{i}', i) for text, _, i in random_documents()]
+  found = cut(documents(*entries), 64)
+  total = sum(len(text) + 1 for text, *_ in entries)
+  assert len(found) == total // 64
+  assert len({int(x['id']) for x in found}) == len(found)
+  stream = [t for text, *_ in entries for t in [*VOCABULARY.encode(text), 1]]
+  rows = np.concatenate([x['targets'] for x in found])
+  np.testing.assert_array_equal(rows, stream[: len(rows)])

@@ -199,11 +199,11 @@ def test_functions_make_texts(register):
 def test_bad_lines_are_left_out_and_counted(register, monkeypatch):
   logged = []
   monkeypatch.setattr(logging, 'warning', lambda *args: logged.append(args))
-  good = examples(2)
+  good = examples(6001)
   task = register(
     {
       'test': [
-        good[0],
+        *good[:6000],
         b'{"question": "cut',
         b'',
         b'\xff',
@@ -212,16 +212,16 @@ def test_bad_lines_are_left_out_and_counted(register, monkeypatch):
         {'question': 'null', 'answer': None},
         {'question': ' ', 'answer': '1'},
         {'question': '\ud800', 'answer': '1'},
-        good[1],
+        good[6000],
         b'  ',
         b'',
       ]
     }
   )
-  assert numbers(task, 'test') == [0, 1]
+  assert numbers(task, 'test') == list(range(6001))
   [(message, name, report)] = logged
   assert (message, name[-5:]) == ('%s: %s.', 'jsonl')
-  assert (report.documents, report.lines) == (2, 12)
+  assert (report.documents, report.lines) == (6001, 6011)
   assert report.counts == {
     bad_lines.BAD_JSON: 2,
     bad_lines.EMPTY: 1,
@@ -229,15 +229,35 @@ def test_bad_lines_are_left_out_and_counted(register, monkeypatch):
     'no such field': 2,
   }
   assert report.first['no such field'].endswith(
-    ":6: 'answer' is not one of ['question']"
+    ":6005: 'answer' is not one of ['question']"
   )
 
 
 def test_a_function_that_fails_is_a_bad_example(register):
   task = register(
-    {'test': examples(3)}, targets=lambda x: ['zero', 'one'][x['n']]
+    {'test': examples(101)}, targets=lambda x: '!' if x['n'] < 100 else None
   )
-  assert numbers(task, 'test') == [0, 1]
+  assert numbers(task, 'test') == list(range(100))
+
+
+@pytest.mark.parametrize('bad', [1, 9])
+def test_small_data_may_lose_no_example(register, bad):
+  """On main, 9 of 10 bad examples left one to train on."""
+  data = [*examples(10 - bad), *[{'question': 'no answer'}] * bad]
+  with pytest.raises(bad_lines.DamagedShardError) as error:
+    batches(register({'train': data}))
+  assert f'{10 - bad} documents in 10 lines' in str(error.value)
+  assert f'{bad} no such field, the first at ' in str(error.value)
+  # Likewise where a function gives them.
+  task = register({'train': lambda: iter(data)})
+  with pytest.raises(bad_lines.DamagedShardError, match='^train split:'):
+    batches(task)
+
+
+def test_a_byte_order_mark_costs_no_example(register):
+  lines = [json.dumps(x).encode() for x in examples(3)]
+  task = register({'test': [b'\xef\xbb\xbf' + lines[0], *lines[1:]]})
+  assert numbers(task, 'test') == [0, 1, 2]
 
 
 def test_files_that_cannot_be_used(register, tmp_path):
@@ -247,7 +267,7 @@ def test_files_that_cannot_be_used(register, tmp_path):
   assert "'prompt' is not one of ['answer', 'n', 'question']" in str(
     error.value
   )
-  assert 'bad line 11 of 11' in str(error.value)
+  assert '0 documents in 11 lines' in str(error.value)
   with pytest.raises(bad_lines.DamagedShardError, match='holds no document'):
     batches(register({'train': [b'{}']}))
   task = register({'train': examples()})
