@@ -74,6 +74,7 @@ def train(
   random_seed: int | None,
   summarize_config_fn: Callable[..., None],
   get_dataset_fn: Callable[..., Any],
+  train_eval_get_dataset_fn: Callable[..., Any],
   verify_matching_vocabs_fn: Callable[..., None],
 ):
   """Trains; see t5x's documentation.
@@ -86,6 +87,7 @@ def train(
   tf.io.gfile.makedirs(model_dir)
   save = checkpoint_cfg.save or utils.SaveCheckpointConfig()
   period = save.period or 0
+  eval_period = eval_period if train_eval_dataset_cfg is not None else 0
   if random_seed is None:
     random_seed = int(time.time())
   init_rng, trainer_rng = jax.random.split(jax.random.PRNGKey(random_seed))
@@ -107,8 +109,8 @@ def train(
   eval_datasets = {}
   if train_eval_dataset_cfg is not None:
     verify_matching_vocabs_fn(train_eval_dataset_cfg, model)
-    eval_datasets = utils.get_training_eval_datasets(
-      train_eval_dataset_cfg, eval_steps, model.FEATURE_CONVERTER_CLS
+    eval_datasets = train_eval_get_dataset_fn(
+      train_eval_dataset_cfg, 0, 1, eval_steps, model.FEATURE_CONVERTER_CLS
     )
 
   initializer = utils.TrainStateInitializer(
@@ -131,13 +133,19 @@ def train(
       partitioner=partitioner,
       dataset_iterator=train_iter if save.save_dataset else None,
       keep=save.keep,
-      period=period,
+      period=save.period,
     )
   if restore_path is None:
     train_state = initializer.from_scratch(init_rng)
   else:
     train_state = checkpoint_manager.restore(restore_path)
 
+  periods = [p for p in (period, eval_period) if p]
+  if any(p % min(periods) for p in periods):
+    raise ValueError(
+      f'EVAL_PERIOD = {eval_period} and CHECKPOINT_PERIOD = {period}: one '
+      'must be a multiple of the other.'
+    )
   first_step = step = int(train_state.step)
   with trainer_cls(
     model=model,
@@ -163,13 +171,6 @@ def train(
       raise ValueError(
         f'TRAIN_STEPS = {total_steps}, but the checkpoint in {model_dir} is '
         f'of step {step}: raise TRAIN_STEPS, or choose another MODEL_DIR.'
-      )
-    eval_period = eval_period if eval_datasets else 0
-    periods = [p for p in (period, eval_period) if p]
-    if any(p % min(periods) for p in periods):
-      raise ValueError(
-        f'EVAL_PERIOD = {eval_period} and CHECKPOINT_PERIOD = {period}: one '
-        'must be a multiple of the other.'
       )
     # Checkpoints that are not at multiples of the period.
     extra = {
@@ -200,7 +201,7 @@ def train(
       last = step == total_steps
       if period and (last or done % period == 0 or step in extra):
         save_checkpoint()
-      if eval_period and (last or done % eval_period == 0):
+      if eval_datasets and eval_period and (last or done % eval_period == 0):
         if not is_eval_compiled:
           trainer.compile_eval({k: _batch(x) for k, x in eval_datasets.items()})
           is_eval_compiled = True
