@@ -310,7 +310,8 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
       A future with the metrics summary of the last stage.
 
     Raises:
-      ValueError: see `Pretrained.load` and `teacher.check_cross_entropy`.
+      ValueError: see `Pretrained.load`, `teacher.check_cross_entropy` and
+        `train_data.check_loss_tokens`.
     """
     if num_steps == 0:
       nothing = concurrent.futures.Future()
@@ -349,7 +350,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     return step(train_state, batch, self._teacher_params)
 
   def _checked(self, batch_iter, step: int) -> Iterator[Batch]:
-    """Checks the data's position and the teacher before the first batch."""
+    """Checks the data, their position and the teacher before the first step."""
     if self._data_is_checked:
       return batch_iter
     self._data_is_checked = True
@@ -358,11 +359,13 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
       # iterator saved there has lost it. A run at step 0, resumed or not,
       # therefore reads from the beginning.
       batch_iter.reset()
-    if not self._distils(step):
-      return batch_iter
     first = self._next(batch_iter)
-    self._load_teacher(first)
-    self._check_teacher(first)
+    train_data.check_loss_tokens(
+      first, 'MIXTURE_OR_TASK_NAME', 'name another task'
+    )
+    if self._distils(step):
+      self._load_teacher(first)
+      self._check_teacher(first)
     return itertools.chain([first], batch_iter)
 
   @functools.cached_property
@@ -390,11 +393,6 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
 
   def _check_teacher(self, batch: Batch):
     sums = self._partitioned_teacher_loss(self._teacher_params, batch)
-    if not sums.weight:
-      raise ValueError(
-        'The first batch has no token with a loss weight: check '
-        'MIXTURE_OR_TASK_NAME and TASK_FEATURE_LENGTHS.'
-      )
     cross_entropy = float(sums.cross_entropy) / float(sums.weight)
     vocab_size = self._model.output_vocabulary.vocab_size
     teacher_lib.check_cross_entropy(

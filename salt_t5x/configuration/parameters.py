@@ -117,6 +117,9 @@ _NORMALIZER = Kind(
 )
 _COUNTS = _list(_integer(1), 'a list of whole numbers of at least 1')
 _SCHEDULE = _reference('a schedule, e.g. @optax.linear_schedule()')
+_BY_TRAINER = Kind(
+  lambda x: x is None, 'None: the trainer sets it (PEAK_LEARNING_RATE)'
+)
 _MODEL = _reference(
   'a model: include a file of salt_t5x/gin/students or .../teachers first'
 )
@@ -161,9 +164,11 @@ _OF_CLASS = {
     'model_dir': _PATH.or_none(),
     'allow_changes': _BOOLEAN,
   },
+  'get_datasets': {'eval_period': _integer(0)},
   'check_model': {'model_dir': _PATH.or_none()},
   'SaveCheckpointConfig': {
     'period': _integer(1).or_none(),
+    'checkpoint_steps': _list(_integer(0), 'a list of steps').or_none(),
     'keep': _integer(1).or_none(),
     'save_dataset': _BOOLEAN,
   },
@@ -197,6 +202,7 @@ _OF_CLASS = {
   'linear_ratio_decay': _DECAY,
   'constant': {'distillation_weight': _SHARE},
   'Adafactor': {
+    'learning_rate': _BY_TRAINER,
     'decay_rate': _number(0, 1, is_open=True).or_none(),
     'step_offset': _integer(0),
     'clipping_threshold': _number(0, is_open=True).or_none(),

@@ -16,6 +16,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import itertools
+import math
 import os
 from typing import Any
 
@@ -116,6 +118,7 @@ def check(config: Config) -> dict[str, Any]:
       paths[binding.key] = _absolute(binding.value)
   _check_model_dir(found.get('train.model_dir'))
   _check_warmup(found)
+  _check_periods(found)
   _check_partitions(config, found.get('PjitPartitioner.num_partitions'))
   return paths
 
@@ -153,6 +156,45 @@ def _check_warmup(found: Mapping[str, _Binding]) -> None:
       f'{warmup.label} = {warmup.value} must be less than {steps.label} = '
       f'{steps.value}: set it to a few percent of the steps.'
     )
+
+
+def _check_periods(found: Mapping[str, _Binding]) -> None:
+  """Raises ValueError if t5x's loop would stop for the periods.
+
+  At steps closer together than its inner loop, and past the last of a list, it
+  would save a checkpoint twice.
+  """
+  period = found.get('SaveCheckpointConfig.period')
+  if period is None:
+    return
+  evaluation = found.get('train.eval_period')
+  if evaluation and evaluation.value and period.value:
+    short, long = sorted((evaluation, period), key=lambda x: x.value)
+    if long.value % short.value:
+      raise ValueError(
+        f'{long.label} = {long.value} must be a multiple of {short.label} = '
+        f'{short.value}: change one of them.'
+      )
+  keep = found.get('multiples.period')
+  if keep and keep.value and keep.value < (period.value or math.inf):
+    raise ValueError(
+      f'{keep.label} = {keep.value} must be at least {period.label} = '
+      f'{period.value}: save more often, or keep fewer checkpoints.'
+    )
+  steps = found.get('SaveCheckpointConfig.checkpoint_steps')
+  total = found.get('train.total_steps')
+  if steps and steps.value and total:
+    gaps = (y - x for x, y in itertools.pairwise(steps.value[:-1]))
+    if not (
+      period.value
+      and min(gaps, default=period.value) >= period.value
+      and steps.value[-1] >= total.value
+    ):
+      raise ValueError(
+        f'{steps.label} = {steps.value!r}: the steps must be at least '
+        f'{period.label} = {period.value} apart and end with {total.label} = '
+        f'{total.value}.'
+      )
 
 
 def _check_partitions(config: Config, binding: _Binding | None) -> None:

@@ -18,6 +18,7 @@ t5x requests its data before it looks for a checkpoint to resume from, so the
 model directory is locked here, too.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import os
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import seqio
 import tensorflow as tf
 
@@ -107,13 +109,17 @@ def _compare(
       'this comparison of the data.'
     ) from e
   changes = files.differences(before, describe(cfg))
-  run_record.refuse_changes(model_dir, changes, allow_changes)
   if save_dataset and (fixed := sorted(changes.keys() - _FREE)):
-    raise ValueError(
-      f'{", ".join(fixed)}: the data iterator saved in {model_dir} does not '
-      'fit. Resume with the value the run began with, or start a run in '
-      'another MODEL_DIR.'
+    listed = ', '.join(
+      f'{name} = {changes[name][1]!r}, and was {changes[name][0]!r}'
+      for name in fixed
     )
+    raise ValueError(
+      f'MODEL_DIR = {model_dir!r} holds a run that began with other data '
+      f'({listed}), and its saved data iterator does not fit these. Resume it '
+      'with the values it began with, or choose another MODEL_DIR.'
+    )
+  run_record.refuse_changes(model_dir, changes, allow_changes)
 
 
 def _check_shares(model_dir: str, num_shards: int) -> None:
@@ -197,6 +203,30 @@ def get_dataset(
   if save_dataset and isinstance(dataset, tf.data.Dataset):
     _check_serializable(dataset, cfg)
   return dataset
+
+
+def check_loss_tokens(
+  batch: Mapping[str, Any], parameter: str, remedy: str
+) -> None:
+  """Checks that a batch trains or evaluates something.
+
+  Args:
+    batch: the first batch of the data; {} if there is none.
+    parameter: the gin parameter of the data and its value.
+    remedy: an imperative clause for the message.
+
+  Raises:
+    ValueError: all loss weights are 0.
+  """
+  weights = batch.get('decoder_loss_weights')
+  if weights is None:
+    weights = batch.get('decoder_target_tokens', np.zeros(0)) > 0
+  # Under jit, because a batch may be spread over several hosts.
+  if not jax.jit(jnp.any)(weights):
+    raise ValueError(
+      f'{parameter}: the first batch has no token with a loss weight. Check '
+      f'the task and TASK_FEATURE_LENGTHS, or {remedy}.'
+    )
 
 
 def check_model(

@@ -193,8 +193,8 @@ def configuration(
     f'- Seeds: {", ".join(seeds)}; {count} jobs in all. A seed determines the '
     "initial parameters and UL2's draws; all seeds read the same sequences in "
     'the same order.\n'
-    f'- Curves and the first table are over {held_out} held-out sequences; '
-    'easy and hard text is over more of them.\n'
+    f'- Curves and the first table are over at most {held_out} held-out '
+    'sequences; easy and hard text is over more of them.\n'
     f'- {engine.current()} engine, jax {jax.__version__}\n\n'
     f'### Data\n\n{prepare.table(info)}\n'
   )

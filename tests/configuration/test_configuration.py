@@ -122,6 +122,7 @@ def test_unknown_macros_in_files_are_refused(parse):
     *('partitioning.PjitPartitioner.num_partitions=0', 'TRAIN_STEPS=10.5'),
     *('trainer.SaltTrainer.learning_rate_fn=0.01', 'EVAL_PERIOD=True'),
     *('PEAK_LEARNING_RATE=0', 'SAVE_DATASET=1', "RANDOM_SEED='0'"),
+    *('adafactor.Adafactor.learning_rate=0.1',),
   ],
 )
 def test_values_are_refused(parse, flag):
@@ -235,6 +236,35 @@ def test_warmup_must_end_within_the_run(parse):
     ValueError, match=r'\(WARMUP_STEPS\) = 9 must be less than .* = 9:'
   ):
     parse('tiny_salt', 'WARMUP_STEPS=9', 'TRAIN_STEPS=9', 'KD_STEPS=3')
+
+
+@pytest.mark.parametrize(
+  'flags, message',
+  [
+    (['EVAL_PERIOD=90'], r'\(EVAL_PERIOD\) = 90 must be a multiple of .* = 80'),
+    (['KEEP_PERIOD=79'], r'\(KEEP_PERIOD\) = 79 must be at least .* = 80'),
+    (
+      ['CHECKPOINT_PERIOD=None'],
+      'multiples.period .* = 480 .* at least .* = None',
+    ),
+    (['STEPS=[7]'], r'\(STEPS\) = \[7\]: .* end with .* = 960'),
+    (['STEPS=[90, 160, 960]'], r'= \[90, .* at least .* = 80 apart'),
+    (
+      ['STEPS=[960]', 'KEEP_PERIOD=None', 'CHECKPOINT_PERIOD=None'],
+      r'= \[960\]: .* = None',
+    ),
+    (['STEPS=[90, 950, 960]', 'EVAL_PERIOD=0'], None),
+    (['CHECKPOINT_PERIOD=None', 'KEEP_PERIOD=None'], None),
+  ],
+)
+def test_periods_must_suit_t5x(parse, flags, message):
+  text = 'utils.SaveCheckpointConfig.checkpoint_steps = %STEPS'
+  text = text if flags[0].startswith('STEPS') else ''
+  if message is None:
+    parse('tiny_teacher', *flags, text=text)
+    return
+  with pytest.raises(ValueError, match=message):
+    parse('tiny_teacher', *flags, text=text)
 
 
 def test_partitions_must_divide_the_model(parse):

@@ -159,6 +159,6 @@ def test_the_configuration_is_on_the_page():
   for part in (
     'TEACHER_STEPS = 960', 'DISTILLATION_WEIGHT = 0.667', 'KD_STEPS = 240',
     'TEACHER_TEMPERATURE = 1.0', '`BATCH_SIZE=8`', 'BATCH_SIZE = 8',
-    '7 jobs', 'over 320 held-out sequences', '### Data\n\na | b\nc\n',
+    '7 jobs', 'at most 320 held-out sequences', '### Data\n\na | b\nc\n',
   ):  # fmt: skip
     assert part in text

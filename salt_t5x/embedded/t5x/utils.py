@@ -100,27 +100,6 @@ def get_dataset(
   )
 
 
-def get_training_eval_datasets(
-  cfg: DatasetConfig,
-  eval_steps: int,
-  feature_converter_cls: Callable[..., seqio.FeatureConverter],
-) -> dict[str, tf.data.Dataset]:
-  """Returns the first `eval_steps` batches of each task's split."""
-  provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
-  names = [
-    t.name for t in seqio.get_subtasks(provider) if cfg.split in t.splits
-  ]
-  if isinstance(provider, seqio.Mixture):
-    names.append(provider.name)
-  read = lambda name: get_dataset(
-    dataclasses.replace(cfg, mixture_or_task_name=name),
-    shard_id=0,
-    num_shards=1,
-    feature_converter_cls=feature_converter_cls,
-  )
-  return {name: read(name).take(eval_steps).cache() for name in names}
-
-
 class TrainStateInitializer:
   """Initialises train states; holds their shapes and partition specs.
 
