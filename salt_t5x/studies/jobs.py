@@ -381,8 +381,16 @@ class JobsOfSeed:
       # The recipe's own files: those of other runs do not matter.
       'gin files': hashlib.sha256(texts.encode()).hexdigest(),
     }
+    data = self._environment['SALT_T5X_DATA'], paths.get('BENCHMARK_DATA')
     return self._add(
-      name, command, options, needs, prepare=prepare, alone=alone, total=total
+      name,
+      command,
+      options,
+      needs,
+      inputs=[os.path.join(x, 'info.json') for x in data if x],
+      prepare=prepare,
+      alone=alone,
+      total=total,
     )
 
   def _add(

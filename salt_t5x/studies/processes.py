@@ -14,13 +14,15 @@
 
 """Runs the processes of a study: some wait for others, all can resume.
 
-The folder of a job records the job's options and whether it has finished. A
-finished job is skipped; one that was interrupted is started again and resumes
-as far as its program can.
+The folder of a job records the job's options, which files and results of other
+jobs it read, and whether it has finished. A finished job is skipped; one that
+was interrupted is started again and resumes as far as its program can; one that
+began with other options or inputs is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import hashlib
 import os
 import pathlib
 import re
@@ -28,6 +30,7 @@ import subprocess
 import sys
 import time
 from typing import Any
+import uuid
 
 import tqdm
 
@@ -66,6 +69,7 @@ class Job:
     prepare: prepares the folder of a job that may have been interrupted.
     alone: whether no other job may run at the same time, since it is timed.
     total: the length of the progress bar, if known.
+    inputs: files that say what the job reads besides the results of `needs`.
   """
 
   name: str
@@ -77,19 +81,32 @@ class Job:
   prepare: Callable[[], None] | None = None
   alone: bool = False
   total: int | None = None
+  inputs: Sequence[str] = ()
 
   def _path(self, name: str) -> pathlib.Path:
     return pathlib.Path(self.folder, name)
+
+  def _record(self) -> dict[str, Any]:
+    """The options, and what identifies the inputs that are there."""
+    record = dict(self.options)
+    for path in map(pathlib.Path, self.inputs):
+      if path.exists():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        record[f'{path.parent.name}/{path.name}'] = digest
+    for need in self.needs:
+      if (done := need._path('done')).exists():
+        record[f'results of {need.name}'] = done.read_text(encoding='utf-8')
+    return record
 
   def is_done(self) -> bool:
     """Tells whether the job has finished.
 
     Raises:
-      ValueError: it was begun with other options than it has now.
+      ValueError: it was begun with other options or inputs than it has now.
     """
     files.claim(
       str(self._path('options.json')),
-      self.options,
+      self._record(),
       what=self.folder,
       remedy='Delete that folder and those of the runs that were made with it, '
       'or choose another --work_dir.',
@@ -98,11 +115,19 @@ class Job:
     return self._path('done').exists()
 
   def start(self) -> None:
-    """Starts the process and its progress bar."""
+    """Starts the process and its progress bar.
+
+    Raises:
+      JobError: see `is_done`; jobs that it needs may have run since.
+    """
     os.makedirs(self.folder, exist_ok=True)
+    try:
+      self.is_done()
+    except ValueError as e:
+      raise JobError(str(e)) from e
     if self.prepare:
       self.prepare()
-    files.write_json(str(self._path('options.json')), self.options)
+    files.write_json(str(self._path('options.json')), self._record())
     xla_flags = os.environ.get('XLA_FLAGS', '')
     with self._path('log.txt').open('w', encoding='utf-8') as log:
       self._process = subprocess.Popen(
@@ -138,7 +163,8 @@ class Job:
     if code:
       tail = '\n'.join(log.splitlines()[-15:])
       raise JobError(f'{self.name} failed; the end of {path}:\n{tail}')
-    self._path('done').touch()
+    # Results of the same options have another mark when they are made again.
+    files.write_whole(str(self._path('done')), uuid.uuid4().hex.encode())
     return True
 
   def stop(self) -> None:

@@ -21,9 +21,14 @@ import numbered_task
 from numbered_task import T, sequences_task
 import pytest
 import seqio
+import tensorflow as tf
 
 from salt_t5x.checkpoints import damage
-from salt_t5x.data import cache_writer, feature_converters
+from salt_t5x.data import (
+  cache_writer,
+  feature_converters,
+  supervised_tasks,
+)
 from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.runs import train_data
 from t5x import utils
@@ -108,6 +113,45 @@ def test_rejects_a_truncated_cache(cache, tmp_path):
     begin(model_dir, config())
   file.write_bytes(content)
   begin(model_dir, config())
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [{}, {'mixture_or_task_name': 'data', 'use_cached': True}],
+  ids=['in order', "seqio's own"],
+)
+def test_rejects_another_cache_of_the_same_sizes(cache, tmp_path, changes):
+  model_dir, cfg = tmp_path / 'model', config(**changes)
+  begin(model_dir, cfg)
+  (model_dir / 'checkpoint_0').mkdir()
+  [file] = cache.rglob('*train.tfrecord-00001-of-00002')
+  size = file.stat().st_size
+  records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
+  with tf.io.TFRecordWriter(str(file)) as writer:
+    for record in records[::-1]:
+      writer.write(record)
+  assert file.stat().st_size == size
+  with pytest.raises(ValueError, match='data_fingerprints = '):
+    begin(model_dir, cfg)
+
+
+def test_fingerprints_of_supervised_tasks_are_of_their_examples(monkeypatch):
+  monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+
+  def fingerprint(answer):
+    seqio.TaskRegistry._REGISTRY.clear()
+    supervised_tasks.register(
+      'sums',
+      {'train': lambda: [{'sum': '1 + 1', 'answer': answer}]},
+      inputs='{sum}',
+      targets='{answer}',
+      vocabulary=seqio.ByteVocabulary(),
+      metric_fns=[],
+    )
+    cfg = config(mixture_or_task_name='sums')
+    return train_data.describe(cfg)['data_fingerprints']['sums']
+
+  assert fingerprint('2') == fingerprint('2') != fingerprint('3')
 
 
 def test_rejects_another_number_of_processes(cache, tmp_path):

@@ -16,6 +16,7 @@
 
 import json
 import os
+import shutil
 import types
 
 import pytest
@@ -144,6 +145,44 @@ def test_a_finished_job_with_other_options_is_refused(tmp_path):
   with pytest.raises(ValueError, match='steps was 5 and is now 6') as e:
     job(6).is_done()
   assert '--work_dir' in str(e.value) and 'same' not in str(e.value)
+
+
+def finish(job):
+  job.start()
+  job._process.wait()
+  assert job.poll() and job.is_done()
+
+
+def test_jobs_know_the_results_and_data_they_were_made_with(tmp_path):
+  data = tmp_path / 'data' / 'info.json'
+  data.parent.mkdir()
+  data.write_text('{"fingerprint": "a"}')
+  make = lambda name, *needs: processes.Job(
+    name,
+    str(tmp_path / name),
+    ['platform', '--terse'],
+    {},
+    needs,
+    inputs=[str(data)],
+  )
+  teacher = make('teacher')
+  finish(teacher)
+  student = make('student', teacher)
+  finish(student)
+  # A corpus that was built again, with other text.
+  data.write_text('{"fingerprint": "b"}')
+  for job in teacher, student:
+    with pytest.raises(ValueError, match='data/info.json was'):
+      job.is_done()
+  data.write_text('{"fingerprint": "a"}')
+  assert teacher.is_done() and student.is_done()
+  # A teacher that was trained again, with the same options.
+  shutil.rmtree(tmp_path / 'teacher')
+  (tmp_path / 'student' / 'done').unlink()
+  assert not student.is_done()
+  finish(teacher)
+  with pytest.raises(processes.JobError, match='results of teacher was'):
+    student.start()
 
 
 def test_a_job_runs_and_is_done(tmp_path):
