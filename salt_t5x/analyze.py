@@ -30,6 +30,7 @@ import jax
 from salt_t5x import command as command_lib
 from salt_t5x import files
 from salt_t5x.checkpoints import find
+from salt_t5x.data import lengths as lengths_lib
 from salt_t5x.data import ordered_cache
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.inference import pretrained
@@ -105,7 +106,7 @@ def analyze(
   Raises:
     ValueError: a model, the data or a number does not fit.
   """
-  length = command_lib.check_lengths(task_feature_lengths)['targets']
+  length = lengths_lib.check_form(task_feature_lengths, ['targets'])['targets']
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
   prefixes = sorted(t for t in prefixes if t <= length)
   for name, value, is_allowed, allowed in (

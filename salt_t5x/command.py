@@ -32,7 +32,7 @@ A command that gin files configure calls `command.start` instead.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import difflib
 import functools
 import importlib
@@ -246,25 +246,6 @@ def run_configured(
 
   jax.config.parse_flags_with_absl()
   run(configured, functools.partial(parse_gin_command, module, description))
-
-
-def check_lengths(lengths: Any) -> Mapping[str, int]:
-  """Returns TASK_FEATURE_LENGTHS if it is {'targets': T, ...}.
-
-  Raises:
-    ValueError: it is something else.
-  """
-  is_possible = (
-    isinstance(lengths, Mapping)
-    and 'targets' in lengths
-    and all(type(x) is int and x >= 1 for x in lengths.values())
-  )
-  if not is_possible:
-    raise ValueError(
-      f'TASK_FEATURE_LENGTHS = {lengths!r}: set it to {{"targets": T}}, the '
-      'tokens of a sequence, at least 1.'
-    )
-  return lengths
 
 
 def check_count(parameter: str, value: Any) -> None:

@@ -32,6 +32,7 @@ import numpy as np
 from salt_t5x import command as command_lib
 from salt_t5x import files
 from salt_t5x import teacher as teacher_lib
+from salt_t5x.data import lengths as lengths_lib
 from salt_t5x.evaluation import candidates as candidates_lib
 from salt_t5x.evaluation import measurements as measurements_lib
 from salt_t5x.evaluation import results as results_lib
@@ -98,7 +99,7 @@ def evaluate(
     ValueError: a checkpoint is missing or of another model or vocabulary, a
       task cannot be read, or the folder holds results of another evaluation.
   """
-  length = max(command_lib.check_lengths(task_feature_lengths).values())
+  length = max(lengths_lib.check_form(task_feature_lengths).values())
   counts = {'examples': examples, 'held_out_examples': held_out_examples}
   for name, count in counts.items():
     if count is not None:

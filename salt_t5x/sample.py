@@ -35,6 +35,7 @@ from salt_t5x import command as command_lib
 from salt_t5x import files
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find
+from salt_t5x.data import lengths as lengths_lib
 from salt_t5x.data import ordered_cache, vocabularies
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.inference import language_model
@@ -75,7 +76,7 @@ def sample(
   Raises:
     ValueError: an argument does not fit, or the folder holds other samples.
   """
-  length = command_lib.check_lengths(task_feature_lengths)['targets']
+  length = lengths_lib.check_form(task_feature_lengths, ['targets'])['targets']
   counts = {'train': examples, 'validation': held_out_examples}
   for name, count in counts.items():
     parameter = f'sample.sample, {name} split (EXAMPLES, HELD_OUT_EXAMPLES)'

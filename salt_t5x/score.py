@@ -31,6 +31,7 @@ import numpy as np
 from salt_t5x import command as command_lib
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find
+from salt_t5x.data import lengths as lengths_lib
 from salt_t5x.data import ordered_cache
 from salt_t5x.inference import batches as batches_lib
 from salt_t5x.runs import train_data
@@ -68,10 +69,9 @@ def score(
     ValueError: the teacher, k or the batch do not fit; the folder holds other
       scores; or examples are missing, or lack the 'id' that selection needs.
   """
-  length = command_lib.check_lengths(dataset_cfg.task_feature_lengths)[
-    'targets'
-  ]
+  length = lengths_lib.check_form(dataset_cfg.task_feature_lengths)['targets']
   source = ordered_cache.get_task(dataset_cfg.mixture_or_task_name).source
+  lengths_lib.check(dataset_cfg)
   split = dataset_cfg.split
   train_data.check_vocabulary(dataset_cfg, teacher.model)
   teacher.find()

@@ -19,6 +19,6 @@
 and read a cache in one global order, `ul2` corrupts its sequences, and
 `feature_converters` makes batches of them. `text_tasks`, `ordered_tasks` and
 `supervised_tasks` register all of it as seqio tasks. `vocabularies` trains and
-checks vocabularies, `examples` and `render` show what a run reads, and
-`hashing` draws from ids.
+checks vocabularies, `lengths` compares TASK_FEATURE_LENGTHS with the data,
+`examples` and `render` show what a run reads, and `hashing` draws from ids.
 """

@@ -32,7 +32,7 @@ import tensorflow as tf
 
 from salt_t5x import files, models
 from salt_t5x.checkpoints import damage, find, restore, run_record
-from salt_t5x.data import ordered_cache, ordered_tasks, vocabularies
+from salt_t5x.data import lengths, ordered_cache, ordered_tasks, vocabularies
 from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.selection import first_stage
 from t5x import models as t5x_models
@@ -247,12 +247,13 @@ def check_model(
     train_task: name of the training data; None if `cfg` is that.
 
   Raises:
-    ValueError: the vocabularies differ (`check_vocabulary`), or the newest
-      checkpoint has another architecture.
+    ValueError: the vocabularies differ (`check_vocabulary`), the lengths do not
+      fit (`lengths.check`), or the newest checkpoint has another architecture.
   """
   is_train = train_task in (None, cfg.mixture_or_task_name)
   prefix = '' if is_train else 'EVAL_'
   check_vocabulary(cfg, model, f'{prefix}MIXTURE_OR_TASK_NAME')
+  lengths.check(cfg, model.FEATURE_CONVERTER_CLS)
   found = find.finished(model_dir) if model_dir else {}
   whole = (x for _, x in sorted(found.items())[::-1] if not damage.describe(x))
   if (checkpoint := next(whole, None)) is None:
