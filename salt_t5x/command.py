@@ -275,12 +275,38 @@ def find_task(name: str, modules: Sequence[str]) -> seqio.Task | seqio.Mixture:
         f'--module_import={module}: {error}. Give the name as in an import '
         'statement; its folder must be the working directory or on PYTHONPATH.'
       )
+  try:
+    return get_task(
+      name,
+      f'--task={name}',
+      'The module that defines a task registers it: name that in '
+      '--module_import.',
+    )
+  except ValueError as e:
+    sys.exit(str(e))
+
+
+def get_task(
+  name: str,
+  parameter: str,
+  remedy: str = 'A gin file must import the module that registers it.',
+) -> seqio.Task | seqio.Mixture:
+  """Finds a registered task or mixture.
+
+  Args:
+    name: of the task or mixture.
+    parameter: what names it, and its value, for messages.
+    remedy: a sentence that ends the message.
+
+  Raises:
+    ValueError: there is none.
+  """
   names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
-  if name in names:
+  # t5x's configurations may hold the task itself.
+  if name in names or not isinstance(name, str):
     return seqio.get_mixture_or_task(name)
   near = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
-  sys.exit(
-    f'--task={name}: not among the {len(names)} tasks and mixtures that are '
-    f'registered. Near names: {", ".join(near) or "none"}. The module that '
-    'defines a task registers it: name that in --module_import.'
+  raise ValueError(
+    f'{parameter}: not among the {len(names)} tasks and mixtures that are '
+    f'registered. Near names: {", ".join(near) or "none"}. {remedy}'
   )

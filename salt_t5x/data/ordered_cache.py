@@ -41,7 +41,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from salt_t5x import files
+from salt_t5x import command, files
 from salt_t5x.data import ordered_tasks, vocabularies
 
 _READ_AHEAD = 1 << 20  # bytes of each file
@@ -350,19 +350,17 @@ def get_task(
     parameter: the gin parameter that names it, for messages.
 
   Raises:
-    ValueError: the task or mixture reads its data in another way.
+    ValueError: there is none, or it reads its data in another way.
   """
-  is_known = name in seqio.TaskRegistry.names()
-  task = seqio.TaskRegistry.get(name) if is_known else None
+  task = command.get_task(name, f'{parameter} = {name!r}')
   if not (
     isinstance(task, ordered_tasks.OrderedTask)
     and isinstance(task.source, CachedSource)
   ):
     raise ValueError(
-      f'{parameter} = {name!r}: there is no such task, or it does not read one '
-      'cache in the global order in which examples are scored, selected and '
-      'measured. Name a task over an ordered_cache.CachedSource, such as those '
-      'of text_tasks.register, and import the module that registers it.'
+      f'{parameter} = {name!r}: it does not read one cache in the global order '
+      'in which examples are scored, selected and measured. Name a task over '
+      'an ordered_cache.CachedSource, such as those of text_tasks.register.'
     )
   return task
 

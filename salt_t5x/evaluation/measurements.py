@@ -29,7 +29,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 import seqio
 
-from salt_t5x import standard_errors
+from salt_t5x import command, standard_errors
 from salt_t5x.data import ordered_cache, vocabularies
 from salt_t5x.evaluation import held_out as held_out_lib
 from salt_t5x.evaluation import results as results_lib
@@ -177,7 +177,8 @@ def supervised(
     ValueError: it has no such split, another vocabulary, or cannot be
       evaluated.
   """
-  task = seqio.get_mixture_or_task(name)
+  parameter = 'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS)'
+  task = command.get_task(name, f'{parameter} = {name!r}')
   if isinstance(split, Mapping):
     split = split.get(name)
   if split not in task.splits:

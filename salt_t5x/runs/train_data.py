@@ -30,7 +30,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from salt_t5x import files, models
+from salt_t5x import command, files, models
 from salt_t5x.checkpoints import damage, find, restore, run_record
 from salt_t5x.data import lengths, ordered_cache, ordered_tasks, vocabularies
 from salt_t5x.runs import model_dir as model_dir_lib
@@ -295,13 +295,14 @@ def check_vocabulary(
     parameter: the gin parameter that names the task.
 
   Raises:
-    ValueError: they differ (a pass-through vocabulary may have fewer tokens),
-      the special ids cannot be used, or seqio's cache of the task was made with
-      another vocabulary.
+    ValueError: there is no such task, the vocabularies differ (a pass-through
+      vocabulary may have fewer tokens), the special ids cannot be used, or
+      seqio's cache of the task was made with another vocabulary.
   """
   mine = model.output_vocabulary
   vocabularies.check_special_ids(mine, 'VOCABULARY')
-  provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
+  name = cfg.mixture_or_task_name
+  provider = command.get_task(name, f'{parameter} = {name!r}')
   features = dict(provider.output_features)
   for task in seqio.get_subtasks(provider):
     if isinstance(task.source, ordered_cache.CachedSource):

@@ -450,7 +450,7 @@ def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
 @pytest.mark.parametrize(
   'binding, message',
   [
-    ('TOP_K = 0', r'0 \(TOP_K\) is not between 1 and the 269 tokens'),
+    ('TOP_K = 270', r'270 \(TOP_K\) is not between 1 and the 269 tokens'),
     ('SCORED_EXAMPLES = 100000', r'100000 \(SCORED_EXAMPLES\)'),
     ('TEACHER_STEP = 26000', 'teacher.Teacher.step = 26000.*20, 40'),
     ('TEACHER_STEP = 0', 'A model that knows nothing has log V'),

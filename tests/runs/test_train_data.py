@@ -102,6 +102,19 @@ def test_rejects_other_data_after_a_checkpoint(cache, tmp_path):
     assert 'ALLOW_CHANGES_ON_RESUME' not in str(error.value)
 
 
+@pytest.mark.parametrize('prefix', ['', 'EVAL_'])
+def test_names_a_task_that_is_not_registered(cache, prefix):
+  del cache
+  model = tiny.make_model(numbered_task.VOCABULARY, vocab_size=269)
+  cfg = config(mixture_or_task_name='data_ul')
+  train_task = 'data_ul2' if prefix else 'data_ul'
+  with pytest.raises(
+    ValueError,
+    match=f"^{prefix}MIXTURE_OR_TASK_NAME = 'data_ul': .* Near names: data_ul2",
+  ):
+    train_data.check_model(cfg, model, train_task=train_task)
+
+
 def test_rejects_a_truncated_cache(cache, tmp_path):
   model_dir = tmp_path / 'model'
   begin(model_dir, config())
