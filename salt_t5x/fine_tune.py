@@ -16,14 +16,17 @@
 """Supervised fine-tuning as a t5x trainer (§5.3)."""
 
 import os
+import re
 from typing import Any
 
+from etils import epath
 import flax
 import jax
 
-from salt_t5x import models, trainer
+from salt_t5x import files, models, trainer
 from salt_t5x.checkpoints import find
 from salt_t5x.inference import pretrained
+from salt_t5x.selection import record as selection_record
 from t5x import partitioning
 from t5x import train_state as train_state_lib
 
@@ -40,7 +43,8 @@ class FineTuneTrainer(trainer.SaltTrainer):
   """Trains by eq. (1), starting from the parameters of another run.
 
   The step and the optimizer state start afresh. A run that has a checkpoint of
-  its own resumes from it and does not read the other run.
+  its own resumes from it and does not read the other run, which may be gone;
+  `initial_checkpoint.json` tells it from another one at the same path.
   """
 
   def __init__(
@@ -76,8 +80,12 @@ class FineTuneTrainer(trainer.SaltTrainer):
     initial.check_path()
     if summary_dir:
       _check_apart(initial_checkpoint, summary_dir)
-    if not (summary_dir and find.finished(summary_dir)):
-      train_state = _begin(initial, train_state, train_state_axes, partitioner)
+    if summary_dir and find.finished(summary_dir):
+      _check_resumed(initial_checkpoint, summary_dir)
+    else:
+      train_state = _begin(
+        initial, train_state, train_state_axes, partitioner, summary_dir
+      )
     super().__init__(
       model=model,
       train_state=train_state,
@@ -100,11 +108,37 @@ def _check_apart(path: str, model_dir: str) -> None:
     )
 
 
+def _record_path(model_dir: str) -> str:
+  return os.path.join(model_dir, 'initial_checkpoint.json')
+
+
+def _check_resumed(path: str, model_dir: str) -> None:
+  """Refuses to resume a run that began with another checkpoint."""
+  record, name = _record_path(model_dir), os.path.basename(path.rstrip('/'))
+  if not (epath.Path(path).is_dir() and epath.Path(record).exists()):
+    return
+  remedy = (
+    'Resume the run with the checkpoint it began with, or choose another '
+    'MODEL_DIR.'
+  )
+  step = files.read_count(record, remedy, 'step')
+  if named := re.fullmatch(r'checkpoint_(\d+)', name):
+    step = int(named[1])
+  files.claim(
+    record,
+    {'identity': selection_record.identity_in(path, step)},
+    what=f'{_NAMES.path} = {path!r}: MODEL_DIR = {model_dir!r}',
+    remedy=remedy,
+    write=False,
+  )
+
+
 def _begin(
   initial: pretrained.Pretrained,
   train_state: train_state_lib.TrainState,
   train_state_axes: PyTree,
   partitioner: partitioning.BasePartitioner,
+  model_dir: str | None,
 ) -> train_state_lib.TrainState:
   """Replaces the parameters of a new state; their dtypes stay."""
   if train_state.step:
@@ -125,4 +159,11 @@ def _begin(
   params = jax.tree.map(
     lambda x, like: x.astype(like.dtype), params, state['target']
   )
+  if model_dir and jax.process_index() == 0:
+    record = {
+      'checkpoint': os.fspath(checkpoint),
+      'identity': find.identity(checkpoint),
+      'step': find.step_of(checkpoint),
+    }
+    files.write_json(_record_path(model_dir), record)
   return train_state.restore_state({**state, 'target': params})

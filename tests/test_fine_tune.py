@@ -275,6 +275,25 @@ def test_resumes_without_initial_checkpoint(step, tuned, tuned_dir, tmp_path):
   tiny.assert_equal(resumed.state, tuned.state)
 
 
+def test_a_resumed_run_began_with_the_same_checkpoint(
+  tuned, tuned_dir, pretrained, tmp_path
+):
+  """Whatever its path; a checkpoint saved again is another one."""
+  del tuned
+  model_dir = tmp_path / 'model'
+  (model_dir / 'checkpoint_10').mkdir(parents=True)
+  shutil.copy(tuned_dir / 'initial_checkpoint.json', model_dir)
+  check = lambda x: fine_tune._check_resumed(str(x), str(model_dir))
+  copy = shutil.copytree(pretrained, tmp_path / 'copy')
+  for path in pretrained, copy, pretrained / 'checkpoint_20', tmp_path / 'gone':
+    check(path)
+  manifest = copy / 'checkpoint_20' / 'state' / 'manifest.ocdbt'
+  manifest.write_bytes(manifest.read_bytes() + b'another')
+  for path in copy, copy / 'checkpoint_20', pretrained / 'checkpoint_0':
+    with pytest.raises(ValueError, match='INITIAL_CHECKPOINT.*identity was'):
+      check(path)
+
+
 def test_loss_counts_targets_only(tuned):
   """Each token of a target counts once, and no token of the inputs."""
   rows = np.array(tuned.rows[0], np.int32)
