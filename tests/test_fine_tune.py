@@ -91,6 +91,7 @@ def pretrained(tmp_path_factory):
       model_dir,
       [MODEL, 'salt_t5x/gin/runs/baseline.gin', 'fine_tune.gin'],
       'MIXTURE_OR_TASK_NAME = "babble"',
+      'EVAL_PERIOD = 0',
       'TRAIN_STEPS = 20',
       'EVAL_PERIOD = 0',
       # The steps of both runs are then the same program, compiled once.

@@ -119,6 +119,7 @@ def check(config: Config) -> dict[str, Any]:
   _check_model_dir(found.get('train.model_dir'))
   _check_warmup(found)
   _check_periods(found)
+  _check_optimizers(config)
   _check_partitions(config, found.get('PjitPartitioner.num_partitions'))
   return paths
 
@@ -194,6 +195,35 @@ def _check_periods(found: Mapping[str, _Binding]) -> None:
         f'{steps.label} = {steps.value!r}: the steps must be at least '
         f'{period.label} = {period.value} apart and end with {total.label} = '
         f'{total.value}.'
+      )
+
+
+def _check_optimizers(config: Config) -> None:
+  """Raises ValueError if an optimizer ignores the trainer's learning rate.
+
+  t5x's trainer sets Adafactor's at each step, but none of optax's optimizers,
+  whose wrappers (`t5x.optimizers`) have the same parameters.
+  """
+  trainers = [
+    bound['learning_rate_fn']
+    for bound in config.values()
+    if 'learning_rate_fn' in bound
+  ]
+  for (scope, selector), bound in config.items():
+    rate = bound.get('learning_rate')
+    while isinstance(rate, gin.config.ConfigurableReference):
+      macro, selector_of_value = rate.config_key
+      if selector_of_value != 'gin.macro':
+        break
+      rate = config.get((macro, 'gin.macro'), {}).get('value')
+    is_optax = selector.startswith(('optax.', 't5x.optimizers.'))
+    if is_optax and rate is not None and trainers and rate not in trainers:
+      name = '/'.join(filter(None, (scope, selector)))
+      raise ValueError(
+        f'{name}.learning_rate = {rate!r}: PEAK_LEARNING_RATE would have no '
+        "effect, because t5x's trainer does not set the learning rate of this "
+        f'optimizer. Bind it to {trainers[0]!r}, as the trainer, or use '
+        '@adafactor.Adafactor().'
       )
 
 

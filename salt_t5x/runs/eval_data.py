@@ -67,7 +67,8 @@ def get_datasets(
     splits = sorted({split for x in tasks for split in x.splits})
     raise ValueError(
       f'{_PARAMETER} = {provider.name!r} has no split {cfg.split!r}, only '
-      f'{splits}: name a task that has it, or {_OFF}.'
+      f'{splits}: name a task that has it, or another split (EVAL_SPLIT of '
+      f'sft.gin, train_eval/utils.DatasetConfig.split), or {_OFF}.'
     )
   if missing := [x.name for x in tasks if x.name not in names]:
     logging.warning(

@@ -14,6 +14,7 @@
 
 """Bindings without effect, of a wrong type or out of range, are refused."""
 
+import contextlib
 import os
 import sys
 
@@ -265,6 +266,31 @@ def test_periods_must_suit_t5x(parse, flags, message):
     return
   with pytest.raises(ValueError, match=message):
     parse('tiny_teacher', *flags, text=text)
+
+
+@pytest.mark.parametrize(
+  'rate, is_valid',
+  [
+    ('0.1', False),
+    ('@optax.linear_schedule()', False),
+    ('@optax.warmup_cosine_decay_schedule()', True),
+  ],
+)
+def test_optimizers_follow_the_trainers_learning_rate(parse, rate, is_valid):
+  text = (
+    'from __gin__ import dynamic_registration\nimport optax\n'
+    'OPTIMIZER = @optax.adamw()\n'
+    f'optax.adamw.learning_rate = {rate}\n'
+  )
+  context = (
+    contextlib.nullcontext()
+    if is_valid
+    else pytest.raises(
+      ValueError, match='optax.adamw.learning_rate = .*PEAK_LEARNING_RATE'
+    )
+  )
+  with context:
+    parse('tiny_baseline', text=text)
 
 
 def test_partitions_must_divide_the_model(parse):

@@ -133,6 +133,31 @@ def test_each_resumes_the_other(
     assert_close({k: {STEPS: v[STEPS]} for k, v in new_evaluated.items()}, last)
 
 
+def test_optimizers_of_t5x_train_at_the_trainers_rate(chain, tmp_path):
+  del chain
+  losses = []
+  for peak in (0.01, 0.05):
+    run = tiny_runs.train(
+      tmp_path / str(peak),
+      [
+        'salt_t5x/gin/students/tiny.gin',
+        'salt_t5x/gin/runs/baseline.gin',
+        tiny_runs.CHAIN,
+      ],
+      'from __gin__ import dynamic_registration',
+      'from t5x import optimizers',
+      'import optax',
+      'OPTIMIZER = @optimizers.adamw()',
+      'optimizers.adamw.learning_rate = @optax.warmup_cosine_decay_schedule()',
+      f'PEAK_LEARNING_RATE = {peak}',
+      'TRAIN_STEPS = 3',
+    )
+    losses.append(run.scalars['loss'])
+  # The first update is at learning rate 0.
+  assert losses[0][2] == losses[1][2]
+  assert losses[0][3] != losses[1][3]
+
+
 def test_decoder_only_of_t5x_teaches(tmp_path):
   """A stock t5x model, trained by stock t5x, with dropout and no record."""
   from t5x.examples.decoder_only import network  # pylint: disable=g-import-not-at-top
