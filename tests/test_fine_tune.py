@@ -93,7 +93,6 @@ def pretrained(tmp_path_factory):
       'MIXTURE_OR_TASK_NAME = "babble"',
       'EVAL_PERIOD = 0',
       'TRAIN_STEPS = 20',
-      'EVAL_PERIOD = 0',
       # The steps of both runs are then the same program, compiled once.
       'FINAL_LEARNING_RATE = 0.0',
       'from __gin__ import dynamic_registration',

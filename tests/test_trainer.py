@@ -585,10 +585,12 @@ def test_student_with_fewer_rows_than_tokens():
     tiny.make_trainer(tiny.make_model(vocab_size=tiny.VOCAB_SIZE - 2))
 
 
-def test_first_batch_without_tokens(teacher_dir):
-  trainer = tiny.make_trainer(**tiny.distilling(teacher_dir))
+@pytest.mark.parametrize('distils', [False, True])
+def test_first_batch_without_tokens(teacher_dir, distils):
+  options = tiny.distilling(teacher_dir) if distils else {}
+  trainer = tiny.make_trainer(**options)
   empty = tiny.batch_of(np.zeros((tiny.BATCH, tiny.LENGTH)))
-  with pytest.raises(ValueError, match='no token with a loss weight'):
+  with pytest.raises(ValueError, match='MIXTURE_.*no token with a loss weight'):
     trainer.train(iter([empty]), 1, 0)
 
 
