@@ -142,7 +142,7 @@ def evaluate(
         name, supervised_split, task_feature_lengths, examples, vocabulary
       )
     )
-  names = collections.Counter(x.name for x in measurements)
+  names = collections.Counter([*(x.name for x in measurements), *missing])
   if twice := [name for name, count in names.items() if count > 1]:
     raise ValueError(
       f'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS): {twice} name '

@@ -25,6 +25,7 @@ import io
 import json
 import math
 import os
+import re
 from typing import Any, TypeVar, get_args
 
 import tensorflow as tf
@@ -42,6 +43,11 @@ def write_whole(path: str, content: bytes) -> None:
 def absolute(path: str) -> str:
   """Returns the absolute path, `~` expanded; URLs are absolute already."""
   return path if '://' in path else os.path.abspath(os.path.expanduser(path))
+
+
+def pattern(path: str) -> str:
+  """Returns the pattern for `tf.io.gfile.glob` that matches this path alone."""
+  return re.sub(r'([*?\[\\])', r'\\\1', path)
 
 
 def make_folder(path: str, name: str) -> None:
@@ -228,7 +234,7 @@ def markdown_table(
 
   Args:
     header: names of the columns.
-    rows: cells, formatted with `str`.
+    rows: cells, formatted with `str`; those may hold `|` and line breaks.
     align: 'l', 'c', 'r' or '-' (unset) for each column; '' for unset ones.
 
   Returns:
@@ -237,5 +243,6 @@ def markdown_table(
   marks = {'l': ':--', 'c': ':-:', 'r': '--:', '-': '---'}
   rule = [marks[x] for x in align] or ['---'] * len(header)
   lines = [header, *rows]
-  text = [f'| {" | ".join(map(str, line))} |' for line in lines]
+  cell = lambda x: re.sub(r'(?<!\\)\|', r'\|', ' '.join(str(x).splitlines()))
+  text = [f'| {" | ".join(map(cell, line))} |' for line in lines]
   return '\n'.join([text[0], f'|{"|".join(rule)}|', *text[1:]])

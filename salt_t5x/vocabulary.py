@@ -80,6 +80,13 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
   """Trains the vocabulary, writes it, and prints the gin lines that bind it."""
+  try:
+    print(_train(args))
+  except bad_lines.DamagedShardError as e:
+    sys.exit(str(e))
+
+
+def _train(args: argparse.Namespace) -> str:
   path = files.absolute(args.output)
   if tf.io.gfile.exists(path):
     raise ValueError(f'--output={args.output} exists. Choose another name.')
@@ -105,16 +112,11 @@ def main(args: argparse.Namespace) -> None:
       else:
         held_back.append(text)
 
-  try:
-    model = vocabularies.train(
-      training_texts(), args.vocab_size, args.extra_ids
-    )
-  except bad_lines.DamagedShardError as e:
-    sys.exit(str(e))
+  model = vocabularies.train(training_texts(), args.vocab_size, args.extra_ids)
   files.write_whole(path, model)
   processor = sentencepiece.SentencePieceProcessor(model_proto=model)
   bytes_per_token, byte_share = vocabularies.measure(processor, held_back)
-  print(
+  return (
     f'{path}: {processor.vocab_size():,} pieces and {args.extra_ids} extra '
     f'ids\n{len(held_back):,} documents held back: {bytes_per_token:.2f} bytes '
     f'per token, {byte_share:.2%} of the tokens are single bytes\n'

@@ -32,7 +32,8 @@ import seqio
 from salt_t5x import files
 from salt_t5x.data import text_tasks
 
-DATA_DIR = os.environ.get('SALT_T5X_DATA', os.path.join('data', 'minipile'))
+DATA_DIR = files.absolute(os.environ.get('SALT_T5X_DATA', 'data/minipile'))
+_PATTERN = files.pattern(DATA_DIR)
 
 
 def vocabulary() -> seqio.SentencePieceVocabulary:
@@ -59,7 +60,7 @@ seqio.add_global_cache_dirs([os.path.join(DATA_DIR, 'cache')])
 text_tasks.register(
   'minipile',
   {
-    split: os.path.join(DATA_DIR, 'raw', f'{split}-*.jsonl.zst')
+    split: os.path.join(_PATTERN, 'raw', f'{split}-*.jsonl.zst')
     for split in ('train', 'validation')
   },
   vocabulary(),

@@ -41,9 +41,11 @@ import os
 
 import seqio
 
+from salt_t5x import files
 from salt_t5x.data import text_tasks
 
-DATA_DIR = os.environ.get('SALT_T5X_PILE', os.path.join('data', 'pile'))
+DATA_DIR = files.absolute(os.environ.get('SALT_T5X_PILE', 'data/pile'))
+_PATTERN = files.pattern(DATA_DIR)
 
 
 def vocabulary() -> seqio.SentencePieceVocabulary:
@@ -60,9 +62,9 @@ seqio.add_global_cache_dirs([os.path.join(DATA_DIR, 'cache')])
 text_tasks.register(
   'pile',
   {
-    'train': os.path.join(DATA_DIR, 'train', '*.jsonl.zst'),
-    'validation': os.path.join(DATA_DIR, 'val.jsonl.zst'),
-    'test': os.path.join(DATA_DIR, 'test.jsonl.zst'),
+    'train': os.path.join(_PATTERN, 'train', '*.jsonl.zst'),
+    'validation': os.path.join(_PATTERN, 'val.jsonl.zst'),
+    'test': os.path.join(_PATTERN, 'test.jsonl.zst'),
   },
   vocabulary(),
   sequence_length=1280,

@@ -28,7 +28,7 @@ import seqio
 from salt_t5x import files
 from salt_t5x.data import text_tasks
 
-DATA_DIR = os.environ.get('SALT_T5X_SAMPLES', os.path.join('data', 'samples'))
+DATA_DIR = files.absolute(os.environ.get('SALT_T5X_SAMPLES', 'data/samples'))
 
 
 def _info(key: str) -> int:
@@ -51,7 +51,9 @@ seqio.add_global_cache_dirs([os.path.join(DATA_DIR, 'cache')])
 # The sequences exist only in the cache; there are no documents.
 text_tasks.register(
   'samples',
-  dict.fromkeys(('train', 'validation'), os.path.join(DATA_DIR, 'documents')),
+  dict.fromkeys(
+    ('train', 'validation'), files.pattern(os.path.join(DATA_DIR, 'documents'))
+  ),
   vocabulary(),
   _info('sequence_length'),
 )

@@ -15,6 +15,7 @@
 """Tests of claims and tables."""
 
 import pytest
+import tensorflow as tf
 
 from salt_t5x import files
 
@@ -52,8 +53,26 @@ def test_read_count_names_the_file(tmp_path, text):
     files.read_count(str(path), 'Build again.', 'a', 'b')
 
 
+def test_cells_of_tables_hold_no_columns():
+  table = files.markdown_table('ab', [['a|b\nc', r'a\|b']])
+  assert table.splitlines()[2:] == [r'| a\|b c | a\|b |']
+
+
 def test_markdown_table():
   assert files.markdown_table('ab', [[1, 'x']]) == (
     '| a | b |\n|---|---|\n| 1 | x |'
   )
   assert '|:--|--:|' in files.markdown_table('ab', [], align='lr')
+
+
+@pytest.mark.parametrize(
+  'name', ['a[1]', 'b*c', 'd?e', 'f\\g', '#%20|', 'h i', '[j', '[!k]', '{l,m}']
+)
+def test_a_pattern_matches_its_path_alone(tmp_path, name):
+  for folder in (name, 'a1', 'bxc', 'dxe', 'fg', 'l'):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / 'x-1').touch()
+  pattern = files.pattern(str(tmp_path / name))
+  path = str(tmp_path / name / 'x-1')
+  assert tf.io.gfile.glob(f'{pattern}/x-*') == [path]
+  assert tf.io.gfile.glob(f'{pattern}/x-1') == [path]

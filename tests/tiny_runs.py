@@ -125,7 +125,7 @@ def train(model_dir, files, *bindings, identify=tiny.row_ids) -> Run:
     configured(files, [f'MODEL_DIR = {str(model_dir)!r}', *bindings]),
   ):
     _, state = _train()
-  return Run(state, rows, scalars(model_dir))
+  return Run(state, rows, scalars(os.path.expanduser(model_dir)))
 
 
 def copy_up_to(step, source, target, first=0):

@@ -25,6 +25,8 @@ import orbax.checkpoint as ocp
 import tensorflow as tf
 import tensorstore
 
+from salt_t5x.checkpoints import find
+
 _DAMAGE = (
   tf.errors.NotFoundError,
   tf.errors.DataLossError,
@@ -85,8 +87,9 @@ def _state_damage(checkpoint: epath.Path) -> str | None:
   if not state.is_dir():
     return "it has no 'state'"
   # Older t5x wrote a folder for each array instead of one store.
-  store = ('manifest.ocdbt', 'd', 'ocdbt.process_*')
-  ends = _value_ends(state) if any(any(state.glob(x)) for x in store) else {}
+  store = re.compile(r'manifest\.ocdbt|d|ocdbt\.process_.*')
+  is_store = any(store.fullmatch(x.name) for x in find.list_folder(state))
+  ends = _value_ends(state) if is_store else {}
   for file, end in ends.items():
     if not (state / file).exists():
       return f'state/{file} is missing'
@@ -94,7 +97,7 @@ def _state_damage(checkpoint: epath.Path) -> str | None:
       return f'state/{file} has {length} of the {end} bytes that are indexed'
   # These raise an error where the names or dtypes of arrays are damaged.
   ocp.PyTreeCheckpointHandler(use_ocdbt=True).metadata(state)
-  for file in (state / 'array_metadatas').glob('*'):
+  for file in find.list_folder(state / 'array_metadatas'):
     json.loads(file.read_text())
   return None
 
@@ -130,7 +133,9 @@ def _data_iterators(checkpoint: epath.Path) -> dict[str, tuple[int, int]]:
   """
   dataset = checkpoint / 'dataset'
   found = {}
-  for path in [*dataset.glob('*'), *dataset.glob('*/*')]:
+  paths = find.list_folder(dataset)
+  inner = [path for folder in paths for path in find.list_folder(folder)]
+  for path in [*paths, *inner]:
     match = re.fullmatch(
       r'(.*?(?:-(\d+)-of-(\d+))?)(?:\.index|\.data-\d+-of-\d+)',
       os.fspath(path),

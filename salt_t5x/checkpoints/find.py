@@ -27,6 +27,8 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
+from salt_t5x import files
+
 
 def multiples(period: int | None, total_steps: int) -> list[int]:
   """Lists steps at which a run saves, whatever t5x's periods.
@@ -50,13 +52,23 @@ def finished(model_dir: str) -> dict[int, epath.Path]:
   return {m.step: epath.Path(m.path) for m in found}
 
 
+def list_folder(folder: epath.Path) -> list[epath.Path]:
+  """Lists a folder, nothing if there is none.
+
+  Unlike `glob`, to which `[` in the folder's own name would mean something.
+  """
+  return list(folder.iterdir()) if folder.is_dir() else []
+
+
 def unfinished(model_dir: str) -> list[epath.Path]:
   """Lists the directories of saves that were interrupted."""
   done = finished(model_dir).values()
   return sorted(
     path
-    for path in epath.Path(model_dir).glob('checkpoint_*')
-    if path.is_dir() and path not in done
+    for path in list_folder(epath.Path(model_dir))
+    if path.name.startswith('checkpoint_')
+    and path.is_dir()
+    and path not in done
   )
 
 
@@ -84,7 +96,7 @@ def checkpoint(
     ValueError: there is no such checkpoint; the message lists those that exist.
   """
   # Orbax wants local paths absolute; URLs are.
-  directory = epath.Path(path if '://' in path else os.path.abspath(path))
+  directory = epath.Path(files.absolute(path))
   if not directory.is_dir():
     raise ValueError(
       f'{parameter} = {path!r}: there is no such directory; {remedy}.'

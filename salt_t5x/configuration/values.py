@@ -138,7 +138,9 @@ def _check_model_dir(binding: _Binding | None) -> None:
   while not os.path.exists(folder):
     folder = os.path.dirname(folder)
   problem = None
-  if not os.path.isdir(folder):
+  if signs := sorted({*path} & {*'[*?\\'}):
+    problem = f'Orbax and TensorStore cannot save in it, as it has {signs}'
+  elif not os.path.isdir(folder):
     problem = f'{folder} is a file'
   elif not os.access(folder, os.W_OK):
     problem = f'{folder} cannot be written to'

@@ -84,7 +84,8 @@ class CachedSource(ordered_tasks.OrderedSource):
     """
     count = self._count(split, seqio.get_cached_info_path, 'num_shards')
     prefix = seqio.get_cached_tfrecord_prefix(self.cached_task.cache_dir, split)
-    paths = sorted(tf.io.gfile.glob(f'{prefix}-*-of-{count:05d}'))
+    pattern = f'{files.pattern(prefix)}-*-of-{count:05d}'
+    paths = sorted(tf.io.gfile.glob(pattern))
     if len(paths) != count:
       raise FileNotFoundError(
         f'{prefix}-*: {len(paths)} files, but the cache was written with '

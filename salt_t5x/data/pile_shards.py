@@ -231,9 +231,9 @@ class JsonlDataSource(seqio.FileDataSource):
     patterns = self._split_to_filepattern[split]
     files = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-      # A path without a wildcard is returned whether it exists or not.
-      matched = seqio.utils.list_files(pattern)
-      if not any(map(tf.io.gfile.exists, matched[:1])):
+      # Not seqio's `list_files`, for which a path without a wildcard exists.
+      matched = tf.io.gfile.glob(pattern)
+      if not matched:
         raise FileNotFoundError(f'{split}: no shard matches {pattern}.')
       files.update(matched)
     names = collections.Counter(map(os.path.basename, files))

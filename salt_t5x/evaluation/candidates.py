@@ -104,8 +104,8 @@ def find(
   sources = {SLM: teacher} if teacher else {}
   is_valid = isinstance(checkpoints, Mapping) and all(
     isinstance(name, str)
-    # Names are those of folders.
-    and re.fullmatch(r'[^./][^/]*', name)
+    # Names are those of folders, between the files of the results.
+    and re.fullmatch(r'(?!(results|difficulty)\.)[^./|\n][^/|\n]*', name)
     and name not in sources
     and isinstance(path, str | None)
     for name, path in checkpoints.items()
@@ -113,7 +113,8 @@ def find(
   if not is_valid or not (checkpoints or sources):
     raise ValueError(
       f"{_PARAMETER} = {checkpoints!r}: write {{'a name': 'a path'}}. A name "
-      f'is also that of a folder, and {SLM!r} is kept for the teacher.'
+      f'is also that of a folder next to results.json, has no | of tables, and '
+      f'{SLM!r} is kept for the teacher.'
     )
   for name, path in checkpoints.items():
     parameters = pretrained.Parameters(

@@ -130,7 +130,8 @@ def report(
       problems := {
         name: result[NOT_FINITE]
         for name, result in results.items()
-        if NOT_FINITE in result
+        # A domain of held-out text may have this name; its value is a dict.
+        if isinstance(result.get(NOT_FINITE), str)
       }
     )
   }

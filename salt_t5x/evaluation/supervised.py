@@ -160,7 +160,11 @@ def evaluate(
     )
   metrics = {}
   for metric_fn in task.predict_metric_fns:
-    metrics |= metric_fn(targets, predictions)
+    for name, value in metric_fn(targets, predictions).items():
+      # Two functions may give one name.
+      by = getattr(metric_fn, '__name__', 'another function')
+      name += f' ({by})' * (name in metrics)
+      metrics[name] = value
   return metrics, results
 
 

@@ -21,29 +21,37 @@ Each takes targets and predictions, two lists of texts, and gives percents.
 from collections.abc import Sequence
 import fractions
 import re
+import unicodedata
 
 import numpy as np
 
 _ROUGES = ('rouge1', 'rouge2', 'rougeLsum')
 
-# A number, perhaps with a sign, a dollar, thousands' commas and a denominator.
+# A number, perhaps with a sign, a currency, thousands' commas, a power of ten
+# and a denominator.
 # What ends a sentence is no part of it, nor is the hyphen of a range its sign.
 _NUMBER = re.compile(
-  r'((?:(?<![\w.)])-)?(?:\$-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+))'
+  r'((?:(?<![\w.)])-)?(?:[$€£¥]-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)'
+  r'(?:[eE][+-]?\d{1,2}(?!\w))?)'
   r'(?:/([1-9]\d{0,2})(?![\d/]))?'
 )
 # How LaTeX and typographers write the same.
 _SPELLINGS = {
-  r'\u2212': '-',
+  r'[\u2212\u2013\uff0d]': '-',
   r'\{,\}': ',',
+  r'\\\$': '$',
+  r'(?<=\d)(?:\\,|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))': ',',
   r'\\[dt]?frac\{(\d+)\}\{(\d+)\}': r'\1/\2',
+  r'\\[dt]?frac(\d)(\d)': r'\1/\2',
+  r'(?<=\d) ?(?:\\times|\\cdot|[×·*x]) ?10\^\{?(-?\d{1,2})\}?': r'e\1',
 }
 _ANSWER = '####'
-# Words of any script; those of scripts without spaces are single characters.
-_WORD = re.compile(
-  '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff'
-  '\U00020000-\U0003ffff]|[^\\W_]+'
+# Of scripts without spaces, each character is a word.
+_UNSPACED = (
+  '\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff'
+  '\U00020000-\U0003ffff'
 )
+_WORD = re.compile(f'[{_UNSPACED}]|[^{_UNSPACED}\\s]+')
 
 
 def rouge(
@@ -55,7 +63,7 @@ def rouge(
   sentences: CNN/DailyMail's highlights have them. A text without is one
   sentence.
 
-  rouge-score's words are of a-z and 0-9. Where most letters of the targets are
+  rouge-score's words are of a-z and 0-9. Where most letters of a target are
   others, words are those of Unicode, and single characters in scripts without
   spaces.
 
@@ -75,14 +83,16 @@ def rouge(
     raise ImportError(
       "ROUGE needs rouge-score: pip install 'salt_t5x[evaluate]'."
     ) from error
-  letters = [x for x in ''.join(targets) if x.isalpha()]
-  is_latin = 2 * sum(map(str.isascii, letters)) >= len(letters)
-  scorer = rouge_scorer.RougeScorer(
-    _ROUGES, tokenizer=None if is_latin else _UnicodeTokenizer()
+  english, others = (
+    rouge_scorer.RougeScorer(_ROUGES, tokenizer=tokenizer)
+    for tokenizer in (None, _UnicodeTokenizer())
   )
-  scores = [
-    scorer.score(*pair) for pair in zip(targets, predictions, strict=True)
-  ]
+  scores = []
+  for target, prediction in zip(targets, predictions, strict=True):
+    letters = [x for x in target if x.isalpha()]
+    is_english = 2 * sum(map(str.isascii, letters)) >= len(letters)
+    scorer = english if is_english else others
+    scores.append(scorer.score(target, prediction))
   return {
     name: 100 * float(np.mean([score[name].fmeasure for score in scores]))
     for name in _ROUGES
@@ -93,7 +103,12 @@ class _UnicodeTokenizer:
   """A tokenizer of rouge-score for all scripts."""
 
   def tokenize(self, text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+    # Letters, numbers and marks, such as Devanagari's vowels.
+    kinds = [(x, unicodedata.category(x)) for x in text.lower()]
+    joined = ''.join(
+      x if kind[0] in 'LMN' else ' ' for x, kind in kinds if kind != 'Cf'
+    )
+    return _WORD.findall(joined)
 
 
 def accuracy(
@@ -147,5 +162,5 @@ def final_number(text: str) -> fractions.Fraction | None:
   if not numbers:
     return None
   number, denominator = numbers[0 if mark else -1]
-  number = fractions.Fraction(number.replace('$', '').replace(',', ''))
+  number = fractions.Fraction(re.sub('[$€£¥,]', '', number))
   return number / int(denominator or 1)

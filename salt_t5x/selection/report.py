@@ -26,15 +26,23 @@ from salt_t5x.selection import pool as pool_lib
 from salt_t5x.selection import record as selection_record
 
 _DOMAINS_DRAWN = 25
+_ALL = 'all'
 
 
 def _printable(text: str) -> str:
   return render.escape(text).replace('\n', r'\n')
 
 
+def _label(domain: str) -> str:
+  """A domain's name in tables, which is neither empty nor that of the total."""
+  return (domain or '(none)') + '_' * (domain.rstrip('_') == _ALL)
+
+
 def _by_count(domains: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
   """(name, in the pool, selected), most frequent first."""
-  rows = [(_printable(x), int(n[0]), int(n[1])) for x, n in domains.items()]
+  rows = [
+    (_printable(_label(x)), int(n[0]), int(n[1])) for x, n in domains.items()
+  ]
   return sorted(rows, key=lambda row: (-row[1], row[0]))
 
 
@@ -62,7 +70,7 @@ def markdown(
       )
       for name, before, after in [
         *_by_count(statistics.domains),
-        ('all', record.pool, record.selected),
+        (_ALL, record.pool, record.selected),
       ]
     ],
     '-rrrr',

@@ -102,10 +102,12 @@ class Study:
 
   def __post_init__(self):
     labels = [v.label for v in self.expand()]
-    if len({*labels}) < len(labels) or re.search(r'[/|@]', ''.join(labels)):
+    is_valid = all(re.fullmatch(r'[^./|@\n][^/|@\n]*', x) for x in labels)
+    if len({*labels}) < len(labels) or not is_valid:
       raise StudyError(
-        f'studies.Study.variants: {labels} must all differ and have none of '
-        '/ | @, which names of checkpoints and tables cannot have.'
+        f'studies.Study.variants: {labels} must all differ, begin with no dot, '
+        'and have none of / | @ and line breaks, which names of checkpoints '
+        'and tables cannot have.'
       )
     needed = {
       'reference': [self.reference],

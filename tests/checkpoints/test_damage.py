@@ -177,6 +177,25 @@ def cut(folder, step):
   os.truncate(folder / f'checkpoint_{step}/state/manifest.ocdbt', 10)
 
 
+def test_damage_is_found_in_a_folder_whose_name_is_a_pattern(
+  model_dir, tmp_path
+):
+  """Where `glob` matches nothing, all checks of a store's values passed."""
+  folder = tmp_path / 'runs[1]'
+  shutil.copytree(model_dir, folder)
+  assert [x.name for x in find.unfinished(str(folder))] == [
+    'checkpoint_90.orbax-checkpoint-tmp-1'
+  ]
+  copy = epath.Path(folder / 'checkpoint_60')
+  assert damage_lib.describe(copy) is None
+  values = max(
+    (x for x in pathlib.Path(copy, 'state').rglob('d/*') if x.is_file()),
+    key=lambda x: x.stat().st_size,
+  )
+  values.write_bytes(values.read_bytes()[:-100])
+  assert 'bytes that are indexed' in damage_lib.describe(copy)
+
+
 def test_leaves_whole_checkpoints(model_dir, caplog):
   before = sorted(os.listdir(model_dir))
   model_dir_lib.prepare(str(model_dir))

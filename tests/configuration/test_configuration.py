@@ -303,6 +303,10 @@ def test_model_dir_must_be_a_folder(parse, tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(ValueError, match=r'MODEL_DIR\) = .*file is a file'):
     parse('tiny_salt', f"MODEL_DIR='{tmp_path}/file/run'")
+  # Orbax finds a save's parts by a pattern, and TensorStore makes \\ a slash.
+  for name in ('a[1]', 'a*', 'a?', 'a\\\\b'):
+    with pytest.raises(ValueError, match=r'MODEL_DIR\) = .*cannot save in it'):
+      parse('tiny_salt', f"MODEL_DIR='{tmp_path}/{name}'")
   monkey = pytest.MonkeyPatch()
   monkey.setattr(os, 'access', lambda *_: False)
   with (
@@ -318,6 +322,7 @@ def test_model_dir_must_be_a_folder(parse, tmp_path):
   [
     ('runs/a', '{cwd}/runs/a'),
     ('~/a', '{home}/a'),
+    ('b#c %41|é', '{cwd}/b#c %41|é'),
     ('gs://bucket/a', 'gs://bucket/a'),
     ('/a/50%#1', '/a/50%#1'),
   ],

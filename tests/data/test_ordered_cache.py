@@ -69,6 +69,23 @@ def test_order_is_the_one_the_cache_was_written_in(task):
   assert ids(read(task)) == [n * 1000 for n in reversed(range(COUNT))]
 
 
+@pytest.mark.parametrize('name', ['a[1]', 'b*c?', 'd\\e', '#f%20|g', '[h'])
+def test_a_cache_may_lie_in_any_folder(tmp_path, monkeypatch, name):
+  monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+  cached = sequences_task('anywhere')
+  folder = str(tmp_path / name)
+  counts = {'train': 2, 'validation': 1}
+  cache_writer.write(cached, folder, counts, key=lambda e: e['id'])
+  source = ordered_cache.CachedSource(cached, {'targets': T})
+  before = list(seqio.get_global_cache_dirs())
+  seqio.set_global_cache_dirs([folder])
+  try:
+    assert len(source.list_shards('train')) == 2
+    assert len(list(source.records('train'))) == COUNT
+  finally:
+    seqio.set_global_cache_dirs(before)
+
+
 def test_training_data_to_evaluate_on(task):
   """The training split under the name that evaluation asks for."""
   source = ordered_cache.TrainingSubset(task.source.cached_task, {'targets': T})

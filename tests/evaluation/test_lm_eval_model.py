@@ -18,7 +18,12 @@ import json
 
 import numpy as np
 import pytest
+from sentencepiece import sentencepiece_model_pb2
 import seqio
+import tensorflow as tf
+
+from salt_t5x.data import sequences
+from salt_t5x.inference import language_model
 
 # Each skips these tests where lm-eval is not installed.
 lm_eval = pytest.importorskip('lm_eval')
@@ -150,6 +155,112 @@ def test_confidence_is_the_log_likelihood_of_the_output(adapter, reference):
 def test_rejects_unsupported_generation(adapter, options, message):
   with pytest.raises(ValueError, match=message):
     adapter.generate_until([request('generate_until', 'a', options)])
+
+
+# --- Tokens -------------------------------------------------------------------
+
+# Several segmentations of 12 '=' are equally likely.
+PIECES = {c: -4.0 for c in 'abcdefghijklmnopqrstuvwxyz.-\n▁１'} | {
+  '=': -4.3,
+  '==': -7.1,
+  '====': -9.7,
+  '=====': -5.0,
+  '========': -10.1,
+  '▁▁': -5.0,
+  '▁▁▁▁': -5.5,
+  '▁the': -5.0,
+  '.\n': -5.0,
+  '.\n-': -5.5,
+  '\n\n': -5.0,
+}
+
+
+@pytest.fixture(scope='module')
+def pieces(tmp_path_factory):
+  """A vocabulary with byte fallback and the pieces above."""
+  model = sentencepiece_model_pb2.ModelProto()
+
+  def add(piece, score, kind):
+    model.pieces.add(piece=piece, score=score, type=kind)
+
+  kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
+  add('<pad>', 0, kinds.CONTROL)
+  add('</s>', 0, kinds.CONTROL)
+  add('<unk>', 0, kinds.UNKNOWN)
+  for i in range(256):
+    add(f'<0x{i:02X}>', -50, kinds.BYTE)
+  for piece, score in PIECES.items():
+    add(piece, score, kinds.NORMAL)
+  spec = model.trainer_spec
+  spec.byte_fallback = True
+  spec.pad_id, spec.eos_id, spec.unk_id, spec.bos_id = 0, 1, 2, -1
+  model.normalizer_spec.name = 'identity'
+  model.normalizer_spec.add_dummy_prefix = False
+  model.normalizer_spec.remove_extra_whitespaces = False
+  path = tmp_path_factory.mktemp('vocabulary') / 'model'
+  path.write_bytes(model.SerializeToString())
+  return seqio.SentencePieceVocabulary(str(path), extra_ids=4)
+
+
+class Recorder:
+  """Keeps the requests that a model would get."""
+
+  length = 64
+
+  def log_likelihoods(self, pairs, progress=None):
+    del progress
+    self.pairs = pairs
+    return [language_model.LogLikelihood(-1.0, 1, 1) for _ in pairs]
+
+
+def test_prompts_have_the_tokens_of_training(pieces):
+  """Python's SentencePiece differs where segmentations are equally likely."""
+  texts = [
+    '=' * 12,
+    f'a\n{"=" * 7}\n{"=" * 37}',
+    'a' + ' ' * 7 + 'b',
+    '   leading and trailing   ',
+    '\n\n\nlines.\n- a\n',
+    'ＦＵＬＬ　１２３',
+    '好的, é, e\u0301',
+    'x <extra_id_0> y',
+    '',
+  ]
+  data = tf.data.Dataset.from_tensor_slices({'text': texts})
+  features = {'targets': seqio.Feature(pieces)}
+  trained = sequences.tokenize(data, features).as_numpy_iterator()
+  trained = [example['targets'].tolist() for example in trained]
+  assert pieces.encode(texts[0]) != trained[0]
+  adapter = lm_eval_model.HarnessModel(Recorder(), pieces)
+  assert [adapter.tok_encode(text) for text in texts] == trained
+
+
+@pytest.mark.parametrize(
+  'context, continuation, scored',
+  [
+    ('the end', ' the end', [' the', ' ', 'e', 'n', 'd']),
+    # A piece spans the join, before or after white space.
+    ('the end.', '\n- a', ['.\n-', ' ', 'a']),
+    ('the end.\n', '- a', ['.\n-', ' ', 'a']),
+    ('the end.', '\nb', ['.\n', 'b']),
+    ('the end.\n', '\nb', ['\n\n', 'b']),
+    ('the end ', 'the', [' the']),
+    ('a   ', '   b', ['  ', '    ', 'b']),
+    ('', 'a', ['a']),
+  ],
+)
+def test_context_and_answer_are_the_tokens_of_the_whole_text(
+  pieces, context, continuation, scored
+):
+  """None is lost, and none is twice, where a piece spans the join."""
+  recorder = Recorder()
+  adapter = lm_eval_model.HarnessModel(recorder, pieces)
+  adapter.loglikelihood(
+    [request('loglikelihood', context, continuation)], disable_tqdm=True
+  )
+  [(before, answer)] = recorder.pairs
+  assert before + answer == adapter.tok_encode(context + continuation)
+  assert [pieces.decode([t]) for t in answer] == scored
 
 
 TASK = """

@@ -57,6 +57,15 @@ def test_right_and_wrong():
   assert run(program + 'return Add()', *tests) == PASSED
 
 
+def test_a_program_always_does_the_same():
+  """Sets of strings have one order, which a program's result may hang on."""
+  program = (
+    'raise ValueError(list({"salt", "pepper", "mint", "dill", "thyme"}))'
+  )
+  reasons = {run(program).reason for _ in range(12)}
+  assert len(reasons) == 1 and reasons.pop().startswith("ValueError: ['")
+
+
 def test_main_block_is_not_run():
   program = 'def f(): return 1\nif __name__ == "__main__": print(input())'
   assert run(program, 'assert f() == 1') == PASSED

@@ -62,6 +62,49 @@ def test_rouge_is_rouge_scores():
   assert list(found) == ['rouge1', 'rouge2', 'rougeLsum']
 
 
+@pytest.mark.parametrize(
+  'text, other',
+  [
+    ('今天天气很好，我们去公园。', '他昨天买了三本新书。'),
+    ('سافر الوزير إلى القاهرة أمس', 'فاز الفريق بالمباراة'),
+    ('प्रधानमंत्री ने नई योजना की घोषणा की', 'किताब मेज पर रखी है'),
+    ('นายกรัฐมนตรีเดินทางไปเชียงใหม่', 'ฝนตกหนัก'),
+    ('Президент выступил с речью', 'Кошка спит дома'),
+    ('오늘 서울에 비가 왔다', '고양이 한 마리'),
+    ('総理大臣は東京で会見した', 'ねこがいる'),
+    ('The CEO said 你好世界 twice', 'Nobody was there'),
+    ('公司 Apple 发布了新的手机产品', '他昨天买了三本新书'),
+  ],
+)
+def test_rouge_of_all_scripts(text, other):
+  pytest.importorskip('rouge_score')
+  same = text_metrics.rouge([text], [text])
+  assert same == {'rouge1': 100, 'rouge2': 100, 'rougeLsum': 100}
+  different = text_metrics.rouge([text], [other])
+  assert different['rouge1'] < 40 and different['rouge2'] < 10
+  # Also among targets in English.
+  english = 'a cat sat'
+  assert text_metrics.rouge([english] * 3 + [text], [english] * 3 + [text]) == (
+    same
+  )
+
+
+def test_rouge_tells_words_apart_that_differ_in_their_vowel_signs():
+  pytest.importorskip('rouge_score')
+  found = text_metrics.rouge(['की बात'], ['कि बीत'])
+  assert found['rouge1'] == 0
+
+
+def test_rouge_of_english_is_rouge_scores_whatever_letters_it_quotes():
+  rouge_scorer = pytest.importorskip('rouge_score.rouge_scorer')
+  target, prediction = 'The café in Zürich, 北京 β', 'A cafe in Zurich, 北京 γ'
+  scorer = rouge_scorer.RougeScorer(['rouge1', 'rouge2', 'rougeLsum'])
+  expected = scorer.score(target, prediction)
+  assert text_metrics.rouge([target], [prediction]) == pytest.approx(
+    {name: 100 * score.fmeasure for name, score in expected.items()}
+  )
+
+
 def test_accuracy():
   targets = ['neutral', 'entailment', 'neutral', 'contradiction']
   predictions = [' neutral\n', 'entail', 'Neutral', 'contradiction']
@@ -83,6 +126,32 @@ def test_accuracy():
     ('he owes -.5', '-0.5'),
     ('1, 2, 3,', '3'),
     ('about 50%', '50'),
+    ('#### −3', '-3'),  # U+2212
+    ('5 − 8 = –3', '-3'),
+    ('#### −$3', '-3'),
+    ('#### -€3', '-3'),
+    ('between 3–4', '4'),
+    (r'\boxed{$9{,}500}', '9500'),
+    (r'\boxed{\$9\,500}', '9500'),
+    ('9\u202f500\u202f000 people', '9500000'),
+    ('1/2', '0.5'),
+    ('#### -3/4 of a cup', '-0.75'),
+    (r'\frac{1}{2}', '0.5'),
+    (r'-\dfrac{3}{4}', '-0.75'),
+    (r'\frac12', '0.5'),
+    ('on 12/31/2020', '2020'),
+    ('#### 7/0', '7'),
+    ('1e3', '1000'),
+    ('about 1.5e-3.', '0.0015'),
+    (r'1.5 \times 10^{3}', '1500'),
+    ('2×10^3', '2000'),
+    ('2 * 10^-2', '0.02'),
+    ('1e999999999', '999999999'),  # Without a number of so many digits.
+    ('#### 50%', '50'),
+    (r'50\%', '50'),
+    ('#### 12.', '12'),
+    ('#### **1,234.50**', '1234.5'),
+    ('#### ３５', '35'),
     ('#### none', None),
     ('no idea', None),
     ('', None),

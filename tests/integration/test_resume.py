@@ -68,6 +68,34 @@ def test_unbroken_run(unbroken, unbroken_dir):
   assert list(evaluated['log_perplexity']) == [5, 10]
 
 
+@pytest.mark.parametrize('name', ['runs/a', '~/b#c %41|é'])
+def test_a_run_resumes_in_any_folder(chain, tmp_path, monkeypatch, name):
+  """Relative, below the home folder, with a URL's and a pattern's signs."""
+  del chain
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  folder = tmp_path / name.removeprefix('~/')
+
+  def short_run():
+    return tiny_runs.train(
+      name,
+      [
+        'salt_t5x/gin/students/tiny.gin',
+        'salt_t5x/gin/runs/baseline.gin',
+        tiny_runs.CHAIN,
+      ],
+      'TRAIN_STEPS = 2',
+      'EVAL_PERIOD = 2',
+    )
+
+  unbroken = short_run()
+  shutil.rmtree(folder / 'checkpoint_2')
+  resumed = short_run()
+  assert resumed.rows == unbroken.rows[1:]
+  tiny.assert_equal(resumed.state, unbroken.state)
+  assert not list(folder.glob('damaged_*'))
+
+
 def assert_goes_on(resumed, resumed_dir, unbroken, unbroken_dir, step):
   assert resumed.rows == unbroken.rows[step:]
   for name, points in unbroken.scalars.items():

@@ -16,7 +16,6 @@
 """mini-Pile's tasks on a tiny build: training reads the cache, and resumes."""
 
 import importlib
-import os
 import random
 import sys
 
@@ -186,7 +185,7 @@ def test_modules_import_before_there_is_data(monkeypatch, tmp_path, module):
   name = module.split('.')[-1]
   try:
     data_dir = importlib.import_module(module).DATA_DIR
-    assert data_dir == os.path.join('data', name)
+    assert data_dir == str(tmp_path / 'data' / name)
     with pytest.raises(
       FileNotFoundError, match=f'{name}_sequences is not cached'
     ):

@@ -26,6 +26,7 @@ from absl import logging
 from lm_eval.api import instance
 from lm_eval.api import model as lm_eval_model
 import seqio
+import tensorflow as tf
 
 from salt_t5x.inference import language_model
 
@@ -61,6 +62,10 @@ class HarnessModel(lm_eval_model.TemplateLM):
     super().__init__()
     self._model = model
     self._vocabulary = vocabulary
+    # Traced once: a call of the vocabulary's loads its model.
+    self._encode = tf.function(
+      vocabulary.encode_tf, input_signature=[tf.TensorSpec([], tf.string)]
+    )
     self.truncated: dict[str, tuple[int, int]] = {}
     self.confidences: dict[tuple[str | None, int | None], float] = {}
 
@@ -82,7 +87,7 @@ class HarnessModel(lm_eval_model.TemplateLM):
     module differ where several segmentations are equally likely.
     """
     del add_special_tokens, kwargs
-    return self._vocabulary.encode_tf(string).numpy().tolist()
+    return self._encode(string).numpy().tolist()
 
   def _encode_pair(
     self, context: str, continuation: str
