@@ -192,7 +192,7 @@ def test_damage_is_found_in_a_folder_whose_name_is_a_pattern(
     (x for x in pathlib.Path(copy, 'state').rglob('d/*') if x.is_file()),
     key=lambda x: x.stat().st_size,
   )
-  values.write_bytes(values.read_bytes()[:-100])
+  os.truncate(values, 1000)
   assert 'bytes that are indexed' in damage_lib.describe(copy)
 
 
