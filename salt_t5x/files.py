@@ -50,6 +50,26 @@ def pattern(path: str) -> str:
   return re.sub(r'([*?\[\\])', r'\\\1', path)
 
 
+def why_missing(path: str) -> str:
+  """Says why a path that seems not to be there cannot be read.
+
+  Whether a folder exists is False, too, for storage that does not answer.
+
+  Args:
+    path: local or remote.
+
+  Returns:
+    'there is no such directory', or that it cannot be reached, and why.
+  """
+  try:
+    tf.io.gfile.stat(path)
+  except tf.errors.NotFoundError:
+    pass
+  except tf.errors.OpError as e:
+    return f'it cannot be reached ({" ".join(e.message.split())})'
+  return 'there is no such directory'
+
+
 def make_folder(path: str, name: str) -> None:
   """Makes a folder for results before there are any that could be lost.
 

@@ -80,6 +80,8 @@ def test_ignores_unfinished_checkpoints(teacher_dir, tmp_path):
   [
     (None, None, 'TEACHER_PATH'),
     ('/no/such/place', None, 'no such directory'),
+    # With the library's reason.
+    ('nosuch://bucket/a', None, "cannot be reached .*scheme 'nosuch' not"),
     ('{dir}', 31, r'only the steps \[0, 30, 60\]'),
     ('{dir}/checkpoint_30', 60, 'names step 30'),
     ('{dir}/checkpoint_31', None, 'no such directory'),

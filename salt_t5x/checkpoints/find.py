@@ -26,6 +26,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorflow as tf
 
 from salt_t5x import files
 
@@ -95,12 +96,13 @@ def checkpoint(
   Raises:
     ValueError: there is no such checkpoint; the message lists those that exist.
   """
-  # Orbax wants local paths absolute; URLs are.
-  directory = epath.Path(files.absolute(path))
-  if not directory.is_dir():
+  # Orbax wants local paths absolute.
+  directory = files.absolute(path)
+  if not tf.io.gfile.isdir(directory):
     raise ValueError(
-      f'{parameter} = {path!r}: there is no such directory; {remedy}.'
+      f'{parameter} = {path!r}: {files.why_missing(directory)}; {remedy}.'
     )
+  directory = epath.Path(directory)
   named = re.fullmatch(r'checkpoint_(\d+)', directory.name)
   if named:
     if step is not None and step != int(named[1]):

@@ -331,7 +331,7 @@ def read(
   """
   available = {}
   if not tf.io.gfile.isdir(results):
-    raise ValueError(f'--results={results}: there is no such folder.')
+    raise ValueError(f'--results={results}: {files.why_missing(results)}.')
   _, folders, _ = next(tf.io.gfile.walk(results))
   # Remote file systems list folders with a slash at the end.
   for model in (x.rstrip('/') for x in folders):
