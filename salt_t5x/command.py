@@ -37,6 +37,7 @@ import difflib
 import functools
 import importlib
 import math
+import os
 import sys
 import tokenize
 from typing import Any
@@ -78,6 +79,11 @@ def words(text: str) -> list[str]:
 def boolean(text: str) -> bool:
   """Parses the value of a flag as absl does."""
   return flags.BooleanParser().parse(text)
+
+
+def path(text: str) -> str:
+  """Parses a flag's path: shells leave the `~` of --flag=~/folder as it is."""
+  return os.path.expanduser(text)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

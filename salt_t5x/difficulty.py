@@ -43,7 +43,12 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     'Easy, medium and hard documents of an evaluation (App. M).',
   )
   add = parser.add_argument
-  add('--results', required=True, help='the folder of salt_t5x.evaluate')
+  add(
+    '--results',
+    type=command.path,
+    required=True,
+    help='the folder of salt_t5x.evaluate',
+  )
   add(
     '--teacher', required=True, help='the checkpoint that defines the buckets'
   )

@@ -52,8 +52,18 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     'Selects the examples of the first stage by their scores.',
   )
   add = parser.add_argument
-  add('--scores', required=True, help='the folder that salt_t5x.score wrote')
-  add('--output', required=True, help='the record, FILE.json; must not exist')
+  add(
+    '--scores',
+    type=command.path,
+    required=True,
+    help='the folder that salt_t5x.score wrote',
+  )
+  add(
+    '--output',
+    type=command.path,
+    required=True,
+    help='the record, FILE.json; must not exist',
+  )
   positive = command.at_least(1)
   add('--kd_steps', type=positive, required=True, help='n_KD of the run')
   add('--batch_size', type=positive, required=True, help='B, in examples')

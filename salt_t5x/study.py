@@ -56,8 +56,17 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   """Parses the flags of a study."""
   parser = command.parser('salt_t5x.study', 'Runs studies and reports them.')
   add = parser.add_argument
-  add('--work_dir', default='runs/salt', help='where data and runs are kept')
-  add('--output_dir', help='where results go; default: --work_dir')
+  add(
+    '--work_dir',
+    type=command.path,
+    default='runs/salt',
+    help='where data and runs are kept',
+  )
+  add(
+    '--output_dir',
+    type=command.path,
+    help='where results go; default: --work_dir',
+  )
   add(
     '--study',
     type=command.words,

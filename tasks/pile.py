@@ -51,8 +51,10 @@ _PATTERN = files.pattern(DATA_DIR)
 def vocabulary() -> seqio.SentencePieceVocabulary:
   """Returns the vocabulary of the tasks; in gin, `@pile.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
-    os.environ.get(
-      'SALT_T5X_VOCABULARY', os.path.join(DATA_DIR, 'vocabulary.model')
+    files.absolute(
+      os.environ.get(
+        'SALT_T5X_VOCABULARY', os.path.join(DATA_DIR, 'vocabulary.model')
+      )
     ),
     extra_ids=text_tasks.EXTRA_IDS,
   )

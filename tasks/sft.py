@@ -43,10 +43,13 @@ from typing import Any
 
 import seqio
 
+from salt_t5x import files
 from salt_t5x.data import supervised_tasks, text_tasks
 from salt_t5x.evaluation import text_metrics
 
 DATA_DIR = os.environ.get('SALT_T5X_SFT')
+if DATA_DIR is not None:
+  DATA_DIR = files.absolute(DATA_DIR)
 
 ANLI_LABELS = ('entailment', 'neutral', 'contradiction')
 
@@ -56,8 +59,10 @@ _Example = Mapping[str, Any]
 def vocabulary() -> seqio.SentencePieceVocabulary:
   """Returns the vocabulary of the tasks; in gin, `@sft.vocabulary()`."""
   return seqio.SentencePieceVocabulary(
-    os.environ.get(
-      'SALT_T5X_VOCABULARY', os.path.join(DATA_DIR or '', 'vocabulary.model')
+    files.absolute(
+      os.environ.get(
+        'SALT_T5X_VOCABULARY', os.path.join(DATA_DIR or '', 'vocabulary.model')
+      )
     ),
     extra_ids=text_tasks.EXTRA_IDS,
   )

@@ -20,7 +20,8 @@ import sys
 import pytest
 import seqio
 
-from salt_t5x import command, engine
+from salt_t5x import command, difficulty, engine, select, study
+from salt_t5x.minipile import prepare
 
 
 @pytest.mark.parametrize('name', ['', '.', '.tasks', 'no/such.py', 'no.such'])
@@ -84,3 +85,22 @@ def test_a_gin_file_that_is_not_there():
   assert run.returncode and 'Traceback' not in run.stderr
   last = (run.stdout + run.stderr).strip().splitlines()[-1]
   assert last.startswith('--gin_file: ') and '/no/such.gin' in last
+
+
+@pytest.mark.parametrize(
+  'module, flag, others',
+  [
+    (select, 'scores', '--output=x.json --kd_steps=1 --batch_size=1'),
+    (select, 'output', '--scores=x --kd_steps=1 --batch_size=1'),
+    (difficulty, 'results', '--teacher=SLM'),
+    (study, 'work_dir', ''),
+    (study, 'output_dir', ''),
+    (prepare, 'data_dir', ''),
+    (prepare, 'cache_dir', '--data_dir=x'),
+  ],
+)
+def test_flags_of_paths_know_the_home_folder(monkeypatch, module, flag, others):
+  """A shell leaves the tilde of --flag=~/folder as it is."""
+  monkeypatch.setenv('HOME', '/home/me')
+  argv = ['', f'--{flag}=~/a.json', *others.split()]
+  assert getattr(module.parse_flags(argv), flag) == '/home/me/a.json'

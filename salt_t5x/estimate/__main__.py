@@ -72,7 +72,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     help='NAME=VALUE, as in the LIBTPU_INIT_ARGS of the run; e.g. '
     'xla_tpu_scoped_vmem_limit_kib=65536',
   )
-  add('--output', help='a JSON file for the numbers')
+  add('--output', type=command.path, help='a JSON file for the numbers')
   return parser.parse_args(argv[1:])
 
 

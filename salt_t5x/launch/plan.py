@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
 import math
+import os
 import posixpath
 from typing import Any
 
@@ -112,7 +113,9 @@ def make(flags: Any) -> list[Job]:
         f'--gin={binding!r}: the launcher binds {name} for each job. Remove it '
         f'and use --{_BOUND[name]}.'
       )
-  path = lambda name: posixpath.join(flags.output, name)
+  # A shell leaves the `~` of --output=~/folder to us.
+  output = os.path.expanduser(flags.output)
+  path = lambda name: posixpath.join(output, name)
   teacher_path = flags.teacher_path or path('teacher')
   batch_size = {'BATCH_SIZE': flags.batch_size} if flags.batch_size else {}
   jobs, needs = [], ('teacher',)

@@ -139,9 +139,16 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     'salt_t5x.minipile.benchmark_data', 'Builds the data of benchmarks.'
   )
   add = parser.add_argument
-  add('--output_dir', required=True, help='missing, empty, or a finished build')
   add(
-    '--cache_dir', help='of downloads; default: "wheels" next to --output_dir'
+    '--output_dir',
+    type=command.path,
+    required=True,
+    help='missing, empty, or a finished build',
+  )
+  add(
+    '--cache_dir',
+    type=command.path,
+    help='of downloads; default: "wheels" next to --output_dir',
   )
   args = parser.parse_args(argv[1:])
   if args.cache_dir is None:

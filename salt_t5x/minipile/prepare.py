@@ -236,8 +236,17 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   """Parses the flags of a build."""
   parser = command.parser('salt_t5x.minipile.prepare', 'Builds mini-Pile.')
   add = parser.add_argument
-  add('--data_dir', required=True, help='missing, empty, or this build')
-  add('--cache_dir', help='of downloads; default: "wheels" next to --data_dir')
+  add(
+    '--data_dir',
+    type=command.path,
+    required=True,
+    help='missing, empty, or this build',
+  )
+  add(
+    '--cache_dir',
+    type=command.path,
+    help='of downloads; default: "wheels" next to --data_dir',
+  )
   add('--sequence_length', type=int, default=128, help='T, at least 2')
   add('--vocab_size', type=int, default=2048, help='pieces and 100 extra ids')
   add(

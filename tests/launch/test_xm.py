@@ -149,6 +149,15 @@ def test_plan_of_salt_with_a_trained_teacher():
   }
 
 
+def test_the_home_folder_is_the_same_for_all_jobs(monkeypatch):
+  """gin's paths know it; those of flags come from no shell."""
+  monkeypatch.setenv('HOME', '/home/me')
+  jobs = plan.make(experiment(output='~/x', kd_steps=[100]))
+  words = [word for job in jobs for word in job.args]
+  assert '--output=/home/me/x/selection_100.json' in words
+  assert not [word for word in words if '~' in word]
+
+
 def test_plan_of_a_sweep():
   jobs = plan.make(
     experiment(
