@@ -21,6 +21,7 @@ The functions here check their arguments before anything compiles.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import importlib.metadata
 import itertools
 from typing import Any
 
@@ -147,6 +148,7 @@ def few_shot(
         'shots': task.benchmark.shots,
         # Not the folder of local files: they may be moved, or change.
         'data': task.data,
+        'lm_eval': importlib.metadata.version('lm_eval'),
         'examples': examples,
       },
       run=functools.partial(run, task),

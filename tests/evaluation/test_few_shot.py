@@ -15,6 +15,7 @@
 
 """The 28 benchmarks on small local copies, against scores made by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -226,7 +227,7 @@ def test_demonstrations_come_from_training_data_where_there_are(tmp_path):
 def test_data_are_known_by_their_content(tmp_path):
   """Not by the names and sizes of files, nor by their folder."""
 
-  def data(folder, label):
+  def data(folder, label, from_hub=False):
     path = tmp_path / folder / 'rte' / 'validation.jsonl'
     path.parent.mkdir(parents=True, exist_ok=True)
     document = '{"premise": "A lamp.", "hypothesis": "Light.", "label": %d}\n'
@@ -238,8 +239,14 @@ def test_data_are_known_by_their_content(tmp_path):
       run_programs=False,
       length=128,
     )
+    if from_hub:
+      task.task.set_config('dataset_kwargs', None)
+      task = dataclasses.replace(task, source='rte (hub)')
     return task.data
 
+  before = data('here', 0, from_hub=True)
+  assert data('there', 0, from_hub=True) == before
+  assert data('here', 1, from_hub=True) != before
   before = data('here', 0)
   assert data('there', 0) == before
   assert data('here', 1) != before

@@ -60,11 +60,14 @@ class Task:
 
   @property
   def data(self) -> dict[str, str]:
-    """{split: digest of its local file}, or the hub's data set."""
+    """{split: digest of its local file, or of a hub's evaluated documents}."""
     files = (self.task.config.dataset_kwargs or {}).get('data_files')
-    if files is None:
-      return {'hub': self.source}
     digests = {}
+    if files is None:
+      digest = hashlib.sha256(self.source.encode())
+      for document in self.task.eval_docs:
+        digest.update(repr(sorted(document.items())).encode())
+      return {'hub': digest.hexdigest()[:16]}
     for split, path in files.items():
       content = pathlib.Path(path).read_bytes()
       digests[split] = hashlib.sha256(content).hexdigest()[:16]
