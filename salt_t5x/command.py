@@ -130,7 +130,8 @@ def add_gin_flags(to: argparse.ArgumentParser) -> None:
     '--gin_bindings',
     action='append',
     default=[],
-    help='NAME=VALUE, read after the files; --gin.NAME=VALUE is the same',
+    help='NAME=VALUE, read after the files; --gin.NAME=VALUE is the same, but '
+    'must have an effect on this command',
   )
   add(
     '--gin_search_paths',

@@ -46,7 +46,9 @@ def check(config: Config) -> None:
   Raises:
     ValueError: a binding has no effect.
   """
-  bound = {name for name, _ in flags.bindings(sys.argv)}
+  # What is meant for this command; --gin_bindings is as good as a file.
+  own = [x for x in sys.argv if x.startswith('--gin.')]
+  bound = {name for name, _ in flags.bindings(own)}
   macros = {scope for scope, selector in config if selector == _MACRO}
   uses = _uses(config)
   read = _read_macros(config, uses)

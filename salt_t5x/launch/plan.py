@@ -164,7 +164,8 @@ def _arguments(
   return (
     module,
     *(f'--gin_file={path}' for path in [*recipe, *flags.gin_file]),
-    *(f'--gin.{binding}' for binding in [*flags.gin, *bindings]),
+    # As in a file: jobs that share them read some of them.
+    *(f'--gin_bindings={binding}' for binding in [*flags.gin, *bindings]),
   )
 
 

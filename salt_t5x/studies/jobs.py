@@ -371,7 +371,8 @@ class JobsOfSeed:
       module,
       *(f'--gin_file={path}' for path in setting.files(recipe)),
       *(f'--gin.{k}={v!r}' for k, v in paths.items()),
-      *(f'--gin.{b}' for b in bindings),
+      # As in a file: runs that share them read some of them.
+      *(f'--gin_bindings={b}' for b in bindings),
     ]
     texts = '\0'.join(config.text for config in setting.configs(recipe))
     options = {

@@ -46,8 +46,10 @@ def parse(monkeypatch):
     sys.modules['__main__'], 'train', train.train, raising=False
   )
 
-  def parse(recipe, *flags, text='', required=True):
-    monkeypatch.setattr(sys, 'argv', ['', *(f'--gin.{x}' for x in flags)])
+  def parse(recipe, *flags, text='', required=True, argv=()):
+    monkeypatch.setattr(
+      sys, 'argv', ['', *argv, *(f'--gin.{x}' for x in flags)]
+    )
     bound = [x.partition('=')[0] for x in flags]
     macros = ALWAYS if required else {'MODEL_DIR': ALWAYS['MODEL_DIR']}
     more = [f'{k}={v}' for k, v in macros.items() if k not in bound]
@@ -92,6 +94,14 @@ def test_flags_without_effect_are_refused(parse, recipe, flag, near):
     parse(recipe, flag)
   message = str(e.value)
   assert f'{name} = {value} has no effect' in message and near in message
+
+
+def test_shared_bindings_may_have_no_effect(parse):
+  """Studies and sweeps give all of their runs the same ones."""
+  with pytest.raises(ValueError, match='RANDOM_SEED = 0 has no effect'):
+    parse('tiny_scores', 'RANDOM_SEED=0')
+  for argv in (['--gin_bindings=RANDOM_SEED=0'], []):
+    assert parse('tiny_scores', text='RANDOM_SEED = 0', argv=argv) == '/run'
 
 
 def test_scopes_without_effect_are_refused(parse):

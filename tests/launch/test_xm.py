@@ -82,7 +82,8 @@ def experiment(**changes):
 
 def bindings(job):
   """{macro: value} of a job."""
-  found = [a.removeprefix('--gin.') for a in job.args if a.startswith('--gin.')]
+  flag = '--gin_bindings='
+  found = [a.removeprefix(flag) for a in job.args if a.startswith(flag)]
   return dict(binding.split('=', 1) for binding in found)
 
 
@@ -108,9 +109,9 @@ def test_plan_of_salt_ds():
     'salt_t5x.train',
     f'--gin_file={RECIPES}/teacher_1p5b.gin',
     data,
-    '--gin.TRAIN_STEPS=9',
-    "--gin.MODEL_DIR='gs://bucket/x/teacher'",
-    '--gin.BATCH_SIZE=2048',
+    '--gin_bindings=TRAIN_STEPS=9',
+    "--gin_bindings=MODEL_DIR='gs://bucket/x/teacher'",
+    '--gin_bindings=BATCH_SIZE=2048',
   )
   assert scores.args[0] == 'salt_t5x.score'
   assert bindings(scores) == {
@@ -671,7 +672,7 @@ def test_examples_of_the_docs(tmp_path):
     assert not error
     assert 'python -m ' in shown
     assert 'exit code 75 is started again, at most 10 times' in shown
-    directories = re.findall(r'--gin.MODEL_DIR=(\S+)', shown)
+    directories = re.findall(r'--gin_bindings=MODEL_DIR=(\S+)', shown)
     assert len(set(directories)) == len(directories) > 0
     assert ('DATA_TOKEN' in shown) == ('DATA_TOKEN' in example)
 

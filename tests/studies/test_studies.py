@@ -123,9 +123,9 @@ def test_lists_of_values_make_a_grid():
   ]
   command = labels['RKD, ω = 1.0, ρ = 0.25'].command
   for flag in (
-    '--gin.DISTILLATION_WEIGHT = 1.0',
-    '--gin.TEACHER_TEMPERATURE = 0.25',
-    '--gin.TRAIN_STEPS = 320',
+    '--gin_bindings=DISTILLATION_WEIGHT = 1.0',
+    '--gin_bindings=TEACHER_TEMPERATURE = 0.25',
+    '--gin_bindings=TRAIN_STEPS = 320',
   ):
     assert flag in command
 
@@ -142,12 +142,12 @@ def test_percentages_are_of_the_students_steps():
     'TRAIN_STEPS=50',
   )
   [teacher] = labels['SALT'].needs
-  assert '--gin.KD_STEPS = 10' in labels['SALT'].command
-  assert '--gin.TRAIN_STEPS = 150' in teacher.command
+  assert '--gin_bindings=KD_STEPS = 10' in labels['SALT'].command
+  assert '--gin_bindings=TRAIN_STEPS = 150' in teacher.command
   # Later bindings win.
-  assert teacher.command.index('--gin.TRAIN_STEPS=50') < teacher.command.index(
-    '--gin.TRAIN_STEPS = 150'
-  )
+  assert teacher.command.index(
+    '--gin_bindings=TRAIN_STEPS=50'
+  ) < teacher.command.index('--gin_bindings=TRAIN_STEPS = 150')
   assert f"--gin.TEACHER_PATH='{teacher.folder}'" in labels['SALT'].command
 
 
@@ -185,7 +185,7 @@ def test_teachers_differ_by_size_and_training():
   teachers = {labels[x].needs[0].folder for x in 'abc'}
   assert len(teachers) == 3 and len({labels[x].folder for x in 'abc'}) == 3
   # The student's run has the teacher's network, too.
-  flag = '--gin.TEACHER_SIZE = @size_x/C()'
+  flag = '--gin_bindings=TEACHER_SIZE = @size_x/C()'
   assert flag in labels['b'].command and flag in labels['b'].needs[0].command
 
 
@@ -231,8 +231,13 @@ def test_scoring_gets_no_parameters_of_training():
     {'DS': {'recipe': 'salt_ds'}}, 'trainer.SaltTrainer.top_k=5', 'TOP_K = 5'
   )
   command = jobs['scores [0]'].command
-  assert command[-2:] == ['--gin.RANDOM_SEED=0', '--gin.TOP_K = 5']
-  assert '--gin.trainer.SaltTrainer.top_k=5' in jobs['salt_ds [0]'].command
+  assert command[-2:] == [
+    '--gin_bindings=RANDOM_SEED=0',
+    '--gin_bindings=TOP_K = 5',
+  ]
+  assert (
+    '--gin_bindings=trainer.SaltTrainer.top_k=5' in jobs['salt_ds [0]'].command
+  )
 
 
 @pytest.mark.parametrize(
