@@ -119,7 +119,7 @@ def evaluate(
   vocabulary = model.output_vocabulary
   measurements, missing = [], {}
   if held_out_cfg is not None:
-    train_data.check_vocabulary(held_out_cfg, model)
+    train_data.check_vocabulary(held_out_cfg, model, 'HELD_OUT_TASK')
     measurements.append(
       measurements_lib.held_out(held_out_cfg, held_out_examples, length)
     )
