@@ -55,6 +55,18 @@ from t5x import gin_utils
 ParseFlags = Callable[[Sequence[str]], argparse.Namespace]
 
 
+class _Parser(argparse_flags.ArgumentParser):
+  """Names the nearest flag when one is unknown."""
+
+  def error(self, message):
+    if message.startswith('unrecognized arguments: -'):
+      unknown = message.split()[2].partition('=')[0]
+      known = [x for action in self._actions for x in action.option_strings]
+      if near := difflib.get_close_matches(unknown, known, n=1):
+        message += f'. Did you mean {near[0]}?'
+    super().error(message)
+
+
 def parser(module: str, description: str) -> argparse.ArgumentParser:
   """Returns a parser for a command's flags; it reads absl's flags as well.
 
@@ -63,7 +75,7 @@ def parser(module: str, description: str) -> argparse.ArgumentParser:
     description: a sentence for --help.
   """
   # A command's own flags win: modules of tasks may define absl flags.
-  return argparse_flags.ArgumentParser(
+  return _Parser(
     prog=f'python -m {module}',
     description=description,
     allow_abbrev=False,

@@ -28,6 +28,7 @@ its info.json is read before a task or the vocabulary is used.
 import os
 
 import seqio
+import tensorflow as tf
 
 from salt_t5x import files
 from salt_t5x.data import text_tasks
@@ -46,7 +47,7 @@ def vocabulary() -> seqio.SentencePieceVocabulary:
 def _sequence_length() -> int:
   """T of the build, or the default of `prepare` where there is none."""
   path = os.path.join(DATA_DIR, 'info.json')
-  if not os.path.exists(path):
+  if not tf.io.gfile.exists(path):
     return 128
   return files.read_count(
     path,

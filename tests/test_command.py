@@ -104,3 +104,10 @@ def test_flags_of_paths_know_the_home_folder(monkeypatch, module, flag, others):
   monkeypatch.setenv('HOME', '/home/me')
   argv = ['', f'--{flag}=~/a.json', *others.split()]
   assert getattr(module.parse_flags(argv), flag) == '/home/me/a.json'
+
+
+def test_unknown_flags_name_the_nearest(capsys):
+  flags = ['--scores=s', '--output=o.json', '--kd_steps=1', '--batch_size=1']
+  with pytest.raises(SystemExit):
+    select.parse_flags(['select', *flags, '--first_steps=3'])
+  assert 'Did you mean --first_step?' in capsys.readouterr().err
