@@ -21,6 +21,7 @@ uses override in theirs, would be accepted by gin and change nothing.
 
 from collections.abc import Iterator, Mapping
 import difflib
+import re
 import sys
 from typing import Any
 
@@ -32,8 +33,12 @@ from salt_t5x.configuration import flags
 Config = Mapping[tuple[str, str], Mapping[str, Any]]
 
 _MACRO = 'gin.macro'
-# Functions that only references in gin files call.
-_ONLY_BY_REFERENCE = ('schedules.', 'salt_t5x.schedules.', 'optax.')
+_OF_DISTILLATION = {
+  'trainer.SaltTrainer.teacher_temperature',
+  'trainer.SaltTrainer.top_k',
+}
+# What only references in gin files call; a command calls its own function.
+_ONLY_BY_REFERENCE = re.compile(r'(salt_t5x|schedules|optax)\.(?!(\w+)\.\2$).+')
 
 
 def check(config: Config) -> None:
@@ -49,12 +54,14 @@ def check(config: Config) -> None:
   # What is meant for this command; --gin_bindings is as good as a file.
   own = [x for x in sys.argv if x.startswith('--gin.')]
   bound = {name for name, _ in flags.bindings(own)}
-  macros = {scope for scope, selector in config if selector == _MACRO}
   uses = _uses(config)
-  read = _read_macros(config, uses)
-  for name in sorted(macros - read):
-    # Files may serve several commands, and each reads some of their macros.
-    if name in bound or name not in engine.gin_macros():
+  read = uses.get(_MACRO, set())
+  # Files may serve several commands, and each reads some of their macros.
+  named = engine.gin_macros() | {
+    x.config_key[0] for x in _references(config) if x.config_key[1] == _MACRO
+  }
+  for name in sorted(x for x, selector in config if selector == _MACRO):
+    if name not in (read if name in bound else named):
       value = config[name, _MACRO]['value']
       near = difflib.get_close_matches(name, read, n=1, cutoff=0.7)
       _refuse(name, value, f'Did you mean {near[0]}?' if near else '')
@@ -88,8 +95,14 @@ def _check_flag(
       remedy = f'Did you mean {near[0]}/{name}?' if near else ''
       _refuse(f'{scope}/{name}', value, remedy)
     return
-  if selector not in uses and selector.startswith(_ONLY_BY_REFERENCE):
-    _refuse(name, value, f'Refer to it: @{selector}().')
+  if selector not in uses and _ONLY_BY_REFERENCE.fullmatch(selector):
+    same = [x for x in uses if parameter in config.get(('', x), ())]
+    near = difflib.get_close_matches(selector, same, n=1)
+    remedy = f'Did you mean {near[0]}.{parameter}?' if near else ''
+    _refuse(name, value, remedy or f'Refer to it: @{selector}().')
+  is_distilled = config.get(('', selector), {}).get('schedule')
+  if name in _OF_DISTILLATION and not is_distilled:
+    _refuse(name, value, 'Bind trainer.SaltTrainer.schedule.')
   overrides = {
     x
     for x in uses.get(selector, ())
@@ -97,7 +110,7 @@ def _check_flag(
   }
   if overrides and overrides == uses[selector] and '' not in overrides:
     names = ' and '.join(f'{x}/{name}' for x in sorted(overrides))
-    _refuse(name, value, f'Bind {names}, which overrides it.')
+    _refuse(name, value, f'It is overridden: bind {names}.')
 
 
 def check_bound(config: Config) -> None:
@@ -146,32 +159,24 @@ def _references(value: Any) -> Iterator[gin.config.ConfigurableReference]:
   return gin.config.iterate_references({'': value})
 
 
-def _read_macros(config: Config, uses: Mapping[str, set[str]]) -> set[str]:
-  """Names of the macros that a binding with an effect reads."""
-  of_macro, read = {}, set()
-  for (scope, selector), parameters in config.items():
-    found = {
-      x.config_key[0]
-      for x in _references(parameters)
-      if x.config_key[1] == _MACRO
-    }
-    if selector == _MACRO:
-      of_macro[scope] = found
-    elif selector in uses or not selector.startswith(_ONLY_BY_REFERENCE):
-      read |= found
-  todo = list(read)
-  while todo:
-    new = of_macro.get(todo.pop(), set()) - read
-    read |= new
-    todo += new
-  return read
-
-
 def _uses(config: Config) -> dict[str, set[str]]:
-  """{configurable: the scopes in which bindings refer to it}."""
-  uses = {}
-  for parameters in config.values():
-    for reference in _references(parameters):
+  """{configurable: the scopes in which bindings with an effect refer to it}."""
+  uses, seen = {}, set()
+  todo = [
+    (scope, selector)
+    for scope, selector in config
+    if selector != _MACRO and not _ONLY_BY_REFERENCE.fullmatch(selector)
+  ]
+  while todo:
+    key = todo.pop()
+    if key in seen:
+      continue
+    seen.add(key)
+    for reference in _references(config.get(key, {})):
       scope, selector = reference.config_key
       uses.setdefault(selector, set()).add(scope)
+      if selector == _MACRO:
+        todo.append((scope, selector))
+      else:
+        todo += [x for x in config if x[1] == selector]
   return uses

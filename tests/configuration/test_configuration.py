@@ -86,12 +86,32 @@ def test_recipes_are_accepted(parse, recipe):
       'network.TransformerConfig.num_layers=2',
       'size_tiny_student/',
     ),
+    # gin does not bind base classes.
+    (
+      'tiny_sft',
+      'trainer.SaltTrainer.num_microbatches=2',
+      'mean salt_t5x.fine_tune.FineTuneTrainer.num_microbatches?',
+    ),
+    ('tiny_sft', "teacher.Teacher.path='/x'", 'Refer to it: @'),
+    (
+      'tiny_baseline',
+      'trainer.SaltTrainer.teacher_temperature=0.5',
+      'schedule',
+    ),
+    ('tiny_baseline', 'trainer.SaltTrainer.top_k=5', 'SaltTrainer.schedule'),
+    ('tiny_salt', 'first_stage.FirstStage.kd_steps=5', 'Refer to it: @'),
   ],
 )
 def test_flags_without_effect_are_refused(parse, recipe, flag, near):
   name, _, value = flag.partition('=')
+  # A flag may name what the recipe has not imported.
+  imports = 'network', 'schedules', 'teacher', 'trainer'
+  text = 'from __gin__ import dynamic_registration\n' + ''.join(
+    f'from salt_t5x import {x}\n' for x in imports
+  )
+  text += 'from salt_t5x.selection import first_stage\n'
   with pytest.raises(ValueError) as e:
-    parse(recipe, flag)
+    parse(recipe, flag, text=text)
   message = str(e.value)
   assert f'{name} = {value} has no effect' in message and near in message
 
@@ -102,6 +122,19 @@ def test_shared_bindings_may_have_no_effect(parse):
     parse('tiny_scores', 'RANDOM_SEED=0')
   for argv in (['--gin_bindings=RANDOM_SEED=0'], []):
     assert parse('tiny_scores', text='RANDOM_SEED = 0', argv=argv) == '/run'
+
+
+def test_files_may_serve_several_commands(parse):
+  text = (
+    'from __gin__ import dynamic_registration\n'
+    'from salt_t5x import teacher\n'
+    'from salt_t5x import trainer\n'
+    'MINE = 0.5\n'
+    'trainer.SaltTrainer.teacher_temperature = %MINE\n'
+    "teacher.Teacher.path = '/x'\n"
+  )
+  for recipe in 'tiny_baseline', 'tiny_sft', 'tiny_scores':
+    assert parse(recipe, text=text) == '/run'
 
 
 def test_scopes_without_effect_are_refused(parse):
