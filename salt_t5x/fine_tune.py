@@ -124,9 +124,12 @@ def _check_resumed(path: str, model_dir: str) -> None:
   step = files.read_count(record, remedy, 'step')
   if named := re.fullmatch(r'checkpoint_(\d+)', name):
     step = int(named[1])
+  identity = selection_record.identity_in(path, step)
+  if identity is None:
+    return  # Pre-training keeps only its newest checkpoints.
   files.claim(
     record,
-    {'identity': selection_record.identity_in(path, step)},
+    {'identity': identity},
     what=f'{_NAMES.path} = {path!r}: MODEL_DIR = {model_dir!r}',
     remedy=remedy,
     write=False,

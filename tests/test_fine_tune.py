@@ -293,6 +293,9 @@ def test_a_resumed_run_began_with_the_same_checkpoint(
   for path in copy, copy / 'checkpoint_20', pretrained / 'checkpoint_0':
     with pytest.raises(ValueError, match='INITIAL_CHECKPOINT.*identity was'):
       check(path)
+  # Pre-training has gone on, and keeps only newer checkpoints.
+  shutil.rmtree(copy / 'checkpoint_20')
+  check(copy)
 
 
 def test_loss_counts_targets_only(tuned):

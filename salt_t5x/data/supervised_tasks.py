@@ -29,6 +29,8 @@ of hosts, and is resumed exactly.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import hashlib
+import math
+import string
 from typing import Any
 
 import seqio
@@ -68,7 +70,7 @@ class ExampleSource(ordered_tasks.OrderedSource):
     """
     self._files = files
     self._texts = {
-      name: text.format_map if isinstance(text, str) else text
+      name: _formatter(text) if isinstance(text, str) else text
       for name, text in (('inputs', inputs), ('targets', targets))
     }
     self._seed = seed
@@ -154,6 +156,20 @@ class ExampleSource(ordered_tasks.OrderedSource):
       if not text.strip():
         raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')
     return {name: text.encode() for name, text in rendered.items()}
+
+
+def _formatter(text: str) -> Callable[[Example], str]:
+  return lambda example: _Formatter().vformat(text, (), example)
+
+
+class _Formatter(string.Formatter):
+  """Formats texts and numbers; JSON has values that are neither."""
+
+  def format_field(self, value, format_spec):
+    is_number = isinstance(value, float) and math.isfinite(value)
+    if not (is_number or isinstance(value, str | int)):
+      raise bad_lines.BadLineError('no text or number', repr(value))
+    return super().format_field(value, format_spec)
 
 
 def _check_vocabulary(

@@ -162,9 +162,8 @@ def evaluate(
   for metric_fn in task.predict_metric_fns:
     for name, value in metric_fn(targets, predictions).items():
       # Two functions may give one name.
-      by = getattr(metric_fn, '__name__', 'another function')
-      name += f' ({by})' * (name in metrics)
-      metrics[name] = value
+      of_name = sum(x.partition(' #')[0] == name for x in metrics)
+      metrics[f'{name} #{of_name + 1}' if of_name else name] = value
   return metrics, results
 
 

@@ -28,12 +28,12 @@ import numpy as np
 _ROUGES = ('rouge1', 'rouge2', 'rougeLsum')
 
 # A number, perhaps with a sign, a currency, thousands' commas, a power of ten
-# and a denominator.
+# and a denominator, or a mixed number.
 # What ends a sentence is no part of it, nor is the hyphen of a range its sign.
 _NUMBER = re.compile(
   r'((?:(?<![\w.)])-)?(?:[$€£¥]-?)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)'
   r'(?:[eE][+-]?\d{1,2}(?!\w))?)'
-  r'(?:/([1-9]\d{0,2})(?![\d/]))?'
+  r'(?:(?: (\d+))?/([1-9]\d{0,2})(?![\d/]))?'
 )
 # How LaTeX and typographers write the same.
 _SPELLINGS = {
@@ -41,10 +41,12 @@ _SPELLINGS = {
   r'\{,\}': ',',
   r'\\\$': '$',
   r'(?<=\d)(?:\\,|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))': ',',
+  r'(?<=\d)\\([dt]?frac)': r' \\\1',
   r'\\[dt]?frac\{(\d+)\}\{(\d+)\}': r'\1/\2',
   r'\\[dt]?frac(\d)(\d)': r'\1/\2',
   r'(?<=\d) ?(?:\\times|\\cdot|[×·*x]) ?10\^\{?(-?\d{1,2})\}?': r'e\1',
 }
+_VULGAR_FRACTION = re.compile('[\u00bc-\u00be\u2150-\u215e]')
 _ANSWER = '####'
 # Of scripts without spaces, each character is a word.
 _UNSPACED = (
@@ -156,11 +158,18 @@ def final_number(text: str) -> fractions.Fraction | None:
   """
   _, mark, answer = text.partition(_ANSWER)
   answer = answer if mark else text
+  answer = _VULGAR_FRACTION.sub(
+    lambda x: unicodedata.normalize('NFKC', x[0]).replace('\u2044', '/'),
+    re.sub(rf'(?<=\d)(?={_VULGAR_FRACTION.pattern})', ' ', answer),
+  )
   for spelling, usual in _SPELLINGS.items():
     answer = re.sub(spelling, usual, answer)
   numbers = _NUMBER.findall(answer)
   if not numbers:
     return None
-  number, denominator = numbers[0 if mark else -1]
+  number, numerator, denominator = numbers[0 if mark else -1]
   number = fractions.Fraction(re.sub('[$€£¥,]', '', number))
+  if numerator:  # A mixed number, such as 1 1/2.
+    part = fractions.Fraction(int(numerator), int(denominator))
+    return number + (-part if number < 0 else part)
   return number / int(denominator or 1)

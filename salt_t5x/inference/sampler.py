@@ -35,6 +35,7 @@ import tqdm
 from salt_t5x import files
 from salt_t5x.data import cache_writer, vocabularies
 from salt_t5x.inference import batches as batches_lib
+from salt_t5x.inference import language_model
 from t5x import models as t5x_models
 
 Array = jax.Array
@@ -71,7 +72,8 @@ def draw(
     seed: of all samples.
 
   Returns:
-    [B, T] int32, the completed sequences.
+    [B, T] int32, the completed sequences; -1 where the model predicts NaN or
+    infinity.
   """
   vocab_size = model.output_vocabulary.vocab_size
   length = tokens.shape[1]
@@ -94,10 +96,11 @@ def draw(
   def step(carry, position):
     cache, previous = carry
     logits, cache = apply(cache, previous[:, None])
+    logits = only_tokens(logits[:, 0].astype(jnp.float32), vocab_size)
     drawn = jax.vmap(jax.random.categorical)(
-      jax.vmap(jax.random.fold_in, (0, None))(keys, position),
-      only_tokens(logits[:, 0].astype(jnp.float32), vocab_size),
+      jax.vmap(jax.random.fold_in, (0, None))(keys, position), logits
     )
+    drawn = jnp.where(jnp.isfinite(logits.max(-1)), drawn, -1)
     given = jax.lax.dynamic_index_in_dim(tokens, position, 1, keepdims=False)
     token = jnp.where(position < lengths, given, drawn).astype(jnp.int32)
     return (cache, token), token
@@ -154,6 +157,9 @@ class Sampler:
 
     Returns:
       [n, T] int32, the sequences with sampled continuations.
+
+    Raises:
+      language_model.NonFiniteOutputError: the model predicts NaN or infinity.
     """
     found = []
     for number, rows in enumerate(self._batches.split(tokens, lengths, ids)):
@@ -172,7 +178,13 @@ class Sampler:
   ) -> np.ndarray:
     """Samples up to B sequences; see `sample`."""
     arrays = (np.asarray(x, np.int32) for x in (tokens, lengths, ids))
-    return self._draw(self._params, *arrays)
+    sampled = self._draw(self._params, *arrays)
+    if wrong := np.count_nonzero((sampled < 0).any(axis=1)):
+      raise language_model.NonFiniteOutputError(
+        f'{wrong} of {len(sampled)} sequences cannot be sampled: the model '
+        'predicts NaN or infinity. Take another checkpoint.'
+      )
+    return sampled
 
 
 def _read(path: str, shape: tuple[int, int]) -> np.ndarray | None:

@@ -382,13 +382,16 @@ class JobsOfSeed:
       # The recipe's own files: those of other runs do not matter.
       'gin files': hashlib.sha256(texts.encode()).hexdigest(),
     }
-    data = self._environment['SALT_T5X_DATA'], paths.get('BENCHMARK_DATA')
+    data = {
+      'corpus': self._environment['SALT_T5X_DATA'],
+      'benchmarks': paths.get('BENCHMARK_DATA'),
+    }
     return self._add(
       name,
       command,
       options,
       needs,
-      inputs=[os.path.join(x, 'info.json') for x in data if x],
+      inputs={k: os.path.join(x, 'info.json') for k, x in data.items() if x},
       prepare=prepare,
       alone=alone,
       total=total,

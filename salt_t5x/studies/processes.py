@@ -69,7 +69,8 @@ class Job:
     prepare: prepares the folder of a job that may have been interrupted.
     alone: whether no other job may run at the same time, since it is timed.
     total: the length of the progress bar, if known.
-    inputs: files that say what the job reads besides the results of `needs`.
+    inputs: {role: a file that says what the job reads in that role}, besides
+      the results of `needs`.
   """
 
   name: str
@@ -81,7 +82,7 @@ class Job:
   prepare: Callable[[], None] | None = None
   alone: bool = False
   total: int | None = None
-  inputs: Sequence[str] = ()
+  inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def _path(self, name: str) -> pathlib.Path:
     return pathlib.Path(self.folder, name)
@@ -89,10 +90,10 @@ class Job:
   def _record(self) -> dict[str, Any]:
     """The options, and what identifies the inputs that are there."""
     record = dict(self.options)
-    for path in map(pathlib.Path, self.inputs):
-      if path.exists():
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        record[f'{path.parent.name}/{path.name}'] = digest
+    for role, path in self.inputs.items():
+      if os.path.exists(path):
+        content = pathlib.Path(path).read_bytes()
+        record[role] = hashlib.sha256(content).hexdigest()[:16]
     for need in self.needs:
       if (done := need._path('done')).exists():
         record[f'results of {need.name}'] = done.read_text(encoding='utf-8')

@@ -242,7 +242,6 @@ def test_a_function_that_fails_is_a_bad_example(register):
 
 @pytest.mark.parametrize('bad', [1, 9])
 def test_small_data_may_lose_no_example(register, bad):
-  """On main, 9 of 10 bad examples left one to train on."""
   data = [*examples(10 - bad), *[{'question': 'no answer'}] * bad]
   with pytest.raises(bad_lines.DamagedShardError) as error:
     batches(register({'train': data}))
@@ -252,6 +251,17 @@ def test_small_data_may_lose_no_example(register, bad):
   task = register({'train': lambda: iter(data)})
   with pytest.raises(bad_lines.DamagedShardError, match='^train split:'):
     batches(task)
+
+
+@pytest.mark.parametrize(
+  'value', [float('nan'), float('inf'), ['4'], {'text': '4'}]
+)
+def test_values_that_are_no_texts_are_bad_examples(register, value):
+  """pandas writes NaN for gaps; other data sets hold lists of answers."""
+  data = [*examples(2), {'question': 'a', 'answer': value}]
+  message = '1 no text or number, the first at .*:3: '
+  with pytest.raises(bad_lines.DamagedShardError, match=message):
+    batches(register({'train': data}))
 
 
 def test_a_byte_order_mark_costs_no_example(register):

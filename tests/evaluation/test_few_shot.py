@@ -315,7 +315,7 @@ def test_rejects_bad_files(tmp_path, files, message):
 def test_rejects_unknown_names():
   with pytest.raises(ValueError, match="there is no 'arc'"):
     suite.find(['arc'])
-  with pytest.raises(ValueError, match='there is no such directory'):
+  with pytest.raises(ValueError, match='there is no such folder'):
     loading.load(
       suite.PAPER,
       data_dir='/no/such/folder',

@@ -263,6 +263,21 @@ def test_context_and_answer_are_the_tokens_of_the_whole_text(
   assert [pieces.decode([t]) for t in answer] == scored
 
 
+def test_answers_to_a_question_count_the_same_context(pieces):
+  """Though a piece spans the join of one of them."""
+  recorder = Recorder()
+  adapter = lm_eval_model.HarnessModel(recorder, pieces)
+  answers = ['\n- a', ' the']
+  adapter.loglikelihood(
+    [request('loglikelihood', 'the end.', x) for x in answers],
+    disable_tqdm=True,
+  )
+  (context, first), (other, second) = recorder.pairs
+  assert context == other
+  for answer, tokens in zip(answers, (first, second), strict=True):
+    assert context + tokens == adapter.tok_encode('the end.' + answer)
+
+
 TASK = """
 task: colours
 dataset_path: json

@@ -27,6 +27,7 @@ import seqio
 from salt_t5x import models, sample
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.data import cache_writer, vocabularies
+from salt_t5x.inference import language_model
 from salt_t5x.inference import sampler as sampler_lib
 from t5x import partitioning
 import tiny
@@ -152,6 +153,21 @@ def test_rejects_untrained_teachers(teacher, tmp_path, monkeypatch):
   monkeypatch.setattr(teacher_lib.Teacher, 'load', zeros)
   with pytest.raises(ValueError, match='A model that knows nothing'):
     run(tmp_path, teacher)
+
+
+def test_rejects_models_without_finite_outputs(teacher, tmp_path, monkeypatch):
+  load = teacher_lib.Teacher.load
+
+  def nans(*arguments):
+    params, axes = load(*arguments)
+    return jax.tree.map(lambda x: x * jnp.nan, params), axes
+
+  monkeypatch.setattr(teacher_lib.Teacher, 'load', nans)
+  # The check of the first batch would find this one, but not later ones.
+  monkeypatch.setattr(teacher_lib, 'check_cross_entropy', lambda *_: None)
+  with pytest.raises(language_model.NonFiniteOutputError, match='8 of 8'):
+    run(tmp_path, teacher)
+  assert not list(tmp_path.rglob('*.bin'))
 
 
 def test_continues_prompts(teacher, tmp_path, monkeypatch):

@@ -163,7 +163,7 @@ def test_jobs_know_the_results_and_data_they_were_made_with(tmp_path):
     ['platform', '--terse'],
     {},
     needs,
-    inputs=[str(data)],
+    inputs={'corpus': str(data)},
   )
   teacher = make('teacher')
   finish(teacher)
@@ -172,7 +172,7 @@ def test_jobs_know_the_results_and_data_they_were_made_with(tmp_path):
   # A corpus that was built again, with other text.
   data.write_text('{"fingerprint": "b"}')
   for job in teacher, student:
-    with pytest.raises(ValueError, match='data/info.json was'):
+    with pytest.raises(ValueError, match='corpus was'):
       job.is_done()
   data.write_text('{"fingerprint": "a"}')
   assert teacher.is_done() and student.is_done()

@@ -110,7 +110,13 @@ class HarnessModel(lm_eval_model.TemplateLM):
   ) -> list[tuple[float, bool]]:
     del kwargs
     parts, cut = [], 0
+    # The answers to a question are compared: none may count more of it.
+    shared: dict[str, int] = {}
+    for (question, _), context, _ in requests:
+      shared[question] = min(shared.get(question, len(context)), len(context))
     for texts, context, continuation in requests:
+      continuation = context[shared[texts[0]] :] + continuation
+      context = context[: shared[texts[0]]]
       if not continuation:
         raise ValueError(
           f'An answer has no tokens: {texts[1]!r}, after {texts[0][-200:]!r}. '
