@@ -165,7 +165,7 @@ _OF_CLASS = {
     'allow_changes': _BOOLEAN,
   },
   'get_datasets': {'eval_period': _integer(0)},
-  'check_model': {'model_dir': _PATH.or_none()},
+  'check_model': {'model_dir': _PATH.or_none(), 'eval_period': _integer(0)},
   'SaveCheckpointConfig': {
     'period': _integer(1).or_none(),
     'checkpoint_steps': _list(_integer(0), 'a list of steps').or_none(),

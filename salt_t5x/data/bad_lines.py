@@ -15,10 +15,11 @@
 """Tolerates a few bad lines in a file of documents, and reports them.
 
 A line without a usable document is skipped, counted and reported. A file may
-lose one line in a thousand: any more are an error, and so are any at all in a
-file of fewer than a hundred. Of a compressed file that is damaged inside, the
-share of its bytes that cannot be decoded counts likewise; one that ends too
-early is an error, since nobody knows how much is missing.
+lose one line in a thousand, or one if it has a hundred to a thousand: any more
+are an error, and so are any at all in a smaller file. Of a compressed file that
+is damaged inside, the share of its bytes that cannot be decoded counts
+likewise; one that ends too early is an error, since nobody knows how much is
+missing.
 """
 
 import codecs
@@ -115,7 +116,7 @@ class Report:
   def is_good(self) -> bool:
     """Whether little enough is lost."""
     bad = sum(self.counts.values()) - self.counts.get(TRUNCATED, 0)
-    allowed = math.ceil(MAX_LOST_SHARE * self.lines)
+    allowed = max(1, int(MAX_LOST_SHARE * self.lines))
     few = not bad or (bad <= allowed and self.lines >= _MIN_LINES)
     return few and self.lost_share <= MAX_LOST_SHARE
 

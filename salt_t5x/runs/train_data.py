@@ -233,7 +233,8 @@ def check_model(
   cfg: utils.DatasetConfig,
   model: t5x_models.DecoderOnlyModel,
   model_dir: str | None = None,
-  train_task: str | None = None,
+  train_cfg: utils.DatasetConfig | None = None,
+  eval_period: int | None = None,
 ) -> None:
   """Compares the model with the data and with the run's own checkpoint.
 
@@ -244,13 +245,18 @@ def check_model(
     cfg: the training data, or those of an evaluation.
     model: the run's.
     model_dir: the run's directory, or None.
-    train_task: name of the training data; None if `cfg` is that.
+    train_cfg: the training data; None if `cfg` is that.
+    eval_period: steps between evaluations; if 0, evaluation data may be
+      anything, as they are not read.
 
   Raises:
     ValueError: the vocabularies differ (`check_vocabulary`), the lengths do not
       fit (`lengths.check`), or the newest checkpoint has another architecture.
   """
-  is_train = train_task in (None, cfg.mixture_or_task_name)
+  train_cfg = train_cfg or cfg
+  if cfg != train_cfg and eval_period == 0:
+    return
+  is_train = cfg.mixture_or_task_name == train_cfg.mixture_or_task_name
   prefix = '' if is_train else 'EVAL_'
   check_vocabulary(cfg, model, f'{prefix}MIXTURE_OR_TASK_NAME')
   lengths.check(cfg, model.FEATURE_CONVERTER_CLS)
@@ -301,30 +307,31 @@ def check_vocabulary(
   """
   mine = model.output_vocabulary
   vocabularies.check_special_ids(mine, 'VOCABULARY')
-  name = cfg.mixture_or_task_name
-  provider = command.get_task(name, f'{parameter} = {name!r}')
+  data = f'{parameter} = {cfg.mixture_or_task_name!r}'
+  provider = command.get_task(cfg.mixture_or_task_name, data)
   features = dict(provider.output_features)
   for task in seqio.get_subtasks(provider):
     if isinstance(task.source, ordered_cache.CachedSource):
       cached = task.source.cached_task
+      shared = provider.output_features.keys() & cached.output_features
       features |= {
-        f'{name} of {cached.name}': cached.output_features[name]
-        for name in provider.output_features.keys() & cached.output_features
+        f'{x} of {cached.name}': cached.output_features[x] for x in shared
       }
-    elif cfg.use_cached and task.cache_dir:
+    elif cfg.use_cached and task.cache_dir and cfg.split in task.splits:
       ordered_cache.CachedSource(task).check(cfg.split)
-  for name, feature in features.items():
-    theirs, task = feature.vocabulary, f'{parameter} = {provider.name!r}'
+  for feature_name, feature in features.items():
+    theirs = feature.vocabulary
     if isinstance(theirs, seqio.PassThroughVocabulary):
       if theirs.vocab_size <= mine.vocab_size:
         continue
     elif vocabularies.fingerprint(
-      theirs, f'{task}: the vocabulary of its feature {name!r}'
+      theirs, f'{data}: the vocabulary of its feature {feature_name!r}'
     ) == vocabularies.fingerprint(mine):
       continue
     raise ValueError(
-      f'{task}: its feature {name!r} has {theirs} with {theirs.vocab_size} '
-      f'tokens, but VOCABULARY is {mine} with {mine.vocab_size}. Bind '
+      f'{data}: its feature {feature_name!r} has {theirs} with '
+      f'{theirs.vocab_size} tokens, but VOCABULARY is {mine} with '
+      f'{mine.vocab_size}. Bind '
       'VOCABULARY (sentencepiece_model_file and extra_ids) to the one that the '
       'task was registered with, and VOCAB_SIZE to at least its number of '
       'tokens, or name a task with the vocabulary of the model.'

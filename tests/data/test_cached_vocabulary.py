@@ -198,8 +198,12 @@ def test_an_evaluation_task_is_named_by_its_own_parameter(raw, models):
   ):
     message = f"{parameter} = 'text_causal': its feature .*alpha.model.*omega"
     with pytest.raises(ValueError, match=message):
-      train_data.check_model(config(), model, train_task=train_task)
+      train_data.check_model(
+        config(), model, train_cfg=config(mixture_or_task_name=train_task)
+      )
   register(raw, raw)
   message = f"EVAL_MIXTURE_OR_TASK_NAME = 'text_causal'.*{raw.name}"
   with pytest.raises(ValueError, match=message):
-    train_data.check_model(config(), model, train_task='other')
+    train_data.check_model(
+      config(), model, train_cfg=config(mixture_or_task_name='other')
+    )

@@ -249,10 +249,13 @@ def test_over_the_limit_file_line_counts_and_remedy_are_named(tmp_path):
     (1, 99, False),
     (1, 100, True),
     (2, 1000, False),
-    (2, 1001, True),
+    (1, 1999, True),
+    (2, 1001, False),
+    (2, 1999, False),
+    (2, 2000, True),
     (10, 100, False),
-    (10, 9001, True),
-    (10, 9000, False),
+    (10, 9999, False),
+    (10, 10_000, True),
   ],
 )
 def test_a_file_may_lose_one_line_in_a_thousand(tmp_path, bad, lines, is_good):

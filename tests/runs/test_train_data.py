@@ -14,8 +14,10 @@
 
 """Resumed runs compare their data with those they began with."""
 
+import dataclasses
 import functools
 import json
+import shutil
 
 import numbered_task
 from numbered_task import T, sequences_task
@@ -107,12 +109,12 @@ def test_names_a_task_that_is_not_registered(cache, prefix):
   del cache
   model = tiny.make_model(numbered_task.VOCABULARY, vocab_size=269)
   cfg = config(mixture_or_task_name='data_ul')
-  train_task = 'data_ul2' if prefix else 'data_ul'
+  train_cfg = config() if prefix else cfg
   with pytest.raises(
     ValueError,
     match=f"^{prefix}MIXTURE_OR_TASK_NAME = 'data_ul': .* Near names: data_ul2",
   ):
-    train_data.check_model(cfg, model, train_task=train_task)
+    train_data.check_model(cfg, model, train_cfg=train_cfg)
 
 
 def test_rejects_a_truncated_cache(cache, tmp_path):
@@ -228,3 +230,49 @@ def test_describes_uncached_tasks_by_name():
     seqio.TaskRegistry.remove('not_cached')
   assert data['MIXTURE_OR_TASK_NAME'] == 'not_cached'
   assert data['data_fingerprints'] == {'not_cached': None}
+
+
+def add_seqio_cached(name, splits):
+  """Registers a task whose cache seqio reads itself."""
+  seqio.TaskRegistry.add(
+    name,
+    source=seqio.FunctionDataSource(
+      lambda split, shuffle_files, seed=None: None, splits
+    ),
+    preprocessors=[seqio.CacheDatasetPlaceholder()],
+    output_features=seqio.TaskRegistry.get('data').output_features,
+  )
+
+
+def test_evaluation_data_need_no_cache_of_a_split_they_lack(cache, monkeypatch):
+  monkeypatch.setattr(seqio.MixtureRegistry, '_REGISTRY', {})
+  add_seqio_cached('train_only', ['train'])
+  shutil.copytree(cache / 'data', cache / 'train_only')
+  for file in (cache / 'train_only').glob('*validation*'):
+    file.unlink()
+  seqio.MixtureRegistry.add('mixed', ['data', 'train_only'], default_rate=1.0)
+  model = tiny.make_model(numbered_task.VOCABULARY, vocab_size=269)
+  for name in ('train_only', 'mixed'):
+    cfg = config(mixture_or_task_name=name, use_cached=True, split='validation')
+    # `eval_data` names the split, or warns.
+    train_data.check_vocabulary(cfg, model)
+
+
+def test_data_of_no_evaluation_are_not_checked(cache):
+  add_seqio_cached('damaged', ['train', 'validation'])
+  shutil.copytree(cache / 'data', cache / 'damaged')
+  (cache / 'damaged' / 'info.validation.json').unlink()
+  model = tiny.make_model(numbered_task.VOCABULARY, vocab_size=269)
+  cfg = config(mixture_or_task_name='damaged', use_cached=True)
+  evaluated = dataclasses.replace(cfg, split='validation')
+  check = functools.partial(
+    train_data.check_model, evaluated, model, train_cfg=cfg
+  )
+  with pytest.raises(FileNotFoundError, match='info.validation.json'):
+    check(eval_period=1)
+  check(eval_period=0)
+  other = dataclasses.replace(evaluated, mixture_or_task_name='not_there')
+  train_data.check_model(other, model, train_cfg=cfg, eval_period=0)
+  # Training data are always read.
+  with pytest.raises(ValueError, match='not_there'):
+    train_data.check_model(other, model, train_cfg=other, eval_period=0)
