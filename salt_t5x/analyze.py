@@ -106,7 +106,7 @@ def analyze(
   Raises:
     ValueError: a model, the data or a number does not fit.
   """
-  length = lengths_lib.check_form(task_feature_lengths, ['targets'])['targets']
+  length = lengths_lib.sequence_length(task_feature_lengths)
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
   prefixes = sorted(t for t in prefixes if t <= length)
   for name, value, is_allowed, allowed in (

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import seqio
 
 from salt_t5x import losses, metrics
+from salt_t5x.checkpoints import run_record
 from salt_t5x.kernels import chunked_losses
 from t5x import decoding, optimizers, partitioning, utils
 from t5x import losses as t5x_losses
@@ -119,18 +120,22 @@ _COMPUTE_SETTINGS = {
 }
 
 
-def describe(module: nn.Module) -> dict[str, Any]:
-  """Describes what a network computes, apart from its parameters.
+def describe(model: t5x_models.DecoderOnlyModel) -> dict[str, Any]:
+  """Describes what a model computes, apart from its parameters.
 
   Args:
-    module: of a t5x decoder-only model.
+    model: a t5x decoder-only model.
 
   Returns:
-    {field of the module or of its configuration: JSON value}. Fields that are
-    neither numbers nor text (functions, say) are left out.
+    {field of the module or of its configuration: JSON value}, and whether
+    inputs are attended to in both directions. Fields that are neither numbers
+    nor text (functions, say) are left out.
   """
-  found = {'class': type(module).__name__}
-  todo = [module]
+  found = {
+    'class': type(model.module).__name__,
+    run_record.BIDIRECTIONAL: model._inputs_bidirectional_attention,
+  }
+  todo = [model.module]
   while todo:
     part = todo.pop()
     for field in dataclasses.fields(part):

@@ -76,7 +76,7 @@ def sample(
   Raises:
     ValueError: an argument does not fit, or the folder holds other samples.
   """
-  length = lengths_lib.check_form(task_feature_lengths, ['targets'])['targets']
+  length = lengths_lib.sequence_length(task_feature_lengths)
   counts = {'train': examples, 'validation': held_out_examples}
   for name, count in counts.items():
     parameter = f'sample.sample, {name} split (EXAMPLES, HELD_OUT_EXAMPLES)'

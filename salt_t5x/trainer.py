@@ -184,7 +184,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     record = run_record.RunRecord(
       vocabulary=vocabularies.fingerprint(model.output_vocabulary),
       vocab_size=model.output_vocabulary.vocab_size,
-      network=models.describe(model.module),
+      network=models.describe(model),
       kd_steps=None if self._kd_steps == math.inf else self._kd_steps,
     )
     if self._teacher_checkpoint is None:

@@ -345,7 +345,12 @@ def test_loss_counts_targets_only(tuned):
 
 
 def make_trainer(initial, summary_dir=None):
-  model = tiny.make_model(vocab=VOCABULARY, vocab_size=264, scan_layers=True)
+  model = tiny.make_model(
+    vocab=VOCABULARY,
+    vocab_size=264,
+    scan_layers=True,
+    inputs_bidirectional_attention=True,
+  )
   return tiny.make_trainer(
     model,
     summary_dir=summary_dir and str(summary_dir),

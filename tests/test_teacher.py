@@ -166,6 +166,16 @@ def test_network_of_the_teacher(teacher_dir, name, value, was):
   assert f'network.TransformerConfig.{name} = {was}' in message
 
 
+def test_attention_to_inputs_of_the_teacher(teacher_dir):
+  model = tiny.make_teacher_model(inputs_bidirectional_attention=True)
+  with pytest.raises(
+    ValueError,
+    match='trained with models.SaltDecoderOnlyModel.inputs_bidirectional_'
+    r'attention = False \(and is now True\)',
+  ):
+    teacher_lib.Teacher(model, teacher_dir).check_record(tiny.vocabulary())
+
+
 def test_compute_settings_may_differ(teacher_dir):
   model = tiny.make_teacher_model(remat_policy='none', dtype='bfloat16')
   teacher_lib.Teacher(model, teacher_dir).check_record(tiny.vocabulary())

@@ -31,6 +31,8 @@ from salt_t5x import teacher as teacher_lib
 from salt_t5x import trainer as trainer_lib
 from salt_t5x.checkpoints import find, run_record
 from salt_t5x.data import vocabularies
+from salt_t5x.runs import settings
+from t5x import adafactor
 from t5x import trainer as t5x_trainer
 import tiny
 
@@ -360,6 +362,7 @@ def test_record(teacher_dir, tmp_path):
     teacher_temperature=0.25,
     network={
       'class': 'Transformer',
+      'inputs_bidirectional_attention': False,
       'emb_dim': 16,
       'num_heads': 2,
       'num_kv_heads': 1,
@@ -370,10 +373,11 @@ def test_record(teacher_dir, tmp_path):
       'max_wavelength': 10000,
     },
     optimization={
-      'trainer.SaltTrainer.total_steps (TRAIN_STEPS)': 100,
+      'TRAIN_STEPS': 100,
       'models.SaltDecoderOnlyModel.z_loss (Z_LOSS)': 0.0,
       'models.SaltDecoderOnlyModel.loss_normalizing_factor': 'None',
       **{f'{rate} {100 * i // 8}': 0.05 for i in range(9)},
+      **settings.describe_optimizer(tiny.optimizer()),
     },
   )
   (tmp_path / 'checkpoint_0').mkdir()  # It has begun.
@@ -400,7 +404,7 @@ def resume(path, rate=0.01, steps=8, warmup=2, **options):
   'changes, listed',
   [
     # The cosine of a longer run lifts the learning rate again.
-    ({'steps': 16}, '(TRAIN_STEPS) = 16, and was 8'),
+    ({'steps': 16}, 'TRAIN_STEPS = 16, and was 8'),
     ({'steps': 16}, '(PEAK_LEARNING_RATE) at step 8 = '),
     ({'rate': 0.02}, '(PEAK_LEARNING_RATE) at step 2 = 0.02, and was 0.01'),
     ({'warmup': 1}, '(PEAK_LEARNING_RATE) at step 1 = 0.01, and was 0.005'),
@@ -414,6 +418,11 @@ def resume(path, rate=0.01, steps=8, warmup=2, **options):
       "mlp_activations = ['relu', 'linear'], and was ['gelu', 'linear']",
     ),
     ({'max_wavelength': 9}, 'max_wavelength = 9, and was 10000'),
+    (
+      {'inputs_bidirectional_attention': True},
+      'models.SaltDecoderOnlyModel.inputs_bidirectional_attention = True, and '
+      'was False',
+    ),
   ],
 )
 def test_resume_names_what_changes_the_rest_of_the_run(
@@ -429,6 +438,31 @@ def test_resume_names_what_changes_the_rest_of_the_run(
   assert 'ALLOW_CHANGES_ON_RESUME = True' in message
 
 
+@pytest.mark.parametrize(
+  'name, value, was',
+  [
+    ('decay_rate', 0.9, 0.8),
+    ('clipping_threshold', None, 1.0),
+    ('weight_decay_rate', 0.1, None),
+    ('step_offset', 5, 0),
+  ],
+)
+def test_resume_names_changes_of_the_optimizer(tmp_path, name, value, was):
+  def start(**changes):
+    model = tiny.make_model()
+    model.optimizer_def = adafactor.Adafactor(
+      logical_factor_rules=adafactor.standard_logical_factor_rules(), **changes
+    )
+    tiny.make_trainer(model, summary_dir=str(tmp_path))
+
+  start()
+  (tmp_path / 'checkpoint_0').mkdir()  # It has begun.
+  start()
+  with pytest.raises(ValueError) as e:
+    start(**{name: value})
+  assert f'adafactor.Adafactor.{name} = {value}, and was {was}' in str(e.value)
+
+
 def test_allowed_changes_are_recorded(tmp_path):
   resume(tmp_path)
   (tmp_path / 'checkpoint_0').mkdir()
@@ -436,7 +470,7 @@ def test_allowed_changes_are_recorded(tmp_path):
   tiny.make_trainer(allow_changes=True, **options)
   tiny.make_trainer(**options)
   found = run_record.read(str(tmp_path)).optimization
-  assert found['trainer.SaltTrainer.total_steps (TRAIN_STEPS)'] == 16
+  assert found['TRAIN_STEPS'] == 16
 
 
 def test_resume_distils_from_the_teacher_it_began_with(teacher_dir, tmp_path):

@@ -34,6 +34,8 @@ from salt_t5x import files
 from salt_t5x.checkpoints import find
 
 _FILE = 'salt_t5x.json'
+# The part of `models.describe` that is the model's, not the module's.
+BIDIRECTIONAL = 'inputs_bidirectional_attention'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class RunRecord:
     schedule: `schedules.Schedule.description`.
     teacher_temperature: ρ.
     top_k: k of eq. (12).
-    network: `models.describe` of the network; None if it is not recorded.
+    network: `models.describe` of the model; None if it is not recorded.
     optimization: {gin parameter: value} of what the rest of the run depends on;
       None if it is not recorded.
   """
@@ -145,7 +147,12 @@ def compare(
     )
   changes = network_changes(before, now.network)
   if before.optimization is not None:
-    changes |= files.differences(before.optimization, now.optimization)
+    # The engines' optimizers have different parameters in part.
+    both = before.optimization.keys() & now.optimization
+    changes |= files.differences(
+      before.optimization,
+      {x: y for x, y in now.optimization.items() if x in both},
+    )
   parameters = {'kd_steps': 'n_KD (KD_STEPS)'}
   if before.teacher and now.teacher:
     parameters['teacher_identity'] = 'teacher.Teacher.path'
@@ -183,7 +190,12 @@ def network_changes(
   if before.network is None or network is None:
     return {}
   found = files.differences(before.network, network)
-  return {f'network.TransformerConfig.{x}': y for x, y in found.items()}
+  return {
+    f'models.SaltDecoderOnlyModel.{x}'
+    if x == BIDIRECTIONAL
+    else f'network.TransformerConfig.{x}': y
+    for x, y in found.items()
+  }
 
 
 def difference(

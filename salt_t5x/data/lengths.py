@@ -58,6 +58,24 @@ def check_form(
   return lengths
 
 
+def sequence_length(lengths: Any) -> int:
+  """Returns T of sequences, which inputs and targets share as in training.
+
+  Args:
+    lengths: {'targets': T}, or {'inputs': T, 'targets': T}.
+
+  Raises:
+    ValueError: it is something else.
+  """
+  found = {*check_form(lengths).values()}
+  if len(found) > 1:
+    raise ValueError(
+      f'TASK_FEATURE_LENGTHS = {dict(lengths)!r}: inputs and targets share a '
+      f"sequence here. Set it to {{'targets': {lengths['targets']}}}."
+    )
+  return found.pop()
+
+
 def check(
   cfg: utils.DatasetConfig, feature_converter_cls: Any = None
 ) -> Mapping[str, int]:

@@ -213,7 +213,8 @@ class CachedSource(ordered_tasks.OrderedSource):
           'that, or cache the task again in another folder.'
         )
     if vocabularies.FINGERPRINT not in features:
-      return  # Written by a task of the user's own.
+      vocabularies.warn_of_unknown(task.name, task.cache_dir)
+      return
     cached = list(features[vocabularies.FINGERPRINT].int64_list.value)
     vocabulary = task.output_features['targets'].vocabulary
     parameter = f'The vocabulary of the task {task.name}'

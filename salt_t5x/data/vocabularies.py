@@ -15,6 +15,7 @@
 """Trains, measures, identifies and checks vocabularies; samples their text."""
 
 from collections.abc import Iterable, Iterator, Sequence
+import functools
 import hashlib
 import io
 import operator
@@ -84,6 +85,18 @@ def fingerprint(
       'that `python -m salt_t5x.vocabulary` or SentencePiece wrote.'
     ) from e
   return f'sentencepiece:{digest}:{vocabulary.extra_ids}'
+
+
+@functools.cache
+def warn_of_unknown(name: str, cache_dir: str) -> None:
+  """Logs, once, that the cache of the task `name` has no fingerprint."""
+  logging.warning(
+    'The cache %s does not say which vocabulary it was made with: a task of '
+    'your own or an earlier salt_t5x wrote it. Make sure that it is that of '
+    'the task %s, or cache the task again in another folder.',
+    cache_dir,
+    name,
+  )
 
 
 def fingerprint_number(vocabulary: seqio.Vocabulary, parameter: str) -> int:

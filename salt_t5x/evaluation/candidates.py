@@ -132,7 +132,7 @@ def find(
     shapes, _ = source.shapes_and_axes(features, partitioner)
     if checkpoint:
       restore.check_architecture(checkpoint, shapes, source.parameters.model)
-    text = f'{models.describe(source.model.module)} {shapes}'
+    text = f'{models.describe(source.model)} {shapes}'
     options = {
       # Not its path: a model may be trained again there, or be moved.
       'checkpoint': checkpoint.name if checkpoint else 'as initialised',

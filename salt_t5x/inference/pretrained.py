@@ -107,7 +107,7 @@ class Pretrained:
         cannot be used.
     """
     vocabularies.check_special_ids(vocabulary, 'VOCABULARY')
-    network = models.describe(self.model.module)
+    network = models.describe(self.model)
     fingerprint = vocabularies.fingerprint(vocabulary)
     if found := run_record.difference(
       self.path, fingerprint, vocabulary.vocab_size, network

@@ -51,6 +51,7 @@ _DESCRIPTION = ('domain', 'name', 'version', 'sha256', 'licence')
 # Files of a split, raw and cached.
 _SHARDS = {'train': 4, 'validation': 1}
 _VALIDATION_SHARE = 0.03
+_NO_COUNTS = {'documents': 0, 'bytes': 0, 'sequences': 0}
 # Enough for thousands of pieces, and it trains in about ten seconds.
 _VOCABULARY_MEGABYTES = 3.5
 
@@ -206,7 +207,10 @@ def table(info: dict) -> str:
   """Formats the counts of a build as Markdown, one row a domain."""
   rows = []
   for domain in [*info['available_bytes'], '']:
-    train, validation = (info['counts'][split][domain] for split in _SHARDS)
+    # Earlier builds have no sequences of several domains.
+    train, validation = (
+      info['counts'][split].get(domain, _NO_COUNTS) for split in _SHARDS
+    )
     rows.append(
       (
         info['arguments']['weights'].get(domain, 0),

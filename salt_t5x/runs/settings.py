@@ -14,14 +14,22 @@
 
 """The settings of a run: checked, and described for the run's record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import dataclasses
+import enum
+import functools
+import inspect
 import math
 from typing import Any
 
 import jax
+import numpy as np
 
 from salt_t5x.checkpoints import run_record
 from t5x import models as t5x_models
+
+# Learning rates that differ by less are equal: devices round differently.
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-12
 
 
 def optimization(
@@ -46,20 +54,83 @@ def optimization(
   """
   rate = 'learning_rate_fn (PEAK_LEARNING_RATE) at step '
   names = [f'{rate}{total_steps * i // 8}' for i in range(9)]
-  if before is not None and before.optimization is not None:
-    names = [x for x in before.optimization if x.startswith(rate)]
+  known = (before and before.optimization) or {}
+  if known:
+    names = [x for x in known if x.startswith(rate)]
+
+  def rate_at(name: str) -> float:
+    value = float(f'{learning_rate_fn(int(name.removeprefix(rate))):.6g}')
+    was = known.get(name)
+    is_same = isinstance(was, int | float) and math.isclose(
+      value, was, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE
+    )
+    return was if is_same else value
+
   return {
-    'trainer.SaltTrainer.total_steps (TRAIN_STEPS)': total_steps,
+    'TRAIN_STEPS': total_steps,
     'models.SaltDecoderOnlyModel.z_loss (Z_LOSS)': model.z_loss,
     'models.SaltDecoderOnlyModel.loss_normalizing_factor': str(
       model.loss_normalizing_factor
     ),
-    # Devices may round differently.
-    **{
-      x: float(f'{learning_rate_fn(int(x.removeprefix(rate))):.6g}')
-      for x in names
-    },
+    **{x: rate_at(x) for x in names},
+    **describe_optimizer(model.optimizer_def),
   }
+
+
+def describe_optimizer(optimizer_def: Any) -> dict[str, Any]:
+  """Describes an optimizer of either engine.
+
+  Args:
+    optimizer_def: a t5x optimizer; the functions of an `OptaxWrapper` are
+      described by their names and what they close over.
+
+  Returns:
+    {gin parameter, or a part of it: JSON value}, and the optimizer's kind.
+  """
+  cls = type(optimizer_def)
+  kind = f'{cls.__module__.rpartition(".")[2]}.{cls.__name__}'
+  parts = dict(vars(optimizer_def))
+  hyper_params = parts.pop('hyper_params', {})
+  if dataclasses.is_dataclass(hyper_params):
+    hyper_params = vars(hyper_params)
+  else:
+    hyper_params = {'hyper_params': hyper_params}
+  return {
+    'models.SaltDecoderOnlyModel.optimizer_def (OPTIMIZER)': kind,
+    **_leaves(parts | hyper_params, kind, ()),
+  }
+
+
+def _leaves(value: Any, name: str, inside: tuple[int, ...]) -> dict[str, Any]:
+  """{path in an object: JSON value}; `inside` are the objects around it."""
+  found = {}
+  if id(value) in inside:  # A function may close over itself.
+    return found
+  if isinstance(value, enum.Enum):
+    return {name: value.name}
+  if isinstance(value, bool | int | float | str | None):
+    return {name: value}
+  if isinstance(value, np.generic | np.ndarray | jax.Array):
+    return {name: np.asarray(value).tolist()}
+  if isinstance(value, Mapping):
+    parts = value
+  elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    parts = vars(value)
+  elif isinstance(value, list | tuple):
+    if not (names := getattr(value, '_fields', ())):
+      found[name] = len(value)
+      names = range(len(value))
+    parts = dict(zip(names, value, strict=True))
+  elif isinstance(value, functools.partial):
+    parts = {'func': value.func, 'args': value.args} | value.keywords
+  elif inspect.isfunction(value):
+    found[name] = value.__qualname__
+    parts = inspect.getclosurevars(value).nonlocals
+  else:
+    return {name: getattr(value, '__name__', type(value).__name__)}
+  for key, part in parts.items():
+    found |= _leaves(part, f'{name}.{key}', (*inside, id(value)))
+  return found
 
 
 def check_first_step(first_step: int, kd_steps: int | float):

@@ -23,6 +23,7 @@ import dataclasses
 import os
 from typing import Any
 
+from absl import logging
 import flax
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,8 @@ def _fingerprint(task: seqio.Task, cfg: utils.DatasetConfig) -> str | None:
 def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
   """Lists what the examples of a run, and their order, depend on.
 
+  Data that cannot be identified are logged.
+
   Args:
     cfg: the training data.
 
@@ -70,6 +73,16 @@ def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
     {gin parameter: JSON value}, and the fingerprint of each cached task.
   """
   provider = seqio.get_mixture_or_task(cfg.mixture_or_task_name)
+  fingerprints = {
+    task.name: _fingerprint(task, cfg) for task in seqio.get_subtasks(provider)
+  }
+  if unknown := [name for name, found in fingerprints.items() if found is None]:
+    logging.warning(
+      'MIXTURE_OR_TASK_NAME = %r: the data of %s are not cached, so the run '
+      'would not notice if it resumed with others.',
+      provider.name,
+      unknown,
+    )
   return {
     'MIXTURE_OR_TASK_NAME': provider.name,
     'TASK_FEATURE_LENGTHS': dict(cfg.task_feature_lengths),
@@ -79,10 +92,7 @@ def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
     'utils.DatasetConfig.shuffle': cfg.shuffle,
     'utils.DatasetConfig.pack': cfg.pack,
     'USE_CACHED_TASKS': cfg.use_cached,
-    'data_fingerprints': {
-      task.name: _fingerprint(task, cfg)
-      for task in seqio.get_subtasks(provider)
-    },
+    'data_fingerprints': fingerprints,
   }
 
 
@@ -275,7 +285,7 @@ def check_model(
   )
   record = run_record.read(model_dir)
   changes = record and run_record.network_changes(
-    record, models.describe(model.module)
+    record, models.describe(model)
   )
   listed = ', '.join(
     f'{name} = {now!r}, and was {was!r}'

@@ -146,6 +146,16 @@ def test_rejects_a_cache_of_another_vocabulary(other, raw, models, tmp_path):
       door()
 
 
+def test_caches_without_a_fingerprint_are_logged_once(raw, monkeypatch, caplog):
+  monkeypatch.setattr(vocabularies, 'FINGERPRINT', 'missing')
+  source = seqio.TaskRegistry.get('text_causal').source
+  for _ in range(2):
+    source.check('train')
+  [message] = caplog.messages
+  assert 'does not say which vocabulary' in message
+  assert source.cached_task.cache_dir in message
+
+
 def test_a_view_has_the_vocabulary_of_its_cache(raw, models):
   """A task of the user's own over a cache of another vocabulary."""
   own = seqio.SentencePieceVocabulary(str(models / 'omega.model'), extra_ids=20)

@@ -106,6 +106,16 @@ def test_sequences_of_a_cache_have_one_length(found):
     assert lengths.check(config(right, 'data_ul2'), FIXED_WIDTH) == right
 
 
+def test_sequences_without_a_task_have_one_length():
+  """`sample` and `analyze` share gin files with training."""
+  for right in ({'targets': T}, {'inputs': T, 'targets': T}):
+    assert lengths.sequence_length(right) == T
+  with pytest.raises(ValueError, match=f"Set it to {{'targets': {T}}}"):
+    lengths.sequence_length({'inputs': T // 2, 'targets': T})
+  with pytest.raises(ValueError, match="no feature 'other' here"):
+    lengths.sequence_length({'other': T, 'targets': T})
+
+
 def test_cutting_every_example_is_an_error():
   register([300, 310])
   with pytest.raises(

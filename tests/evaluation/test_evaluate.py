@@ -29,7 +29,7 @@ import pytest
 import seqio
 
 import few_shot_data
-from salt_t5x import evaluate
+from salt_t5x import evaluate, models
 from salt_t5x import teacher as teacher_lib
 from salt_t5x.data import cache_writer, ordered_cache, supervised_tasks
 from salt_t5x.evaluation import candidates, held_out, text_metrics
@@ -65,8 +65,13 @@ def make_model(**overrides):
 def trained(tmp_path_factory):
   """(a model directory, the parameters in it)."""
   folder = str(tmp_path_factory.mktemp('trained'))
-  trainer = tiny.make_trainer(make_model(), summary_dir=folder)
-  trainer.train(tiny.batches(), 2, 0).result()
+  trainer = tiny.make_trainer(
+    make_model(inputs_bidirectional_attention=True), summary_dir=folder
+  )
+  batches = (
+    models.features_of(x['decoder_target_tokens']) for x in tiny.batches()
+  )
+  trainer.train(batches, 2, 0).result()
   tiny.save_checkpoint(folder, trainer)
   return folder, flax.core.unfreeze(trainer.train_state.params)
 

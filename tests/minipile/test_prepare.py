@@ -15,6 +15,7 @@
 """Building mini-Pile without a network, from text that is made here."""
 
 import collections
+import copy
 import dataclasses
 import itertools
 import json
@@ -244,6 +245,15 @@ def test_info_counts_documents_and_names_sources(built, sources):
   ]
   assert [row[0] for row in rows[2:]] == ['notes', 'letters', 'several', 'all']
   assert rows[-1][:3] == ['all', '2', '240']
+
+
+def test_tables_of_builds_before_sequences_of_several_domains(built):
+  _, info = built
+  info = copy.deepcopy(info)
+  for counts in info['counts'].values():
+    del counts['']
+  several = prepare.table(info).splitlines()[-2]
+  assert not any(float(x) for x in several.split('|')[2:6])
 
 
 def test_megabytes_are_divided_by_weight(sources, tmp_path):

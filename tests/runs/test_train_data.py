@@ -215,7 +215,7 @@ def test_rejects_a_model_of_fewer_layers(cache, tmp_path, scan_layers):
   train_data.check_model(config(), make(num_layers=3))
 
 
-def test_describes_uncached_tasks_by_name():
+def test_describes_uncached_tasks_by_name(caplog):
   seqio.TaskRegistry.add(
     'not_cached',
     source=seqio.FunctionDataSource(
@@ -230,6 +230,7 @@ def test_describes_uncached_tasks_by_name():
     seqio.TaskRegistry.remove('not_cached')
   assert data['MIXTURE_OR_TASK_NAME'] == 'not_cached'
   assert data['data_fingerprints'] == {'not_cached': None}
+  assert "data of ['not_cached'] are not cached" in caplog.text
 
 
 def add_seqio_cached(name, splits):
