@@ -54,7 +54,7 @@ def check(config: Config) -> None:
   # What is meant for this command; --gin_bindings is as good as a file.
   own = [x for x in sys.argv if x.startswith('--gin.')]
   bound = {name for name, _ in flags.bindings(own)}
-  uses = _uses(config)
+  uses = uses_of(config)
   read = uses.get(_MACRO, set())
   # Files may serve several commands, and each reads some of their macros.
   named = engine.gin_macros() | {
@@ -75,6 +75,36 @@ def check(config: Config) -> None:
       name = f'{selector}.{parameter}'
       if any(f'.{name}'.endswith(x) for x in of_scope):
         _check_flag(config, uses, scope, selector, parameter, value)
+
+
+def uses_of(config: Config) -> dict[str, set[str]]:
+  """Lists what bindings with an effect refer to.
+
+  Args:
+    config: see `check`.
+
+  Returns:
+    {configurable: the scopes in which they refer to it}.
+  """
+  uses, seen = {}, set()
+  todo = [
+    (scope, selector)
+    for scope, selector in config
+    if selector != _MACRO and not _ONLY_BY_REFERENCE.fullmatch(selector)
+  ]
+  while todo:
+    key = todo.pop()
+    if key in seen:
+      continue
+    seen.add(key)
+    for reference in _references(config.get(key, {})):
+      scope, selector = reference.config_key
+      uses.setdefault(selector, set()).add(scope)
+      if selector == _MACRO:
+        todo.append((scope, selector))
+      else:
+        todo += [x for x in config if x[1] == selector]
+  return uses
 
 
 def _check_flag(
@@ -157,26 +187,3 @@ def _is_required(value: Any) -> bool:
 
 def _references(value: Any) -> Iterator[gin.config.ConfigurableReference]:
   return gin.config.iterate_references({'': value})
-
-
-def _uses(config: Config) -> dict[str, set[str]]:
-  """{configurable: the scopes in which bindings with an effect refer to it}."""
-  uses, seen = {}, set()
-  todo = [
-    (scope, selector)
-    for scope, selector in config
-    if selector != _MACRO and not _ONLY_BY_REFERENCE.fullmatch(selector)
-  ]
-  while todo:
-    key = todo.pop()
-    if key in seen:
-      continue
-    seen.add(key)
-    for reference in _references(config.get(key, {})):
-      scope, selector = reference.config_key
-      uses.setdefault(selector, set()).add(scope)
-      if selector == _MACRO:
-        todo.append((scope, selector))
-      else:
-        todo += [x for x in config if x[1] == selector]
-  return uses

@@ -59,6 +59,8 @@ def _number(
       minimum < x < maximum if is_open else minimum <= x <= maximum
     )
 
+  if minimum == -math.inf:
+    return Kind(is_valid, 'a finite number')
   if maximum < math.inf:
     range_ = f'{"between" if is_open else "from"} {minimum} '
     range_ += f'{"and" if is_open else "to"} {maximum}'
@@ -87,6 +89,10 @@ def _is_name(x: Any) -> bool:
   return isinstance(x, str) and bool(x)
 
 
+def _is_names(x: Any) -> bool:
+  return isinstance(x, Mapping) and all(map(_is_name, (*x, *x.values())))
+
+
 def _is_lengths(x: Any) -> bool:
   return (
     isinstance(x, Mapping)
@@ -102,8 +108,16 @@ _NAMES = Kind(
   "a name, 'in quotes', or a list of names",
 )
 _SPLITS = Kind(
-  lambda x: _is_name(x) or (isinstance(x, Mapping) and all(map(_is_name, x))),
+  lambda x: _is_name(x) or _is_names(x),
   "the name of a split, 'in quotes', or {task: split}",
+)
+_CHECKPOINTS = Kind(
+  lambda x: (
+    isinstance(x, Mapping)
+    # None is the model as initialised.
+    and _is_names({k: v for k, v in x.items() if v is not None})
+  ),
+  "{'a name': 'a path'}",
 )
 _PATH = Kind(_is_name, "a path, 'in quotes'", is_path=True)
 _PATHS = Kind(
@@ -165,7 +179,10 @@ _OF_CLASS = {
     'allow_changes': _BOOLEAN,
   },
   'get_datasets': {'eval_period': _integer(0)},
-  'check_model': {'model_dir': _PATH.or_none(), 'eval_period': _integer(0)},
+  'check_model': {
+    'model_dir': _PATH.or_none(),
+    'eval_period': _integer(0),
+  },
   'SaveCheckpointConfig': {
     'period': _integer(1).or_none(),
     'checkpoint_steps': _list(_integer(0), 'a list of steps').or_none(),
@@ -245,7 +262,7 @@ _OF_CLASS = {
     'model': _MODEL,
     'path': _PATH.or_none(),
     'step': _integer(0).or_none(),
-    'dtype': _DTYPE.or_none(),
+    'dtype': _choice('float32', 'bfloat16').or_none(),
     'minimum_gain': _number(-math.inf),
   },
   'Model': {
@@ -296,6 +313,7 @@ _OF_CLASS = {
   },
   'evaluate': {
     'model': _MODEL,
+    'checkpoints': _CHECKPOINTS,
     'output_dir': _PATH,
     'data_dir': _PATH.or_none(),
     'task_feature_lengths': LENGTHS,

@@ -24,10 +24,13 @@ from typing import Any
 import gin
 
 from salt_t5x import files
-from salt_t5x.configuration import parameters
+from salt_t5x.configuration import effects, parameters
 
 Config = Mapping[tuple[str, str], Mapping[str, Any]]
 
+_MACRO = 'gin.macro'
+# `parameters` means the classes of these.
+_PACKAGES = {'salt_t5x', 't5x', 'optax', 'seqio', '__main__', 'gin'}
 
 # What t5x's standard rules split over `num_partitions` devices.
 _SPLIT = {
@@ -52,26 +55,46 @@ class _Binding:
   value: Any
 
 
-def _bindings(config: Config) -> Iterator[_Binding]:
-  for (scope, selector), bound in config.items():
+def _is_known(selector: str) -> bool:
+  """Whether `parameters` means this configurable, if gin can tell."""
+  found = gin.config._REGISTRY.get_match(selector)
+  module = getattr(found and found.wrapped, '__module__', None)
+  return module is None or module.partition('.')[0] in _PACKAGES
+
+
+def _bindings(config: Config, of: Config | None = None) -> Iterator[_Binding]:
+  """Yields the bindings of a part of the configuration; None for all."""
+  for (scope, selector), bound in (config if of is None else of).items():
+    if not _is_known(selector):
+      continue
     for parameter, value in bound.items():
       key = name = f'{selector}.{parameter}'
       name = '.'.join(name.split('.')[-2:])
       label = '/'.join(filter(None, (scope, name)))
       key = '/'.join(filter(None, (scope, key)))
-      while isinstance(value, gin.config.ConfigurableReference):
-        macro, selector_of_value = value.config_key
-        if selector_of_value != 'gin.macro':
-          break
+      value, macro = _followed(config, value)
+      if macro:
         key = f'{macro}/gin.macro.value'
         label = f'{name} ({macro})'
-        value = config.get(value.config_key, {}).get('value')
-      else:
-        try:
-          value = _resolved(config, value)
-        except _ComputedError:
-          continue
-        yield _Binding(key, name, label, value)
+      try:
+        value = _resolved(config, value)
+      except _ComputedError:
+        continue
+      yield _Binding(key, name, label, value)
+
+
+def _followed(config: Config, value: Any) -> tuple[Any, str | None]:
+  """Returns the value that a chain of macros has, and the last of them."""
+  macro, seen = None, set()
+  while isinstance(value, gin.config.ConfigurableReference):
+    if value.config_key[1] != _MACRO:
+      break
+    macro, _ = value.config_key
+    if macro in seen:
+      raise ValueError(f'{macro} = %{macro}: this macro refers to itself.')
+    seen.add(macro)
+    value = config.get(value.config_key, {}).get('value')
+  return value, macro
 
 
 class _ComputedError(Exception):
@@ -80,10 +103,9 @@ class _ComputedError(Exception):
 
 def _resolved(config: Config, value: Any) -> Any:
   """Returns a value with the values of the macros in it."""
+  value, _ = _followed(config, value)
   if isinstance(value, gin.config.ConfigurableReference):
-    if value.config_key[1] != 'gin.macro':
-      raise _ComputedError
-    return _resolved(config, config.get(value.config_key, {}).get('value'))
+    raise _ComputedError
   if isinstance(value, dict):
     return {k: _resolved(config, v) for k, v in value.items()}
   if isinstance(value, list | tuple):
@@ -117,9 +139,10 @@ def check(config: Config) -> dict[str, Any]:
     if kind.is_path and binding.value is not None:
       paths[binding.key] = _absolute(binding.value)
   _check_model_dir(found.get('train.model_dir'))
-  _check_warmup(found)
+  uses = effects.uses_of(config)
+  _check_warmup(config, uses)
   _check_periods(found)
-  _check_optimizers(config)
+  _check_optimizers(config, uses)
   _check_partitions(config, found.get('PjitPartitioner.num_partitions'))
   return paths
 
@@ -150,15 +173,19 @@ def _check_model_dir(binding: _Binding | None) -> None:
     )
 
 
-def _check_warmup(found: Mapping[str, _Binding]) -> None:
-  """Raises ValueError if the learning rate never reaches its peak."""
-  warmup = found.get('warmup_cosine_decay_schedule.warmup_steps')
-  steps = found.get('train.total_steps')
-  if warmup and steps and 0 < steps.value <= warmup.value:
-    raise ValueError(
-      f'{warmup.label} = {warmup.value} must be less than {steps.label} = '
-      f'{steps.value}: set it to a few percent of the steps.'
-    )
+def _check_warmup(config: Config, uses: Mapping[str, set[str]]) -> None:
+  """Raises ValueError if a learning rate never reaches its peak."""
+  name = 'optax.warmup_cosine_decay_schedule'
+  for scope in uses.get(name, ()):
+    bound = {**config.get(('', name), {}), **config.get((scope, name), {})}
+    found = _bindings(config, {(scope, name): bound})
+    steps = {x.name.rpartition('.')[2]: x for x in found}
+    warmup, decay = steps.get('warmup_steps'), steps.get('decay_steps')
+    if warmup and decay and decay.value <= warmup.value:
+      raise ValueError(
+        f'{warmup.label} = {warmup.value} must be less than {decay.label} = '
+        f'{decay.value}: set it to a few percent of the steps.'
+      )
 
 
 def _check_periods(found: Mapping[str, _Binding]) -> None:
@@ -200,26 +227,22 @@ def _check_periods(found: Mapping[str, _Binding]) -> None:
       )
 
 
-def _check_optimizers(config: Config) -> None:
+def _check_optimizers(config: Config, uses: Mapping[str, set[str]]) -> None:
   """Raises ValueError if an optimizer ignores the trainer's learning rate.
 
   t5x's trainer sets Adafactor's at each step, but none of optax's optimizers,
   whose wrappers (`t5x.optimizers`) have the same parameters.
   """
   trainers = [
-    bound['learning_rate_fn']
-    for bound in config.values()
-    if 'learning_rate_fn' in bound
+    _followed(config, bound['learning_rate_fn'])[0]
+    for (_, selector), bound in config.items()
+    if 'learning_rate_fn' in bound and selector in uses
   ]
   for (scope, selector), bound in config.items():
-    rate = bound.get('learning_rate')
-    while isinstance(rate, gin.config.ConfigurableReference):
-      macro, selector_of_value = rate.config_key
-      if selector_of_value != 'gin.macro':
-        break
-      rate = config.get((macro, 'gin.macro'), {}).get('value')
+    rate, _ = _followed(config, bound.get('learning_rate'))
     is_optax = selector.startswith(('optax.', 't5x.optimizers.'))
-    if is_optax and rate is not None and trainers and rate not in trainers:
+    is_used = is_optax and selector in uses
+    if is_used and rate is not None and trainers and rate not in trainers:
       name = '/'.join(filter(None, (scope, selector)))
       raise ValueError(
         f'{name}.learning_rate = {rate!r}: PEAK_LEARNING_RATE would have no '

@@ -16,14 +16,26 @@
 
 import contextlib
 import os
+import pathlib
 import sys
+import types
 
 import gin
 import pytest
 
+from salt_t5x import engine
 from t5x import train
 
 RECIPES = 'salt_t5x/gin/recipes/'
+GIN = pathlib.Path(engine.__file__).parents[1] / 'gin'
+# A user's, which recipes of the paper's sizes need.
+DATA = """
+from __gin__ import dynamic_registration
+import seqio
+VOCABULARY = @seqio.PassThroughVocabulary()
+seqio.PassThroughVocabulary.size = 256
+MIXTURE_OR_TASK_NAME = 'mine'
+"""
 # What the recipes require.
 ALWAYS = {
   'MODEL_DIR': "'/run'",
@@ -63,11 +75,14 @@ def parse(monkeypatch):
   gin.clear_config()
 
 
-@pytest.mark.parametrize(
-  'recipe', ['tiny_salt', 'tiny_rkd', 'tiny_baseline', 'tiny_teacher']
-)
+# tiny.gin is a part of others.
+_ALL_RECIPES = sorted({x.stem for x in pathlib.Path(GIN).glob('recipes/*.gin')})
+
+
+@pytest.mark.parametrize('recipe', [x for x in _ALL_RECIPES if x != 'tiny'])
 def test_recipes_are_accepted(parse, recipe):
-  assert parse(recipe) == '/run'
+  text = '' if 'tiny' in recipe else DATA
+  assert parse(recipe, text=text) == '/run'
 
 
 @pytest.mark.parametrize(
@@ -208,6 +223,8 @@ def test_values_are_refused(parse, flag):
         *('ALLOW_CHANGES_ON_RESUME=1', "OPTIMIZER='adam'"),
       )
     ),
+    ('tiny_salt', "teacher.Teacher.dtype='float16'"),
+    ('tiny_salt', "teacher.Teacher.minimum_gain='0.1'"),
     ('tiny_teacher', 'KEEP_PERIOD=0'),
     ('tiny_salt_ds', 'SELECTION_PATH=0'),
     ('tiny_sft', 'INITIAL_CHECKPOINT=None'),
@@ -218,6 +235,8 @@ def test_values_are_refused(parse, flag):
       for x in (
         *('EXAMPLES=0', 'USE_HUB=0', 'SUITE=3', 'RUN_PROGRAMS=None'),
         *("HELD_OUT_EXAMPLES='all'", "evaluate.evaluate.dtype='half'"),
+        *("CHECKPOINTS={'A': 5}", "CHECKPOINTS='runs/a'"),
+        *("SUPERVISED_SPLIT={'a': 3}",),
         *('SUPERVISED_TASKS=None', 'SUPERVISED_SPLIT=None', 'BENCHMARK_DATA=1'),
       )
     ),
@@ -257,6 +276,7 @@ def test_parameters_have_types_and_ranges(parse, recipe, flag):
     ('tiny_salt', "network.TransformerConfig.mlp_activations=['gelu']"),
     ('tiny_evaluate', "SUITE=['lambada']"),
     ('tiny_evaluate', "SUPERVISED_SPLIT={'sft_gsm8k': 'test'}"),
+    ('tiny_evaluate', "CHECKPOINTS={'A': '/a', 'untrained': None}"),
     ('tiny_analyze', 'TRAINING_SEQUENCES=None'),
   ],
 )
@@ -275,11 +295,72 @@ def test_missing_macros_are_named(parse):
     parse('../runs/baseline', "MIXTURE_OR_TASK_NAME='x'")
 
 
-def test_warmup_must_end_within_the_run(parse):
-  with pytest.raises(
-    ValueError, match=r'\(WARMUP_STEPS\) = 9 must be less than .* = 9:'
-  ):
-    parse('tiny_salt', 'WARMUP_STEPS=9', 'TRAIN_STEPS=9', 'KD_STEPS=3')
+_IMPORTS = (
+  'from __gin__ import dynamic_registration\nimport optax\n'
+  'from salt_t5x import fine_tune\nfrom salt_t5x import trainer\n'
+)
+_SCHEDULE = 'optax.warmup_cosine_decay_schedule'
+
+
+@pytest.mark.parametrize(
+  'flags, message',
+  [
+    (
+      ['WARMUP_STEPS=9', 'TRAIN_STEPS=9'],
+      r'\(WARMUP_STEPS\) = 9 must be less than .*\(TRAIN_STEPS\) = 9:',
+    ),
+    # WARMUP_STEPS is 80.
+    ([f'{_SCHEDULE}.decay_steps=50'], r'= 80 must .*decay_steps = 50:'),
+    # The beginning of a long schedule.
+    ([f'{_SCHEDULE}.decay_steps=960', 'TRAIN_STEPS=50'], None),
+    (
+      [
+        'trainer.SaltTrainer.learning_rate_fn=@optax.constant_schedule()',
+        'optax.constant_schedule.value=0.1',
+        'TRAIN_STEPS=50',
+      ],
+      None,
+    ),
+  ],
+)
+def test_warmup_must_end_within_the_schedule(parse, flags, message):
+  text = _IMPORTS + '\n'.join(flags)
+  if message is None:
+    assert parse('tiny_baseline', text=text) == '/run'
+    return
+  with pytest.raises(ValueError, match=message):
+    parse('tiny_baseline', text=text)
+
+
+def test_unused_schedules_are_not_checked(parse):
+  """runs/sft.gin has another trainer's, too."""
+  text = _IMPORTS + (
+    'fine_tune.FineTuneTrainer.learning_rate_fn = @optax.constant_schedule()\n'
+    'optax.constant_schedule.value = 0.1\nTRAIN_STEPS = 9'
+  )
+  assert parse('tiny_sft', text=text) == '/run'
+
+
+def test_macros_that_refer_to_themselves_are_refused(parse):
+  with pytest.raises(ValueError, match='SEQUENCES = %SEQUENCES: .* itself'):
+    parse('tiny_analyze', text='SEQUENCES = %SEQUENCES')
+
+
+def test_other_packages_parameters_are_not_checked(parse, monkeypatch):
+  """A package may have a class or function of a name that we use."""
+  own = types.ModuleType('my_lib')
+
+  def train(model_dir, total_steps):
+    del model_dir, total_steps
+
+  train.__module__ = 'my_lib'
+  own.train = train
+  monkeypatch.setitem(sys.modules, 'my_lib', own)
+  text = (
+    'from __gin__ import dynamic_registration\nimport my_lib\n'
+    "my_lib.train.model_dir = 5\nmy_lib.train.total_steps = 'all'\n"
+  )
+  assert parse('tiny_baseline', text=text) == '/run'
 
 
 @pytest.mark.parametrize(
@@ -312,16 +393,25 @@ def test_periods_must_suit_t5x(parse, flags, message):
 
 
 @pytest.mark.parametrize(
-  'rate, is_valid',
+  'rate, more, is_valid',
   [
-    ('0.1', False),
-    ('@optax.linear_schedule()', False),
-    ('@optax.warmup_cosine_decay_schedule()', True),
+    ('0.1', '', False),
+    ('@optax.linear_schedule()', '', False),
+    ('@optax.warmup_cosine_decay_schedule()', '', True),
+    (
+      '%LR',
+      'LR = @optax.warmup_cosine_decay_schedule()\n'
+      'trainer.SaltTrainer.learning_rate_fn = %LR\n',
+      True,
+    ),
   ],
 )
-def test_optimizers_follow_the_trainers_learning_rate(parse, rate, is_valid):
+def test_optimizers_follow_the_trainers_learning_rate(
+  parse, rate, more, is_valid
+):
   text = (
     'from __gin__ import dynamic_registration\nimport optax\n'
+    f'from salt_t5x import trainer\n{more}'
     'OPTIMIZER = @optax.adamw()\n'
     f'optax.adamw.learning_rate = {rate}\n'
   )
@@ -342,7 +432,7 @@ def test_partitions_must_divide_the_model(parse):
     parse('tiny_salt', flag)
 
 
-def test_model_dir_must_be_a_folder(parse, tmp_path):
+def test_model_dir_must_be_a_folder(parse, tmp_path, monkeypatch):
   (tmp_path / 'file').touch()
   with pytest.raises(ValueError, match=r'MODEL_DIR\) = .*file is a file'):
     parse('tiny_salt', f"MODEL_DIR='{tmp_path}/file/run'")
@@ -350,14 +440,9 @@ def test_model_dir_must_be_a_folder(parse, tmp_path):
   for name in ('a[1]', 'a*', 'a?', 'a\\\\b'):
     with pytest.raises(ValueError, match=r'MODEL_DIR\) = .*cannot save in it'):
       parse('tiny_salt', f"MODEL_DIR='{tmp_path}/{name}'")
-  monkey = pytest.MonkeyPatch()
-  monkey.setattr(os, 'access', lambda *_: False)
-  with (
-    monkey.context(),
-    pytest.raises(ValueError, match='cannot be written to'),
-  ):
+  monkeypatch.setattr(os, 'access', lambda *_: False)
+  with pytest.raises(ValueError, match='cannot be written to'):
     parse('tiny_salt')
-  monkey.undo()
 
 
 @pytest.mark.parametrize(
