@@ -44,13 +44,19 @@ def bindings(argv: Sequence[str]) -> list[tuple[str, str]]:
   Returns:
     (name, value) of each, as text; the value is '' where there is no '='.
   """
-  flag = re.compile(r'--gin(?:\.|_bindings=)(.*)', re.DOTALL)
-  found = [match[1] for x in argv if (match := flag.fullmatch(x))]
-  found += [
-    x for before, x in itertools.pairwise(argv) if before == '--gin_bindings'
-  ]
-  parts = [x.partition('=') for x in found]
+  parts = [x.partition('=') for _, x in _texts(argv)]
   return [(name.strip(), value.strip()) for name, _, value in parts]
+
+
+def _texts(argv: Sequence[str]) -> list[tuple[str, str]]:
+  """Lists the flags, '--gin.' or '--gin_bindings=', and what follows each."""
+  flag = re.compile(r'(--gin(?:\.|_bindings=))(.*)', re.DOTALL)
+  found = [match.groups() for x in argv if (match := flag.fullmatch(x))]
+  return found + [
+    ('--gin_bindings=', x)
+    for before, x in itertools.pairwise(argv)
+    if before == '--gin_bindings'
+  ]
 
 
 def check(argv: Sequence[str]) -> None:
@@ -62,34 +68,39 @@ def check(argv: Sequence[str]) -> None:
   Raises:
     ValueError: a name or a value is not what gin reads.
   """
-  for name, value in bindings(argv):
-    if not _is_readable(f'{name} = None'):
+  for flag, text in _texts(argv):
+    name, _, value = (x.strip() for x in text.partition('='))
+    # --gin_bindings may hold all that a gin file may: includes, several lines.
+    is_one = flag == '--gin.'
+    if is_one and _count(f'{name} = None') != 1:
       raise ValueError(
         f'--gin.{name}: this is no name. Write --gin.NAME=VALUE; NAME is a '
         'macro, or [scope/]module.Class.parameter.'
       )
-    if not _is_readable(f'{name} = {value}'):
+    count = _count(f'{name} = {value}' if is_one else text)
+    if count is None or (is_one and count != 1):
       raise ValueError(
-        f'--gin.{name}={value}: gin cannot read this value. '
-        f'{_remedy(name, value)}'
+        f'{flag}{name}={value}: gin cannot read this value. '
+        f'{_remedy(flag + name, value)}'
       )
 
 
-def _is_readable(text: str) -> bool:
+def _count(text: str) -> int | None:
+  """Returns the number of statements, or None if gin cannot read them."""
   try:
-    return len(list(config_parser.ConfigParser(text, _Unread()))) == 1
+    return len(list(config_parser.ConfigParser(text, _Unread())))
   except (SyntaxError, tokenize.TokenError, ValueError):
-    return False
+    return None
 
 
-def _remedy(name: str, value: str) -> str:
+def _remedy(flag: str, value: str) -> str:
   if word := _WORDS.get(value.lower()):
-    return f'Write --gin.{name}={word}.'
+    return f'Write {flag}={word}.'
   if not value:
-    return f'Write --gin.{name}=VALUE, with a Python literal as the value.'
+    return f'Write {flag}=VALUE, with a Python literal as the value.'
   if value[0] in '([{\'"':
     return 'Close its brackets and quotes, and put text inside it in quotes.'
   return (
     'Text needs quotes, and the shell takes one pair away: write '
-    f'--gin.{name}="{value!r}".'
+    f'{flag}="{value!r}".'
   )

@@ -42,15 +42,36 @@ from salt_t5x.configuration import flags
   ],
 )
 def test_names_what_gin_cannot_read(flag, remedy):
-  for argv in (
-    [f'--gin.{flag}'],
-    [f'--gin_bindings={flag}'],
-    ['--gin_bindings', flag],
-  ):
-    with pytest.raises(ValueError) as e:
+  with pytest.raises(ValueError) as e:
+    flags.check([f'--gin.{flag}'])
+  assert str(e.value).startswith(f'--gin.{flag.partition("=")[0]}')
+  assert remedy in str(e.value)
+
+
+@pytest.mark.parametrize(
+  'text, remedy',
+  [
+    ('MODEL_DIR=/x', """write --gin_bindings=MODEL_DIR="'/x'"."""),
+    ('TRAIN_STEPS', 'Write --gin_bindings=TRAIN_STEPS=VALUE'),
+    ('MODEL DIR=3', 'gin cannot read this'),
+  ],
+)
+def test_names_bindings_that_gin_cannot_read(text, remedy):
+  for argv in [f'--gin_bindings={text}'], ['--gin_bindings', text]:
+    with pytest.raises(ValueError, match='^--gin_bindings=MODEL|TRAIN') as e:
       flags.check(argv)
-    assert str(e.value).startswith(f'--gin.{flag.partition("=")[0]}')
     assert remedy in str(e.value)
+
+
+@pytest.mark.parametrize(
+  'text',
+  ["include 'x.gin'", 'import optax', 'A = 1\nB = %A', 'a.B:\n  c = 1\n'],
+)
+def test_bindings_may_hold_what_files_may(text):
+  flags.check([f'--gin_bindings={text}'])
+  flags.check(['--gin_bindings', text])
+  with pytest.raises(ValueError):
+    flags.check([f'--gin.{text}'])
 
 
 @pytest.mark.parametrize(
