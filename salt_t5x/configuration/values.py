@@ -253,7 +253,7 @@ def _check_optimizers(config: Config, uses: Mapping[str, set[str]]) -> None:
 
 
 def _check_partitions(config: Config, binding: _Binding | None) -> None:
-  """Raises ValueError if the model cannot be split over so many devices."""
+  """Raises ValueError if the partitions do not divide the model."""
   standard = any(
     isinstance(value, gin.config.ConfigurableReference)
     and value.selector.endswith('standard_logical_axis_rules')

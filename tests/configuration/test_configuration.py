@@ -24,6 +24,7 @@ import gin
 import pytest
 
 from salt_t5x import engine
+from salt_t5x.studies import definition, jobs
 from t5x import train
 
 RECIPES = 'salt_t5x/gin/recipes/'
@@ -83,6 +84,25 @@ _ALL_RECIPES = sorted({x.stem for x in pathlib.Path(GIN).glob('recipes/*.gin')})
 def test_recipes_are_accepted(parse, recipe):
   text = '' if 'tiny' in recipe else DATA
   assert parse(recipe, text=text) == '/run'
+
+
+@pytest.mark.parametrize('study', [x.stem for x in GIN.glob('studies/*.gin')])
+def test_the_jobs_of_studies_are_accepted(parse, monkeypatch, tmp_path, study):
+  """Parses what the processes of a study do."""
+  setting = definition.Setting()
+  _, made = jobs.plan(definition.read([study]), ['0'], setting, str(tmp_path))
+  parsed = 0
+  for job in made:
+    words = [x.partition('=')[::2] for x in job.command[1:]]
+    files = [value for flag, value in words if flag == '--gin_file']
+    if files:
+      bound = [value for flag, value in words if flag == '--gin_bindings']
+      paths = [x.removeprefix('--gin.') for x in job.command if '--gin.' in x]
+      monkeypatch.setattr(sys, 'argv', list(job.command))
+      gin.clear_config()
+      gin.parse_config_files_and_bindings(files, [*paths, *bound])
+      parsed += 1
+  assert parsed
 
 
 @pytest.mark.parametrize(
