@@ -197,9 +197,10 @@ def get_dataset(
 
   Raises:
     ValueError: the iterator cannot be saved but must be; the selection, the
-      data or the number of processes are not those of this run; or the
-      directory is in use.
+      data or the number of processes are not those of this run; the first batch
+      has no loss tokens; or the directory is in use.
   """
+  data = f'MIXTURE_OR_TASK_NAME = {cfg.mixture_or_task_name!r}'
   if model_dir is not None:
     model_dir_lib.prepare(model_dir)
     _compare(model_dir, cfg, save_dataset, allow_changes)
@@ -210,8 +211,14 @@ def get_dataset(
   dataset = utils.get_dataset(
     cfg, shard_id, num_shards, feature_converter_cls, *args, **kwargs
   )
-  if save_dataset and isinstance(dataset, tf.data.Dataset):
-    _check_serializable(dataset, cfg)
+  if isinstance(dataset, tf.data.Dataset):
+    if save_dataset:
+      _check_serializable(dataset, cfg)
+    # The whole batch, so that all hosts agree, from data of its own: tf.data
+    # shuffles the same data set in another order the second time.
+    whole = utils.get_dataset(cfg, 0, 1, feature_converter_cls, *args, **kwargs)
+    first = next(whole.as_numpy_iterator(), {})
+    check_loss_tokens(first, data, 'name another task')
   return dataset
 
 

@@ -170,7 +170,8 @@ def test_few_shot_results_are_computed_once(
   options = dict(suite=['rte', 'nq_open', 'mbpp'], data_dir=benchmarks)
   output = tmp_path / 'output'
   checkpoints = {'trained': trained[0], 'start': None}
-  teacher = teacher_lib.Teacher(model=make_model(), path=trained[0])
+  model = make_model(inputs_bidirectional_attention=True)
+  teacher = teacher_lib.Teacher(model=model, path=trained[0])
   text = run(output, checkpoints, teacher=teacher, **options)
   assert '| documents | chance | SLM | trained | start |' in text
   assert '| SuperGLUE | RTE † | Acc | 3 | 50.0 |' in text

@@ -277,3 +277,48 @@ def test_data_of_no_evaluation_are_not_checked(cache):
   # Training data are always read.
   with pytest.raises(ValueError, match='not_there'):
     train_data.check_model(other, model, train_cfg=other, eval_period=0)
+
+
+def add_rows(name, rows):
+  seqio.TaskRegistry.add(
+    name,
+    source=seqio.FunctionDataSource(
+      lambda split, shuffle_files, seed=None: (
+        tf.data.Dataset.from_tensor_slices({'targets': rows})
+      ),
+      ['train'],
+    ),
+    preprocessors=[],
+    output_features={
+      'targets': seqio.Feature(tiny.vocabulary(), add_eos=False)
+    },
+  )
+
+
+@pytest.mark.parametrize('num_shards', [1, 2])
+def test_data_without_loss_tokens_are_named_where_they_are_read(
+  monkeypatch, num_shards
+):
+  monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+  rows = tiny.rows()[:64].copy()
+  add_rows('good', rows)
+  add_rows('no_tokens', 0 * rows)
+
+  def read(get, name, **options):
+    cfg = config(
+      mixture_or_task_name=name,
+      task_feature_lengths={'targets': tiny.LENGTH},
+      shuffle=True,
+    )
+    converter = feature_converters.FixedWidthFeatureConverter
+    batches = get(cfg, 0, num_shards, converter, **options)
+    return [tiny.row_ids(x) for x in batches.take(5).as_numpy_iterator()]
+
+  with pytest.raises(
+    ValueError,
+    match="MIXTURE_OR_TASK_NAME = 'no_tokens': .*no token with a loss weight",
+  ):
+    read(train_data.get_dataset, 'no_tokens', save_dataset=False)
+  # What the check reads is not missing from the run.
+  found = read(train_data.get_dataset, 'good', save_dataset=False)
+  assert found == read(utils.get_dataset, 'good')
