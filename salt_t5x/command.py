@@ -322,9 +322,9 @@ def get_task(
   """
   names = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
   # t5x's configurations may hold the task itself.
-  if name in names or not isinstance(name, str):
+  if name in names or isinstance(name, seqio.Task | seqio.Mixture):
     return seqio.get_mixture_or_task(name)
-  near = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
+  near = difflib.get_close_matches(str(name), names, n=5, cutoff=0.4)
   raise ValueError(
     f'{parameter}: not among the {len(names)} tasks and mixtures that are '
     f'registered. Near names: {", ".join(near) or "none"}. {remedy}'

@@ -103,7 +103,10 @@ def imported(folder):
     if folder:
       patch.setenv('SALT_T5X_SFT', str(folder))
     module, taken = take_out()
+    # gin may know the vocabulary of the module that other tests imported.
+    gin.enter_interactive_mode()
     yield importlib.import_module(MODULE)
+    gin.exit_interactive_mode()
     take_out()
     for name, task in taken.items():
       registry.add_provider(name, task)
