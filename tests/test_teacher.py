@@ -19,8 +19,10 @@ import math
 import os
 import shutil
 
+from etils import epath
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import seqio
 
@@ -93,6 +95,29 @@ def test_rejects_missing_checkpoints(teacher_dir, path, step, message):
   path = path and path.format(dir=teacher_dir)
   with pytest.raises(ValueError, match=message):
     steps_of(path, step)
+
+
+@pytest.mark.parametrize('form', ['as saved', 'a folder for each array'])
+def test_rejects_checkpoints_of_another_step_than_their_name(
+  teacher_dir, tmp_path, form
+):
+  source = epath.Path(teacher_dir) / 'checkpoint_60/state'
+  state = tmp_path / 'checkpoint_30/state'
+  if form == 'as saved':
+    shutil.copytree(source, state)
+  else:
+    with ocp.PyTreeCheckpointer(use_ocdbt=False) as checkpointer:
+      checkpointer.save(state, checkpointer.restore(source))
+  message = r'teacher.Teacher.path: .*/checkpoint_30 holds the state of step 60'
+  with pytest.raises(ValueError, match=message):
+    steps_of(str(tmp_path))
+  # Under its own name, and without a step, as other programs may write it.
+  os.rename(tmp_path / 'checkpoint_30', tmp_path / 'checkpoint_60')
+  assert steps_of(str(tmp_path)) == 'checkpoint_60'
+  with ocp.PyTreeCheckpointer(use_ocdbt=form == 'as saved') as checkpointer:
+    target = checkpointer.restore(source)['target']
+    checkpointer.save(tmp_path / 'checkpoint_90/state', {'target': target})
+  assert steps_of(str(tmp_path)) == 'checkpoint_90'
 
 
 def test_rejects_legacy_checkpoints(tmp_path):

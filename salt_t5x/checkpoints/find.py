@@ -95,6 +95,7 @@ def checkpoint(
 
   Raises:
     ValueError: there is no such checkpoint; the message lists those that exist.
+      Or it holds the state of another step than its name says.
   """
   # Orbax wants local paths absolute.
   directory = files.absolute(path)
@@ -130,7 +131,32 @@ def checkpoint(
       f'{parameter}: {checkpoint} is not an Orbax checkpoint of t5x (it has no '
       "'state'). Convert it with t5x first."
     )
+  saved = _saved_step(checkpoint)
+  if saved not in (None, step):
+    raise ValueError(
+      f'{parameter}: {checkpoint} holds the state of step {saved}. Rename it '
+      f'to checkpoint_{saved}, or restore the checkpoint of step {step}.'
+    )
   return checkpoint
+
+
+def _saved_step(checkpoint: epath.Path) -> int | None:
+  """Reads the step of the saved state; None if it cannot be read."""
+  missing = -1  # Partial restores leave the values of what is not there.
+  args = ocp.args.PyTreeRestore(
+    item={'state': {'step': missing}},
+    restore_args={'state': {'step': ocp.RestoreArgs(restore_type=np.ndarray)}},
+    partial_restore=True,
+  )
+  try:
+    # A handler of one host: a `Checkpointer` would wait for the others.
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
+    restored = handler.restore(checkpoint / 'state', args=args)
+    step = int(restored['state']['step'])
+    return None if step == missing else step
+  except Exception:
+    # `restore` names the damage; a state without a step serves, too.
+    return None
 
 
 def identity(checkpoint: epath.Path) -> str:
