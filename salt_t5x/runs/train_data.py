@@ -144,6 +144,23 @@ def _check_shares(model_dir: str, num_shards: int) -> None:
     )
 
 
+def _refuse_to_begin_again(model_dir: str, allow_changes: bool) -> None:
+  """Refuses to resume a run without its place in the data."""
+  step = max(find.finished(model_dir), default=0)
+  if not step:
+    return
+  found = (
+    f'SAVE_DATASET = False: MODEL_DIR = {model_dir!r} resumes at step {step}, '
+    'but reads its data from the beginning again'
+  )
+  if not allow_changes:
+    raise ValueError(
+      f'{found}. Set SAVE_DATASET = True in another MODEL_DIR, or allow this '
+      'with ALLOW_CHANGES_ON_RESUME = True.'
+    )
+  logging.warning('%s.', found)
+
+
 def _check_serializable(
   dataset: tf.data.Dataset, cfg: utils.DatasetConfig
 ) -> None:
@@ -160,8 +177,8 @@ def _check_serializable(
       f'stopped run could not resume with the same data ({e.message}). Cache '
       'the task with seqio_cache_tasks and set USE_CACHED_TASKS = True, with '
       'preprocessors that are random or run Python before its '
-      'seqio.CacheDatasetPlaceholder. To train without exact resumes, set '
-      'SAVE_DATASET = False.'
+      'seqio.CacheDatasetPlaceholder. To train a run that is never resumed, '
+      'set SAVE_DATASET = False.'
     ) from e
 
 
@@ -196,9 +213,10 @@ def get_dataset(
     What `t5x.utils.get_dataset` returns.
 
   Raises:
-    ValueError: the iterator cannot be saved but must be; the selection, the
-      data or the number of processes are not those of this run; the first batch
-      has no loss tokens; or the directory is in use.
+    ValueError: the iterator cannot be saved but must be, or was not saved
+      and the run resumes; the selection, the data or the number of processes
+      are not those of this run; the first batch has no loss tokens; or the
+      directory is in use.
   """
   data = f'MIXTURE_OR_TASK_NAME = {cfg.mixture_or_task_name!r}'
   if model_dir is not None:
@@ -206,6 +224,8 @@ def get_dataset(
     _compare(model_dir, cfg, save_dataset, allow_changes)
     if save_dataset:
       _check_shares(model_dir, num_shards)
+    else:
+      _refuse_to_begin_again(model_dir, allow_changes)
   if selection is not None:
     cfg = dataclasses.replace(cfg, mixture_or_task_name=selection.task(cfg))
   dataset = utils.get_dataset(

@@ -73,9 +73,8 @@ def begin(model_dir, cfg, **options):
     0,
     1,
     feature_converters.FixedWidthFeatureConverter,
-    save_dataset=True,
     model_dir=str(model_dir),
-    **options,
+    **{'save_dataset': True, **options},
   )
   model_dir_lib.release(str(model_dir))
   train_data.record(str(model_dir), cfg)
@@ -180,6 +179,22 @@ def test_rejects_another_number_of_processes(cache, tmp_path):
     (dataset / f'process_{share}' / f'{name}.index').touch()
   with pytest.raises(ValueError, match='read 2 shares .* do not fit 1'):
     begin(model_dir, config())
+
+
+def test_refuses_to_begin_the_data_again(cache, tmp_path, caplog):
+  del cache
+  model_dir = tmp_path / 'model'
+  unsaved = functools.partial(begin, model_dir, config(), save_dataset=False)
+  unsaved()
+  # At step 0 the data do begin.
+  (model_dir / 'checkpoint_0').mkdir()
+  unsaved()
+  (model_dir / 'checkpoint_3').mkdir()
+  with pytest.raises(ValueError, match='SAVE_DATASET = False: .* at step 3'):
+    unsaved()
+  with caplog.at_level('WARNING'):
+    unsaved(allow_changes=True)
+  assert 'reads its data from the beginning again' in caplog.text
 
 
 def test_names_a_damaged_record(cache, tmp_path):
