@@ -23,7 +23,9 @@ A shard, `*.jsonl.zst`, is zstandard over lines; each line is one document:
 
 import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import functools
+import itertools
 import json
 import math
 import os
@@ -32,7 +34,7 @@ import seqio
 import tensorflow as tf
 import zstandard
 
-from salt_t5x.data import bad_lines, hashing
+from salt_t5x.data import bad_lines, equal_files, hashing
 
 # Compressed bytes decoded at once. At worst 4 of them stand for a block of
 # 128 KiB, so a piece is 128 MiB at most; one of text is some 10 kB.
@@ -219,6 +221,7 @@ class JsonlDataSource(seqio.FileDataSource):
     super().__init__(
       lambda path: read_shard(args=(path,)), split_to_filepattern
     )
+    self._checked: set[frozenset[str]] = set()
 
   def list_shards(self, split: str) -> Sequence[str]:
     """Returns the split's files, sorted.
@@ -226,13 +229,11 @@ class JsonlDataSource(seqio.FileDataSource):
     Raises:
       FileNotFoundError: a glob matches nothing.
       DamagedShardError: a file is not zstandard.
-      ValueError: two files share a base name, on which document ids depend.
+      ValueError: two files share a base name, on which document ids depend, or
+        their content, or a file is in two splits.
     """
-    patterns = self._split_to_filepattern[split]
     files = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-      # Not seqio's `list_files`, for which a path without a wildcard exists.
-      matched = tf.io.gfile.glob(pattern)
+    for pattern, matched in self._matched(split).items():
       if not matched:
         raise FileNotFoundError(f'{split}: no shard matches {pattern}.')
       files.update(matched)
@@ -243,6 +244,28 @@ class JsonlDataSource(seqio.FileDataSource):
         f'{split}: {names[name]} shards are named {name}. Document ids depend '
         'on the name: give each shard its own.'
       )
+    # Beam lists the files of a split once for each of them.
+    if (key := frozenset(files)) not in self._checked:
+      self._check(split, sorted(files))
+      self._checked.add(key)
+    return sorted(files)
+
+  def _matched(self, split: str) -> dict[str, list[str]]:
+    """{glob: its files}."""
+    patterns = self._split_to_filepattern[split]
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    # Not seqio's `list_files`, for which a path without a wildcard exists.
+    return {pattern: tf.io.gfile.glob(pattern) for pattern in patterns}
+
+  def _check(self, split: str, files: Sequence[str]):
+    """Checks a split's files, also against those of the other splits."""
+    every = {split: files}
+    for other in set(self.splits) - {split}:
+      # It may be elsewhere, and need not be there yet.
+      with contextlib.suppress(tf.errors.OpError):
+        every[other] = sorted(
+          {*itertools.chain(*self._matched(other).values())}
+        )
+    equal_files.check(every, self._split_to_filepattern)
     for file in files:
       _check_format(file)
-    return sorted(files)

@@ -36,7 +36,12 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import bad_lines, ordered_tasks, vocabularies
+from salt_t5x.data import (
+  bad_lines,
+  equal_files,
+  ordered_tasks,
+  vocabularies,
+)
 
 Example = Mapping[str, Any]
 # A JSONL file, or a function that returns examples.
@@ -120,10 +125,16 @@ class ExampleSource(ordered_tasks.OrderedSource):
     Raises:
       tf.errors.NotFoundError: there is no such file.
       bad_lines.DamagedShardError: too many such examples, or no other ones.
-      ValueError: more text than tf.data can hold.
+      ValueError: more text than tf.data can hold, or two splits have the same
+        file.
     """
     if split in self._tensors:
       return self._tensors[split]
+    if not self._tensors:
+      paths = {k: x for k, x in self._files.items() if isinstance(x, str)}
+      # The other splits' files need not be there.
+      there = {k: [x] for k, x in paths.items() if tf.io.gfile.exists(x)}
+      equal_files.check(there, paths)
     data = self._files[split]
     is_file = isinstance(data, str)
     name = data if is_file else f'{split} split'

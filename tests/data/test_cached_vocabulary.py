@@ -64,7 +64,8 @@ def register(path, raw, extra_ids=20):
   seqio.TaskRegistry._REGISTRY.clear()
   seqio.MixtureRegistry._REGISTRY.clear()
   vocabulary = seqio.SentencePieceVocabulary(str(path), extra_ids=extra_ids)
-  splits = dict.fromkeys(('train', 'validation'), str(raw))
+  validation = str(raw).replace('a.jsonl', 'b.jsonl')
+  splits = {'train': str(raw), 'validation': validation}
   text_tasks.register('text', splits, vocabulary, T)
   return vocabulary
 
@@ -73,7 +74,9 @@ def register(path, raw, extra_ids=20):
 def raw(models, tmp_path):
   """Text whose sequences are cached with the vocabulary `alpha`."""
   raw = tmp_path / 'a.jsonl.zst'
-  pile_shards.write(str(raw), [(x, 'books') for x in documents('alpha')])
+  texts = list(documents('alpha'))
+  for path, part in (raw, texts), (tmp_path / 'b.jsonl.zst', texts[1:]):
+    pile_shards.write(str(path), [(x, 'books') for x in part])
   register(models / 'alpha.model', raw)
   cache_writer.write(
     seqio.TaskRegistry.get('text_sequences'),

@@ -31,7 +31,13 @@ import tensorflow as tf
 import zstandard
 
 from salt_t5x import look, vocabulary
-from salt_t5x.data import bad_lines, cache_writer, pile_shards, text_tasks
+from salt_t5x.data import (
+  bad_lines,
+  cache_writer,
+  equal_files,
+  pile_shards,
+  text_tasks,
+)
 
 GOOD = b'{"text": "good", "meta": {"pile_set_name": "Books3"}}\n'
 
@@ -433,6 +439,55 @@ def test_rejects_two_shards_of_one_name(tmp_path):
     pile_shards.write(str(tmp_path / folder / '00.jsonl.zst'), [('text', 'x')])
   source = pile_shards.JsonlDataSource({'train': f'{tmp_path}/*/*.jsonl.zst'})
   with pytest.raises(ValueError, match=r'2 shards are named 00\.jsonl\.zst'):
+    source.list_shards('train')
+
+
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_rejects_files_in_two_splits_before_they_are_read(tmp_path, split):
+  for name in 'a', 'val':
+    make_shard(tmp_path, b'damaged' + name.encode(), f'{name}.zst')
+  patterns = {
+    'train': f'{tmp_path}/*.zst',
+    'test': f'{tmp_path}/missing',
+    'validation': [f'{tmp_path}/val.zst'],
+  }
+  source = pile_shards.JsonlDataSource(patterns)
+  with pytest.raises(ValueError, match=r'val\.zst is in two splits') as e:
+    source.get_dataset(split)
+  for x in 'train', 'validation':
+    assert f'{x} ({patterns[x]!r})' in str(e.value)
+
+
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_rejects_equal_shards(tmp_path, split):
+  lines = [b''.join(incompressible(x)) for x in (10, 11)]
+  content = compress(*lines)
+  make_shard(tmp_path, content, '00.zst')
+  make_shard(tmp_path, content, '00 (1).zst')
+  patterns = {'train': [f'{tmp_path}/00.zst'], 'validation': []}
+  patterns[split].append(f'{tmp_path}/00 (1).zst')
+  source = pile_shards.JsonlDataSource(patterns)
+  with pytest.raises(ValueError, match='have the same content') as e:
+    source.get_dataset('train')
+  assert f'{tmp_path}/00.zst (train split)' in str(e.value)
+  assert f'{tmp_path}/00 (1).zst ({split} split)' in str(e.value)
+  # Of one size, but not equal.
+  make_shard(tmp_path, compress(*reversed(lines)), '00 (1).zst')
+  assert os.path.getsize(tmp_path / '00 (1).zst') == len(content)
+  assert source.list_shards('train')
+
+
+def test_large_shards_are_compared_by_their_ends(tmp_path, monkeypatch):
+  monkeypatch.setattr(equal_files, '_COMPARED_BYTES', 1000)
+  lines = incompressible(10)
+  source = pile_shards.JsonlDataSource({'train': f'{tmp_path}/*.zst'})
+  for turned in lines[::-1], lines[1:] + lines[:1], lines:
+    make_shard(tmp_path, compress(*lines), 'a.zst')
+    make_shard(tmp_path, compress(*turned), 'b.zst')
+    if turned is not lines:
+      assert len(source.list_shards('train')) == 2
+      source._checked.clear()
+  with pytest.raises(ValueError, match='have the same content'):
     source.list_shards('train')
 
 

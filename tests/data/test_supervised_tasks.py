@@ -88,7 +88,7 @@ def numbers(task, split='train', epochs=1, host=0, hosts=1):
 
 
 def test_each_epoch_has_an_order_of_its_own(register):
-  task = register({'train': examples(), 'validation': examples()})
+  task = register({'train': examples(), 'validation': examples})
   found = numbers(task, epochs=3)
   epochs = [found[i : i + COUNT] for i in range(0, 3 * COUNT, COUNT)]
   for epoch in epochs:
@@ -146,7 +146,7 @@ def test_iterators_are_resumed_within_an_epoch(register, tmp_path):
 def test_tokens_and_loss_weights(register):
   long = {'question': 'a question that has no end', 'answer': 'an answer too'}
   data = [{'question': 'one', 'answer': 'two\nlines'}, long]
-  task = register({'train': data, 'test': data})
+  task = register({'test': data})
   found = list(task.get_dataset(LENGTHS, split='test').as_numpy_iterator())
   encode = VOCABULARY.encode
   # T is 32, and 12 are the targets': inputs get 20, whatever the targets are.
@@ -271,7 +271,7 @@ def test_a_byte_order_mark_costs_no_example(register):
 
 
 def test_files_that_cannot_be_used(register, tmp_path):
-  task = register({'train': examples(), 'test': examples()}, inputs='{prompt}')
+  task = register({'train': examples()}, inputs='{prompt}')
   with pytest.raises(bad_lines.DamagedShardError) as error:
     batches(task)
   assert "'prompt' is not one of ['answer', 'n', 'question']" in str(
@@ -284,6 +284,29 @@ def test_files_that_cannot_be_used(register, tmp_path):
   (tmp_path / 'supervised_2_train.jsonl').unlink()
   with pytest.raises(tf.errors.NotFoundError, match='supervised_2_train.jsonl'):
     batches(task)
+
+
+@pytest.mark.parametrize(
+  'name, message',
+  [
+    ('a.jsonl', "a.jsonl is in two splits, train .* and test \\('.*a.jsonl'"),
+    ('b.jsonl', r'a.jsonl \(train split\) and .*b.jsonl \(test split\) have'),
+  ],
+)
+def test_splits_with_the_same_examples_are_refused(tmp_path, name, message):
+  for file in 'a.jsonl', 'b.jsonl':
+    write(tmp_path / file, examples())
+  files = {'train': f'{tmp_path}/a.jsonl', 'test': f'{tmp_path}/{name}'}
+  source = supervised_tasks.ExampleSource(files, '{question}', '{answer}')
+  with pytest.raises(ValueError, match=message):
+    source.get_dataset('test')
+
+
+def test_splits_that_are_not_there_may_be_left_unread(tmp_path):
+  path = write(tmp_path / 'a.jsonl', examples())
+  files = {'train': path, 'test': f'{tmp_path}/missing'}
+  source = supervised_tasks.ExampleSource(files, '{question}', '{answer}')
+  assert source.num_input_examples('train') == COUNT
 
 
 def test_text_that_tf_data_cannot_hold(register, monkeypatch):
