@@ -93,7 +93,7 @@ def analyze(
     num_completions: n_com, of each prefix of each x.
     completions_dir: where completions are kept, for other students of the same
       oracle, too; None for a folder in `output_dir`.
-    prefixes: the t of ξ_t; those above T are left out.
+    prefixes: the t of ξ_t, from 1 to T.
     lengths: lengths T' <= T of beginnings of sequences, the tables' rows, T
       among them; None for T, T/2, T/4 and T/8.
     training_sequences: N of the bounds, at least 16; None for no bounds.
@@ -104,11 +104,12 @@ def analyze(
     The tables, as Markdown.
 
   Raises:
-    ValueError: a model, the data or a number does not fit.
+    ValueError: a model, the data or a number does not fit, or the oracle is
+      the student or the teacher.
   """
   length = lengths_lib.sequence_length(task_feature_lengths)
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
-  prefixes = sorted(t for t in prefixes if t <= length)
+  prefixes = sorted(prefixes)
   for name, value, is_allowed, allowed in (
     ('distillation_weight (DISTILLATION_WEIGHT)', distillation_weight,
      0 <= distillation_weight <= 1, 'in [0, 1]'),
@@ -117,8 +118,9 @@ def analyze(
     ('sequences (SEQUENCES)', sequences, sequences >= 2, 'at least 2'),
     ('num_completions (NUM_COMPLETIONS)', num_completions,
      num_completions >= 2, 'at least 2'),
-    ('prefixes (PREFIXES)', prefixes, prefixes and prefixes[0] >= 1,
-     f'at least one from 1 to T = {length}'),
+    ('prefixes (PREFIXES)', prefixes,
+     prefixes and prefixes[0] >= 1 and prefixes[-1] <= length,
+     f'at least one, all from 1 to T = {length}'),
     ('lengths', lengths, lengths[0] >= 1 and lengths[-1] == length,
      f'from 1 to T = {length}, T among them'),
     ('training_sequences (TRAINING_SEQUENCES)', training_sequences,
@@ -133,6 +135,13 @@ def analyze(
   roles = {'student': student, 'teacher': teacher, 'oracle': oracle}
   roles = {role: model.named(role) for role, model in roles.items()}
   found = {role: x.find() for role, x in roles.items()}
+  for role in ('student', 'teacher'):
+    if find.are_copies(found[role], found['oracle']):
+      raise ValueError(
+        f'{roles["oracle"].parameters.path} = {oracle.path!r} is the same '
+        f'checkpoint as the {role}, {found[role]}. The oracle stands for the '
+        "data's distribution: name a better model."
+      )
   for model in roles.values():
     model.check_record(student.model.output_vocabulary)
   parameter = f'analyze.analyze.sequences (SEQUENCES) = {sequences}'

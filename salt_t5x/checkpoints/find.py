@@ -171,6 +171,14 @@ def identity(checkpoint: epath.Path) -> str:
   return hashlib.sha256(content).hexdigest()[:16]
 
 
+def are_copies(a: epath.Path, b: epath.Path) -> bool:
+  """Whether two checkpoints are one, or copies of one; False if unknown."""
+  if a.resolve() == b.resolve():
+    return True
+  is_told = (a / 'state/manifest.ocdbt').exists()
+  return is_told and identity(a) == identity(b)
+
+
 def step_of(checkpoint: epath.Path) -> int:
   """Returns the step in the name of a `checkpoint_<step>` directory."""
   return int(checkpoint.name.removeprefix('checkpoint_'))

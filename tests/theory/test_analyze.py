@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import types
 
 from etils import epath
@@ -99,7 +100,7 @@ def run(output_dir, paths, **options):
       teacher_temperature=0.25,
       sequences=SEQUENCES,
       num_completions=COMPLETIONS,
-      prefixes=(1, 10, T, 1000),
+      prefixes=(1, 10, T),
       training_sequences=100,
     )
     | options
@@ -127,7 +128,7 @@ def first(paths, tmp_path_factory):
 def test_tables_and_files(first):
   folder, text = first
   found = read(folder)
-  # T/8 to T, and the prefixes that fit.
+  # T/8 to T, and the prefixes that fit each.
   assert {(x['length'], x['t']) for x in found['deviations']} == {
     (8, 1), (16, 1), (16, 10), (32, 1), (32, 10), (64, 1), (64, 10), (64, 64)
   }  # fmt: skip
@@ -248,9 +249,10 @@ def test_reuses_completions(first, paths, monkeypatch):
     ({'distillation_weight': 1.5}, r'\(DISTILLATION_WEIGHT\) = 1.5: in \[0, 1'),
     ({'teacher_temperature': 0.0}, r'\(TEACHER_TEMPERATURE\) = 0.0: above 0'),
     (
-      {'prefixes': (100,)},
-      r'\(PREFIXES\) = \[\]: at least one from 1 to T = 64',
+      {'prefixes': (100, 1)},
+      r'\(PREFIXES\) = \[1, 100\]: at least one, all from 1 to T = 64',
     ),
+    ({'prefixes': ()}, r'\(PREFIXES\) = \[\]: at least one'),
     ({'prefixes': (0, 1)}, r'\(PREFIXES\) = \[0, 1\]: at least one'),
     ({'lengths': (16, 128)}, r'lengths = \[16, 128\]: from 1 to T = 64'),
     ({'lengths': (16, 32)}, r'lengths = \[16, 32\]: .* T among them'),
@@ -269,6 +271,18 @@ def test_reuses_completions(first, paths, monkeypatch):
 def test_rejects_options(paths, tmp_path, options, message):
   with pytest.raises(ValueError, match=message):
     run(tmp_path, paths, **options)
+
+
+@pytest.mark.parametrize('role', ['student', 'teacher'])
+def test_rejects_an_oracle_that_is_another_role(paths, tmp_path, role):
+  copy = shutil.copytree(paths[role], tmp_path / 'copy')
+  for path in (paths[role], f'{copy}/checkpoint_0'):
+    oracle = analyze.Model(make_model(**SIZES[role]), path)
+    with pytest.raises(
+      ValueError,
+      match=rf'\(ORACLE_PATH\) = {path!r} is the same checkpoint as the {role}',
+    ):
+      run(tmp_path / 'out', paths, oracle=oracle)
 
 
 def test_rejects_models_of_another_size(paths, tmp_path):
