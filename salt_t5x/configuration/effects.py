@@ -38,7 +38,9 @@ _OF_DISTILLATION = {
   'trainer.SaltTrainer.top_k',
 }
 # What only references in gin files call; a command calls its own function.
-_ONLY_BY_REFERENCE = re.compile(r'(salt_t5x|schedules|optax)\.(?!(\w+)\.\2$).+')
+_ONLY_BY_REFERENCE = re.compile(
+  r'(salt_t5x|schedules|optax)\.(?!(\w+)\.\2$).+|t5x\.utils\.DatasetConfig'
+)
 
 
 def check(config: Config) -> None:
@@ -64,7 +66,8 @@ def check(config: Config) -> None:
     if name not in (read if name in bound else named):
       value = config[name, _MACRO]['value']
       near = difflib.get_close_matches(name, read, n=1, cutoff=0.7)
-      _refuse(name, value, f'Did you mean {near[0]}?' if near else '')
+      remedy = f'Did you mean {near[0]}?' if near else ''
+      _refuse(name, value, _unused_reader(config, name) or remedy)
   for (scope, selector), parameters in config.items():
     if selector == _MACRO:
       continue
@@ -107,6 +110,39 @@ def uses_of(config: Config) -> dict[str, set[str]]:
   return uses
 
 
+def used(config: Config) -> Config:
+  """Returns the bindings of what bindings with an effect refer to.
+
+  Args:
+    config: see `check`.
+  """
+  uses = uses_of(config)
+  scopes = _scopes(uses)
+  return {
+    (scope, selector): bound
+    for (scope, selector), bound in config.items()
+    if not _ONLY_BY_REFERENCE.fullmatch(selector)
+    or (selector in uses and scopes.issuperset(filter(None, scope.split('/'))))
+  }
+
+
+def _scopes(uses: Mapping[str, set[str]]) -> set[str]:
+  """The parts of all scopes in which bindings refer to something."""
+  return {part for x in uses.values() for y in x for part in y.split('/')}
+
+
+def _unused_reader(config: Config, name: str) -> str:
+  """Names what reads a macro, but is not referred to itself."""
+  for (scope, selector), bound in config.items():
+    if selector != _MACRO and (name, _MACRO) in (
+      x.config_key for x in _references(bound)
+    ):
+      selector = '.'.join(selector.split('.')[-2:])
+      reader = '/'.join(filter(None, (scope, selector)))
+      return f'Only {reader} does, which nothing refers to: bind @{reader}().'
+  return ''
+
+
 def _check_flag(
   config: Config,
   uses: Mapping[str, set[str]],
@@ -118,7 +154,7 @@ def _check_flag(
   """Raises ValueError if a parameter that a flag binds has no effect."""
   name = '.'.join([*selector.split('.')[-2:], parameter])
   if scope:
-    scopes = {part for x in uses.values() for y in x for part in y.split('/')}
+    scopes = _scopes(uses)
     unknown = [x for x in scope.split('/') if x not in scopes]
     if unknown:
       near = difflib.get_close_matches(unknown[0], scopes, n=1)

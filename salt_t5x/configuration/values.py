@@ -62,9 +62,9 @@ def _is_known(selector: str) -> bool:
   return module is None or module.partition('.')[0] in _PACKAGES
 
 
-def _bindings(config: Config, of: Config | None = None) -> Iterator[_Binding]:
-  """Yields the bindings of a part of the configuration; None for all."""
-  for (scope, selector), bound in (config if of is None else of).items():
+def _bindings(config: Config, part: Config) -> Iterator[_Binding]:
+  """Yields the bindings of a part of the configuration."""
+  for (scope, selector), bound in part.items():
     if not _is_known(selector):
       continue
     for parameter, value in bound.items():
@@ -127,7 +127,9 @@ def check(config: Config) -> dict[str, Any]:
     ValueError: a value is of the wrong type or out of range.
   """
   paths, found = {}, {}
-  for binding in _bindings(config):
+  # Files bind what only some commands use, with None where these require it.
+  used = effects.used(config)
+  for binding in _bindings(config, used):
     kind = parameters.PARAMETERS.get(binding.name)
     if kind is None:
       continue
@@ -143,7 +145,8 @@ def check(config: Config) -> dict[str, Any]:
   _check_warmup(config, uses)
   _check_periods(found)
   _check_optimizers(config, uses)
-  _check_partitions(config, found.get('PjitPartitioner.num_partitions'))
+  partitions = found.get('PjitPartitioner.num_partitions')
+  _check_partitions(config, used, partitions)
   return paths
 
 
@@ -252,7 +255,9 @@ def _check_optimizers(config: Config, uses: Mapping[str, set[str]]) -> None:
       )
 
 
-def _check_partitions(config: Config, binding: _Binding | None) -> None:
+def _check_partitions(
+  config: Config, used: Config, binding: _Binding | None
+) -> None:
   """Raises ValueError if the partitions do not divide the model."""
   standard = any(
     isinstance(value, gin.config.ConfigurableReference)
@@ -262,7 +267,7 @@ def _check_partitions(config: Config, binding: _Binding | None) -> None:
   )
   if not (standard and binding and binding.value):
     return
-  for other in _bindings(config):
+  for other in _bindings(config, used):
     is_split = other.name in _SPLIT and type(other.value) is int
     if is_split and other.value % binding.value:
       raise ValueError(

@@ -17,6 +17,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import sys
 import types
 
@@ -114,7 +115,7 @@ def test_the_jobs_of_studies_are_accepted(parse, monkeypatch, tmp_path, study):
     ('tiny_salt', "INITIAL_CHECKPOINT_PATH='/nowhere'", 'Correct the name'),
     # Known macros, which this recipe does not read.
     ('tiny_baseline', 'KD_STEPS=5', 'Correct the name'),
-    ('tiny_rkd', 'KD_STEPS=5', 'Correct the name'),
+    ('tiny_rkd', 'KD_STEPS=5', 'Only schedules.step does'),
     ('tiny_salt', 'schedules.linear_decay.decay_end=5', 'Refer to it: @'),
     (
       'tiny_salt',
@@ -149,6 +150,69 @@ def test_flags_without_effect_are_refused(parse, recipe, flag, near):
     parse(recipe, flag, text=text)
   message = str(e.value)
   assert f'{name} = {value} has no effect' in message and near in message
+
+
+def test_a_teacher_that_a_later_file_takes_away_is_missed(parse):
+  names = 'runs/baseline', 'recipes/tiny'
+  text = '\n'.join(f"include 'salt_t5x/gin/{x}.gin'" for x in names)
+  with pytest.raises(ValueError, match='TEACHER_PATH = .* @teacher.Teacher()'):
+    parse('tiny_salt', "TEACHER_PATH='/teacher'", text=text)
+
+
+def test_a_held_out_task_without_held_out_text_is_refused(parse):
+  text = 'HELD_OUT = None'
+  with pytest.raises(ValueError, match='has no effect.*bind @held_out/utils.D'):
+    parse('tiny_evaluate', "HELD_OUT_TASK='mine'", text=text)
+  # A file may serve several commands.
+  assert parse('tiny_evaluate', text=text) == '/run'
+
+
+def required(path):
+  """Macros that the header of a run file says are required."""
+  text = path.read_text()
+  header = text.partition('Required')[2].partition('Commonly')[0]
+  found = {
+    name
+    for names in re.findall(r'^# - ([A-Z_, ]+)', header, re.M)
+    for name in names.split(', ')
+  }
+  for include in re.findall(r"^include '(?:salt_t5x/gin/)(.*)'", text, re.M):
+    found |= required(GIN / include)
+  return found
+
+
+@pytest.mark.parametrize(
+  'run', sorted(x.stem for x in (GIN / 'runs').glob('*.gin'))
+)
+def test_runs_accept_their_own_defaults(parse, run):
+  models = {
+    'MODEL': 'students',
+    'TEACHER_MODEL': 'teachers',
+    'ORACLE_MODEL': 'oracles',
+  }
+  values = ALWAYS | {
+    'MIXTURE_OR_TASK_NAME': "'mine'",
+    'HELD_OUT_TASK': "'mine'",
+    'EXAMPLES': '64',
+  }
+  path = GIN / 'runs' / f'{run}.gin'
+  needed = required(path)
+  if run == 'estimate':  # It follows a run's own file.
+    needed = required(GIN / 'runs/salt_ds.gin')
+    path = GIN / 'runs/salt_ds.gin'
+  files = [f'{GIN}/{x}/tiny.gin' for k, x in models.items() if k in needed]
+  bindings = [
+    f'{k}={values[k]}'
+    for k in sorted(needed)
+    if k not in models and not (run == 'pretrain_teacher' and k == 'MODEL')
+  ]
+  gin.clear_config()
+  more = [f'{GIN}/runs/estimate.gin'] if run == 'estimate' else []
+  gin.parse_config_files_and_bindings(
+    [*files, str(path), *more],
+    [DATA.replace("MIXTURE_OR_TASK_NAME = 'mine'", ''), *bindings],
+  )
+  assert needed
 
 
 def test_shared_bindings_may_have_no_effect(parse):
@@ -444,6 +508,12 @@ def test_optimizers_follow_the_trainers_learning_rate(
   )
   with context:
     parse('tiny_baseline', text=text)
+
+
+def test_partitions_need_not_divide_models_that_are_not_used(parse):
+  text = 'size_tiny_smaller_teacher/network.TransformerConfig.num_heads = 3'
+  flag = 'partitioning.PjitPartitioner.num_partitions=2'
+  assert parse('tiny_salt', flag, text=text) == '/run'
 
 
 def test_partitions_must_divide_the_model(parse):
