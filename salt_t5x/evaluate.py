@@ -100,15 +100,18 @@ def evaluate(
       task cannot be read, or the folder holds results of another evaluation.
   """
   length = max(lengths_lib.check_form(task_feature_lengths).values())
-  counts = {'examples': examples, 'held_out_examples': held_out_examples}
-  for name, count in counts.items():
-    if count is not None:
-      parameter = f'evaluate.evaluate.{name} ({name.upper()})'
-      command_lib.check_count(parameter, count)
-  if not (suite or supervised_tasks or held_out_cfg):
-    raise ValueError(
-      'There is nothing to measure: set SUITE, HELD_OUT or SUPERVISED_TASKS.'
-    )
+  if isinstance(supervised_tasks, str):
+    supervised_tasks = (supervised_tasks,)
+  measurements_lib.check_options(
+    suite=suite,
+    examples=examples,
+    data_dir=data_dir,
+    run_programs=run_programs,
+    held_out_cfg=held_out_cfg,
+    held_out_examples=held_out_examples,
+    supervised_tasks=supervised_tasks,
+    supervised_split=supervised_split,
+  )
   # All hosts check, because a host would wait for one that failed.
   parameter = f'evaluate.evaluate.output_dir (OUTPUT_DIR) = {output_dir!r}'
   files.make_folder(output_dir, parameter)
@@ -134,14 +137,12 @@ def evaluate(
       length=length,
     )
     measurements += few_shot
-  if isinstance(supervised_tasks, str):
-    supervised_tasks = (supervised_tasks,)
-  for name in supervised_tasks:
-    measurements.append(
-      measurements_lib.supervised(
-        name, supervised_split, task_feature_lengths, examples, vocabulary
-      )
+  measurements += [
+    measurements_lib.supervised(
+      name, supervised_split, task_feature_lengths, examples, vocabulary
     )
+    for name in supervised_tasks
+  ]
   names = collections.Counter([*(x.name for x in measurements), *missing])
   if twice := [name for name, count in names.items() if count > 1]:
     raise ValueError(

@@ -57,6 +57,66 @@ class Measurement:
   ]
 
 
+def check_options(
+  suite: str | Sequence[str],
+  examples: int | None,
+  data_dir: str | None,
+  run_programs: bool,
+  held_out_cfg: utils.DatasetConfig | None,
+  held_out_examples: int | None,
+  supervised_tasks: Sequence[str],
+  supervised_split: str | Mapping[str, str],
+) -> None:
+  """Checks that there is something to measure, and that all options apply.
+
+  Args:
+    suite: see `evaluate.evaluate`, as for the others.
+    examples: of `suite` and `supervised_tasks`.
+    data_dir: of `suite`.
+    run_programs: of `suite`.
+    held_out_cfg: see `evaluate.evaluate`.
+    held_out_examples: of `held_out_cfg`.
+    supervised_tasks: see `evaluate.evaluate`.
+    supervised_split: of `supervised_tasks`.
+
+  Raises:
+    ValueError: there is nothing, an option of what is not measured is set, or a
+      number of examples is below 1.
+  """
+  counts = {'examples': examples, 'held_out_examples': held_out_examples}
+  for name, count in counts.items():
+    if count is not None:
+      parameter = f'evaluate.evaluate.{name} ({name.upper()})'
+      command.check_count(parameter, count)
+  if not (suite or supervised_tasks or held_out_cfg):
+    raise ValueError(
+      'There is nothing to measure: set SUITE, HELD_OUT or SUPERVISED_TASKS.'
+    )
+  splits = supervised_split if isinstance(supervised_split, Mapping) else {}
+  others = {k: v for k, v in splits.items() if k not in supervised_tasks}
+  for needed, is_set, name, value in (
+    ('SUITE', suite, 'data_dir (BENCHMARK_DATA)', data_dir),
+    ('SUITE', suite, 'run_programs (RUN_PROGRAMS)', run_programs),
+    (
+      'HELD_OUT (@held_out/utils.DatasetConfig())',
+      held_out_cfg,
+      'held_out_examples (HELD_OUT_EXAMPLES)',
+      held_out_examples,
+    ),
+    (
+      'SUPERVISED_TASKS',
+      supervised_tasks and not others,
+      'supervised_split (SUPERVISED_SPLIT)',
+      others or (supervised_split != 'validation' and supervised_split),
+    ),
+  ):
+    if value and not is_set:
+      raise ValueError(
+        f'evaluate.evaluate.{name} = {value!r} has no effect: set {needed}, or '
+        'remove it.'
+      )
+
+
 def held_out(
   cfg: utils.DatasetConfig, examples: int | None, length: int
 ) -> Measurement:

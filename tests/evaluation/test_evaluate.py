@@ -302,6 +302,20 @@ def test_the_readmes_command():
   [
     ({'checkpoints': {}}, 'CHECKPOINTS.* = {}: write'),
     ({'held_out_cfg': None}, 'nothing to measure: set SUITE'),
+    (
+      {'held_out_cfg': None, 'suite': ['wic'], 'held_out_examples': 1},
+      r'\(HELD_OUT_EXAMPLES\) = 1 has no effect: set HELD_OUT',
+    ),
+    ({'data_dir': '/data'}, r"\(BENCHMARK_DATA\) = '/data' .* set SUITE"),
+    ({'run_programs': True}, r'\(RUN_PROGRAMS\) = True .* set SUITE'),
+    (
+      {'supervised_split': 'test'},
+      r"\(SUPERVISED_SPLIT\) = 'test' has no effect: set SUPERVISED_TASKS",
+    ),
+    (
+      {'supervised_split': {'a': 'test'}, 'supervised_tasks': 'b'},
+      r"\(SUPERVISED_SPLIT\) = {'a': 'test'} has no effect: .*_TASKS",
+    ),
     ({'teacher': None}, r'teacher.Teacher.path = None: set TEACHER_PATH'),
     ({'checkpoints': {'a': '/no/such'}}, r"\['a'\] = '/no/such'.*no such dir"),
     ({'model': 'narrow'}, r'trained.*network.*mlp_dim = 32 \(and is now 16\)'),
