@@ -21,7 +21,6 @@ compare the checkpoints on held-out text (Table 1), the paper's few-shot suite
 the results of each document. Rerunning computes only the missing results.
 """
 
-import collections
 from collections.abc import Mapping, Sequence
 import itertools
 
@@ -143,13 +142,7 @@ def evaluate(
     )
     for name in supervised_tasks
   ]
-  names = collections.Counter([*(x.name for x in measurements), *missing])
-  if twice := [name for name, count in names.items() if count > 1]:
-    raise ValueError(
-      f'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS): {twice} name '
-      'two measurements, of which one would replace the other. Register '
-      'the task under another name.'
-    )
+  measurements_lib.check_names([*(x.name for x in measurements), *missing])
   store = results_lib.Store(output_dir)
   done = [
     [

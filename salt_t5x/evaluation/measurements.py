@@ -18,7 +18,8 @@
 The functions here check their arguments before anything compiles.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import collections
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import importlib.metadata
@@ -115,6 +116,24 @@ def check_options(
         f'evaluate.evaluate.{name} = {value!r} has no effect: set {needed}, or '
         'remove it.'
       )
+
+
+def check_names(names: Iterable[str]) -> None:
+  """Checks that no result would replace another.
+
+  Args:
+    names: of all measurements, and of missing benchmarks.
+
+  Raises:
+    ValueError: two have one name.
+  """
+  counts = collections.Counter(names)
+  if twice := [name for name, count in counts.items() if count > 1]:
+    raise ValueError(
+      f'evaluate.evaluate.supervised_tasks (SUPERVISED_TASKS): {twice} name '
+      'two measurements, of which one would replace the other. Register '
+      'the task under another name.'
+    )
 
 
 def held_out(
