@@ -87,13 +87,16 @@ def score(
   score_batch = scorer.Scorer(
     teacher, partitioner, dataset_cfg.batch_size, length, top_k
   )
+  checkpoint, task = score_batch.checkpoint, source.cached_task.name
+  data = source.fingerprint(split)
   manifest = score_shards.Manifest(
-    task=source.cached_task.name,
+    task=task,
     split=split,
-    data=source.fingerprint(split),
-    teacher=os.fspath(score_batch.checkpoint),
-    teacher_identity=find.identity(score_batch.checkpoint),
-    step=find.step_of(score_batch.checkpoint),
+    data=data,
+    teacher=os.fspath(checkpoint),
+    teacher_identity=find.identity(checkpoint),
+    step=find.step_of(checkpoint),
+    sequences_read=score_job.sequences_read(checkpoint, task, data),
     dtype=teacher.dtype,
     top_k=top_k,
     examples=examples,

@@ -19,9 +19,9 @@
       --kd_steps=36000 --batch_size=2048
 
 SALT_DS (Section 4): the m = n_KD · B examples with the highest scores.
-Sequences the scoring checkpoint was trained on are excluded: the first n_0
-batches of this size, where n_0 is its step; set --first_step if its batches
-had another size.
+Sequences the scoring checkpoint was trained on are excluded, as its training
+run recorded them. Without a record they are taken for the first n_0 batches of
+this size, where n_0 is its step; --first_step sets another number of batches.
 
     ... --kind=easy --share=0.4
 
@@ -37,6 +37,7 @@ import argparse
 from collections.abc import Sequence
 import os
 
+from absl import logging
 import tensorflow as tf
 
 from salt_t5x import command, files
@@ -71,7 +72,7 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     '--first_step',
     type=command.at_least(0),
     help='batches to leave out at the beginning of the global order; default: '
-    "the scoring teacher's step, n_0; with --kind=easy --share 0",
+    'what the scoring teacher was trained on; with --kind=easy --share 0',
   )
   add('--kind', choices=scoring.KINDS, default='zero', help='of score')
   add('--share', type=command.positive(1), help='of the pool; not kd_steps')
@@ -79,6 +80,32 @@ def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
   if not args.output.endswith('.json'):
     parser.error(f'--output={args.output}: must end with .json.')
   return args
+
+
+def _beginning(
+  args: argparse.Namespace, manifest: score_shards.Manifest
+) -> tuple[int, str]:
+  """Returns the position where the pool begins, and why."""
+  if args.first_step is not None:
+    return args.first_step * args.batch_size, (
+      f'--first_step={args.first_step} batches of {args.batch_size:,}'
+    )
+  if args.kind == 'easy' and args.share is not None:
+    return 0, 'a share of all data is selected'
+  if (read := manifest.sequences_read) is None:
+    reason = (
+      f"the teacher's step, {manifest.step:,}, times --batch_size="
+      f'{args.batch_size}, as no record tells what it was trained on'
+    )
+    logging.warning(
+      'The pool begins at %s. If its batches had another size, or other data, '
+      'set --first_step.',
+      reason,
+    )
+    return manifest.step * args.batch_size, reason
+  if not read:
+    return 0, 'the teacher was trained on none of these data'
+  return read, 'the teacher was trained on what comes before, by its record'
 
 
 def main(args: argparse.Namespace) -> None:
@@ -93,15 +120,9 @@ def main(args: argparse.Namespace) -> None:
         'selection that was stopped has left.'
       )
   manifest = score_shards.read_manifest(folder)
-  first_step = args.first_step
-  if first_step is None:
-    is_ez = args.kind == 'easy' and args.share is not None
-    first_step = 0 if is_ez else manifest.step
-  pool = pool_lib.Pool(
-    folder, manifest, args.kind, first_step * args.batch_size
-  )
-  needed = args.kd_steps * args.batch_size
-  count = needed
+  first_position, reason = _beginning(args, manifest)
+  pool = pool_lib.Pool(folder, manifest, args.kind, first_position)
+  count = args.kd_steps * args.batch_size
   if args.share is not None:
     count = max(round(args.share * pool.size), 1)
   if count > pool.size:
@@ -116,8 +137,8 @@ def main(args: argparse.Namespace) -> None:
     )
   # Before all scores are read.
   files.make_folder(os.path.dirname(path), f'--output={args.output}')
-  record, statistics = pool.select(count, needed)
-  text = report.markdown(record, statistics)
+  record, statistics = pool.select(count, args.kd_steps, args.batch_size)
+  text = report.markdown(record, statistics, reason)
   files.write_whole(f'{stem}.png', report.plot(record, statistics))
   files.write_whole(f'{stem}.md', text.encode())
   # Last, so that a record always has its report.

@@ -204,12 +204,17 @@ def test_recipe_selects_its_first_stage_as_the_paper_says(name):
   built = recipe(name)
   if name.endswith('_salt_ds'):
     expected = first_stage.FirstStage(
-      '/nor/here', 36_000, 208_000, '/no/such/place', '/teacher'
+      '/nor/here',
+      36_000,
+      208_000,
+      '/no/such/place',
+      '/teacher',
+      ('zero', 'drop', 'mean', 'median'),
     )
     built = Recipe(name, 'TEACHER_PATH = "/teacher"')
   elif name.endswith('_ez'):
     expected = first_stage.FirstStage(
-      '/nor/here', 36_000, 208_000, '/no/such/place'
+      '/nor/here', 36_000, 208_000, '/no/such/place', kinds=('easy',)
     )
   else:
     expected = None

@@ -277,6 +277,7 @@ _OF_CLASS = {
     'total_steps': _integer(0),
     'model_dir': _PATH,
     'teacher_path': _PATH.or_none(),
+    'kinds': _list(_NAME, 'a list of kinds of scores'),
   },
   'score': {
     'output_dir': _PATH,

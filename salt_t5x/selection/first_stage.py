@@ -27,6 +27,7 @@ At the stage boundary each host skips the n_KD · B examples before its position
 once; a run that is resumed later does not skip them again.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import os
 
@@ -36,7 +37,7 @@ import tensorflow as tf
 from salt_t5x import files
 from salt_t5x.data import ordered_cache, ordered_tasks
 from salt_t5x.selection import record as selection_record
-from salt_t5x.selection import score_shards
+from salt_t5x.selection import score_shards, scoring
 from t5x import utils
 
 
@@ -108,6 +109,7 @@ class FirstStage:
     model_dir: the run's directory; it keeps a copy of the record,
       `selection.json`, and a resumed run must match it.
     teacher_path: the teacher of this run; None if it has none.
+    kinds: the kinds of scores that this run may be selected by.
   """
 
   path: str
@@ -115,6 +117,7 @@ class FirstStage:
   total_steps: int
   model_dir: str
   teacher_path: str | None = None
+  kinds: Sequence[str] = scoring.KINDS
 
   def task(self, cfg: utils.DatasetConfig) -> ordered_tasks.OrderedTask:
     """Returns the task of `cfg` with the selected examples first.
@@ -127,9 +130,9 @@ class FirstStage:
 
     Raises:
       ValueError: the first stage is longer than the run; the selection was
-        made from other data, by another teacher, for a first stage of another
-        length, or is not the one that this run began with; or its scores are
-        missing.
+        made from other data, by another teacher or kind of score, for a first
+        stage of another length, or is not the one that this run began with; or
+        its scores are missing.
     """
     is_integer = type(self.kd_steps) is int
     if not (is_integer and 1 <= self.kd_steps <= self.total_steps):
@@ -148,6 +151,13 @@ class FirstStage:
         f'SELECTION_PATH = {self.path!r}: {e} (If the scores were only moved, '
         "correct 'scores' in the record.)"
       ) from e
+    if selected.kind not in self.kinds:
+      raise ValueError(
+        f'SELECTION_PATH = {self.path!r} was selected by --kind={selected.kind}'
+        f', but the first stage of this run is selected by '
+        f'{" or ".join(self.kinds)} (first_stage.FirstStage.kinds). Name the '
+        'record of this method, or select again.'
+      )
     source = task.source
     data = source.fingerprint(cfg.split)
     here = {
@@ -158,7 +168,8 @@ class FirstStage:
       'teacher_identity': manifest.teacher_identity,
       'top_k': manifest.top_k,
       'pool': manifest.examples - selected.first_position,
-      'needed': self.kd_steps * cfg.batch_size,
+      'kd_steps': self.kd_steps,
+      'batch_size': cfg.batch_size,
     }
     there = {
       **dataclasses.asdict(selected),
@@ -185,9 +196,9 @@ class FirstStage:
       raise ValueError(
         f'SELECTION_PATH = {self.path!r} does not fit this run or the scores '
         f'in {selected.scores}: {listed}. Set MIXTURE_OR_TASK_NAME, KD_STEPS, '
-        'BATCH_SIZE (needed is their product) and TEACHER_PATH to those of the '
-        'selection, or score and select again (salt_t5x.score, salt_t5x.select)'
-        '. Correct the record if folders were only moved.'
+        'BATCH_SIZE and TEACHER_PATH to those of the selection, or score and '
+        'select again (salt_t5x.score, salt_t5x.select). Correct the record if '
+        'folders were only moved.'
       )
     self._keep(selected)
     return task.reading(SelectedSource(source, selected, shards))

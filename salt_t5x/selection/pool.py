@@ -101,13 +101,14 @@ class Pool:
         yield records, domains
 
   def select(
-    self, count: int, needed: int
+    self, count: int, kd_steps: int, batch_size: int
   ) -> tuple[selection_record.Selection, Statistics]:
     """Selects the records with the highest scores.
 
     Args:
       count: m, at most `size`.
-      needed: examples that the first stage reads, n_KD · B.
+      kd_steps: steps of the first stage, n_KD.
+      batch_size: B.
 
     Returns:
       (the selection, its statistics).
@@ -132,7 +133,8 @@ class Pool:
       first_position=self.first_position,
       ties=threshold.ties,
       ties_selected=threshold.ties_selected,
-      needed=needed,
+      kd_steps=kd_steps,
+      batch_size=batch_size,
       scores=self.directory,
       **{name: getattr(self.manifest, name) for name in _OF_THE_SCORES},
     )

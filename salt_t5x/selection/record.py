@@ -41,7 +41,8 @@ class Selection:
     first_position: position in the global order where the pool begins.
     ties: number of records with exactly the threshold's score.
     ties_selected: number of these that are selected.
-    needed: number of examples that the first stage reads, n_KD · B.
+    kd_steps: steps of the first stage, n_KD.
+    batch_size: B.
     top_k: k of eq. (10).
     teacher: the scoring checkpoint, `.../checkpoint_<step>`.
     teacher_identity: its `checkpoints.find.identity`; a copy has the same.
@@ -63,7 +64,8 @@ class Selection:
   first_position: int
   ties: int
   ties_selected: int
-  needed: int
+  kd_steps: int
+  batch_size: int
   top_k: int
   teacher: str
   teacher_identity: str
@@ -84,11 +86,16 @@ class Selection:
       and 0 <= self.threshold_id < 2**63
       and 1 <= self.ties_selected <= min(self.ties, self.selected)
       and max(self.ties, self.selected) <= self.pool
-      and min(self.needed, self.top_k) >= 1
+      and min(self.kd_steps, self.batch_size, self.top_k) >= 1
       and min(self.first_position, self.step) >= 0
     )
     if not is_possible:
       raise ValueError(f'no selection has these values: {self}')
+
+  @property
+  def needed(self) -> int:
+    """The number of examples that the first stage reads, n_KD · B."""
+    return self.kd_steps * self.batch_size
 
   @property
   def repeats(self) -> float:

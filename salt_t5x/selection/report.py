@@ -47,9 +47,17 @@ def _by_count(domains: Mapping[str, np.ndarray]) -> list[tuple[str, int, int]]:
 
 
 def markdown(
-  record: selection_record.Selection, statistics: pool_lib.Statistics
+  record: selection_record.Selection,
+  statistics: pool_lib.Statistics,
+  reason: str,
 ) -> str:
-  """Formats a selection as tables in Markdown."""
+  """Formats a selection as tables in Markdown.
+
+  Args:
+    record: the selection.
+    statistics: its.
+    reason: why the pool begins where it does.
+  """
   use = f'repeats the selected ones: each {record.repeats:.2f} times on average'
   if record.repeats == 1:
     use = 'reads each selected one once'
@@ -89,7 +97,8 @@ def markdown(
 ({record.selected / record.pool:.2%}) are selected, those with the \
 highest score `{record.kind}`, k = {record.top_k}.
 - The pool begins at position {record.first_position:,} of the global \
-order of `{_printable(record.task)}`, split `{_printable(record.split)}`.
+order of `{_printable(record.task)}`, split `{_printable(record.split)}`: \
+{reason}.
 - The scores are by `{_printable(record.teacher)}`.
 - The threshold is the score {record.threshold_score:.6g}, which \
 {record.ties:,} examples have; of these the {record.ties_selected:,} \

@@ -15,14 +15,49 @@
 """The parts of a scoring job: missing shards, batches to score, records."""
 
 from collections.abc import Iterator
+import os
 
+from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 import tensorflow as tf
 
+from salt_t5x import files
+from salt_t5x.checkpoints import find
 from salt_t5x.data import ordered_cache
 from salt_t5x.selection import score_shards, scoring
+
+
+def sequences_read(checkpoint: epath.Path, task: str, data: str) -> int | None:
+  """Counts the sequences of a global order that a checkpoint was trained on.
+
+  Args:
+    checkpoint: a `checkpoint_<step>` directory.
+    task: the cached task.
+    data: the fingerprint of its cache.
+
+  Returns:
+    n, for the first n of the order; 0 for other data; None if the training
+    run's record, `data.json`, is missing or does not tell.
+  """
+  model_dir = checkpoint.parent
+  # SALT_DS reads its first stage from anywhere in the order; of fine-tuning the
+  # record says nothing about the run that it began with.
+  others = 'selection.json', 'initial_checkpoint.json'
+  if any((model_dir / name).exists() for name in others):
+    return None
+  try:
+    record = files.read_json_object(os.fspath(model_dir / 'data.json'))
+    found, batch_size = record['data_fingerprints'], record['BATCH_SIZE']
+    # The cached task itself is read in seqio's order.
+    names = [x for x, fingerprint in found.items() if fingerprint == data]
+    if not names and None not in found.values():
+      return 0
+    is_told = names and task not in names
+    return find.step_of(checkpoint) * int(batch_size) if is_told else None
+  except (ValueError, KeyError, TypeError, AttributeError):
+    return None
 
 
 def missing_shards(

@@ -54,6 +54,8 @@ class Manifest:
     teacher: the checkpoint's directory, `.../checkpoint_<step>`.
     teacher_identity: its `checkpoints.find.identity`; a copy has the same.
     step: the teacher's step, n_0.
+    sequences_read: number of sequences of this order that the teacher was
+      trained on, all from its beginning; None if that is not recorded.
     dtype: type of the teacher's parameters; None for the saved types.
     top_k: k.
     examples: number of scored examples, the first of the global order.
@@ -69,6 +71,7 @@ class Manifest:
   teacher: str
   teacher_identity: str
   step: int
+  sequences_read: int | None
   dtype: str | None
   top_k: int
   examples: int
@@ -76,7 +79,10 @@ class Manifest:
 
   def __post_init__(self):
     files.check_types(self)
-    numbers = (self.step + 1, self.top_k, self.examples, self.shard_size)
+    read = 1 + (self.sequences_read or 0)
+    numbers = (
+      *(self.step + 1, read, self.top_k, self.examples, self.shard_size),
+    )
     if min(numbers) < 1 or max(numbers) >= 2**63:
       raise ValueError(f'no scores have these values: {self}')
 
@@ -111,8 +117,10 @@ def begin(directory: str, manifest: Manifest, *, write: bool = True) -> None:
   path = os.path.join(directory, 'scores.json')
   record = dataclasses.asdict(manifest)
   if finished(directory):
-    # The teacher may have been moved: its identity tells it from others.
-    compared = {k: v for k, v in record.items() if k != 'teacher'}
+    # The teacher may have been moved, without its record of the data: its
+    # identity tells it from others.
+    moved = 'teacher', 'sequences_read'
+    compared = {k: v for k, v in record.items() if k not in moved}
     read_manifest(directory)
     files.claim(
       path,

@@ -110,6 +110,8 @@ def test_job_scores_all_sequences_in_order(scores):
   assert manifest.num_shards > 5 and len(examples) % manifest.shard_size
   assert (manifest.task, manifest.split) == ('notes_sequences', 'train')
   assert manifest.step == TEACHER_STEP
+  # Not in the batches of scoring, of 16.
+  assert manifest.sequences_read == TEACHER_STEP * BATCH
   assert manifest.teacher.endswith(f'/checkpoint_{TEACHER_STEP}')
   at = 0
   for records, domains in score_shards.read_shards(scores, manifest):
@@ -472,7 +474,7 @@ def test_rejects_score_options(teacher, tmp_path, binding, message):
 
 def test_training_rejects_another_first_stage(teacher, scores, tmp_path):
   path = select(scores, tmp_path / 'selection.json')
-  with pytest.raises(ValueError, match='needed is 24 there and 16 here'):
+  with pytest.raises(ValueError, match='kd_steps is 3 there and 2 here'):
     tiny_runs.train(
       tmp_path / 'a',
       [SALT_DS],

@@ -55,6 +55,7 @@ def folder(tmp_path_factory):
       teacher='/teacher/checkpoint_30',
       teacher_identity='2e',
       step=30,
+      sequences_read=None,
       dtype=None,
       top_k=10,
       examples=COUNT,
@@ -81,7 +82,7 @@ def all_records():
   return records
 
 
-def select(folder, count, *, kind='zero', first=0, needed=NEEDED):
+def select(folder, count, *, kind='zero', first=0):
   """A record of the `count` highest scores, found by a full sort."""
   pool = all_records()[first:]
   order = np.lexsort([pool['id'], -pool[kind]])
@@ -96,7 +97,8 @@ def select(folder, count, *, kind='zero', first=0, needed=NEEDED):
     first_position=first,
     ties=int(tied.sum()),
     ties_selected=int((tied & (pool['id'] <= last['id'])).sum()),
-    needed=needed,
+    kd_steps=KD_STEPS,
+    batch_size=BATCH,
     top_k=10,
     teacher='/teacher/checkpoint_30',
     teacher_identity='2e',
@@ -246,7 +248,11 @@ def test_training_reads_the_selected_examples_first(folder, tmp_path):
     ({'data': '00'}, "data is '00' there"),
     ({'task': 'other'}, "task is 'other' there"),
     ({'split': 'validation'}, "split is 'validation' there"),
-    ({'needed': NEEDED + 1}, 'needed is 33 there and 32 here.*KD_STEPS'),
+    ({'kd_steps': 5}, 'kd_steps is 5 there and 4 here.*KD_STEPS'),
+    (
+      {'kd_steps': BATCH, 'batch_size': KD_STEPS},
+      'kd_steps is 8 there and 4 here; batch_size is 4 there and 8 here',
+    ),
     ({'top_k': 9}, 'top_k is 9 there and 10 here'),
     ({'teacher_identity': '3f'}, "teacher_identity is '3f' there and '2e'"),
     ({'pool': COUNT + 1}, f'pool is {COUNT + 1} there and {COUNT} here'),
@@ -257,6 +263,19 @@ def test_rejects_selections_of_other_data(folder, tmp_path, changes, message):
   record = dataclasses.replace(select(folder, NEEDED)[0], **changes)
   with pytest.raises(ValueError, match=message):
     make(tmp_path, record).task(config())
+
+
+@pytest.mark.parametrize(
+  'kind, kinds', [('zero', ('easy',)), ('easy', ('zero', 'drop'))]
+)
+def test_rejects_another_kind_of_score(folder, tmp_path, kind, kinds):
+  record = select(folder, NEEDED, kind=kind)[0]
+  with pytest.raises(
+    ValueError,
+    match=f'SELECTION_PATH = .* --kind={kind}, .* by {" or ".join(kinds)} ',
+  ):
+    make(tmp_path, record, kinds=kinds).task(config())
+  make(tmp_path, record, kinds=(*kinds, kind)).task(config())
 
 
 @pytest.mark.parametrize(

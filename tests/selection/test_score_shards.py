@@ -30,6 +30,7 @@ MANIFEST = score_shards.Manifest(
   teacher='/models/small/checkpoint_30',
   teacher_identity='2e',
   step=30,
+  sequences_read=240,
   dtype=None,
   top_k=10,
   examples=10,
@@ -80,6 +81,12 @@ def test_rejects_another_manifest(folder):
   other = dataclasses.replace(MANIFEST, step=60, top_k=1)
   with pytest.raises(ValueError, match='step was 30 and is now 60; top_k'):
     score_shards.begin(folder, other)
+  assert score_shards.read_manifest(folder) == MANIFEST
+
+
+def test_a_moved_teacher_may_lack_its_record(folder):
+  moved = dataclasses.replace(MANIFEST, teacher='/b', sequences_read=None)
+  score_shards.begin(folder, moved)
   assert score_shards.read_manifest(folder) == MANIFEST
 
 
@@ -158,5 +165,5 @@ def test_rejects_a_folder_that_cannot_be_made(tmp_path):
   with pytest.raises(ValueError, match='SCORES_DIR.*file.*cannot be made'):
     score_shards.begin(
       str(tmp_path / 'file' / 'scores'),
-      score_shards.Manifest('t', 's', '1', 'c', '2e', 0, None, 1, 1, 1),
+      score_shards.Manifest('t', 's', '1', 'c', '2e', 0, 0, None, 1, 1, 1),
     )

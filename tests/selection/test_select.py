@@ -46,7 +46,7 @@ def data():
   return records
 
 
-def write_scores(folder, records, shard_size):
+def write_scores(folder, records, shard_size=70, sequences_read=80):
   manifest = score_shards.Manifest(
     task='notes',
     split='train',
@@ -54,6 +54,7 @@ def write_scores(folder, records, shard_size):
     teacher='/models/small/checkpoint_4',
     teacher_identity='2e',
     step=STEP,
+    sequences_read=sequences_read,
     dtype=None,
     top_k=10,
     examples=len(records),
@@ -189,6 +190,31 @@ def test_share_of_the_pool(scores, tmp_path, flags):
   assert (record.selected, record.needed) == (260, 100)
   text = (tmp_path / 'a.md').read_text()
   assert 'reads the first 38.46% of the selected ones' in text
+
+
+@pytest.mark.parametrize(
+  'read, flags, first, reason',
+  [
+    # The teacher's batches had another size.
+    (130, [], 130, 'the teacher was trained on what comes before'),
+    (0, [], 0, 'the teacher was trained on none of these data'),
+    (None, [], 80, "the teacher's step, 4, times --batch_size=20, as no rec"),
+    (130, ['--first_step=2'], 40, '--first_step=2 batches of 20'),
+    (130, ['--kind=easy', '--share=0.4'], 0, 'a share of all data'),
+  ],
+)
+def test_the_pool_begins_after_what_the_teacher_read(
+  tmp_path, caplog, read, flags, first, reason
+):
+  folder = str(tmp_path / 'scores')
+  scores = write_scores(folder, data(), sequences_read=read)
+  record = run(scores, tmp_path / 'a.json', *flags)
+  assert record.first_position == first
+  assert (record.kd_steps, record.batch_size) == (5, BATCH)
+  text = (tmp_path / 'a.md').read_text()
+  assert f'position {first} of' in text and f'split `train`: {reason}' in text
+  warned = [x for x in caplog.messages if 'set --first_step' in x]
+  assert len(warned) == (read is None)
 
 
 def test_whole_pool(scores, tmp_path):
