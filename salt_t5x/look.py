@@ -38,7 +38,7 @@ import sys
 import seqio
 
 from salt_t5x import command
-from salt_t5x.data import bad_lines, examples
+from salt_t5x.data import bad_lines, examples, vocabularies
 
 
 def parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -74,7 +74,11 @@ def main(args: argparse.Namespace) -> None:
   try:
     for line in examples.show(task, **options):
       print(line)
-  except (bad_lines.DamagedShardError, examples.FlagError) as e:
+  except (
+    bad_lines.DamagedShardError,
+    examples.FlagError,
+    vocabularies.VocabularyError,
+  ) as e:
     sys.exit(str(e))
 
 

@@ -80,6 +80,7 @@ def show(
   Raises:
     DamagedShardError: a file of text cannot be read.
     FlagError: a value that the task does not allow.
+    VocabularyError: the task's vocabulary cannot be read.
   """
   if split not in provider.splits:
     splits = ', '.join(provider.splits)
@@ -93,6 +94,11 @@ def show(
   if tokens and not sequence_length:
     raise FlagError(
       'The task has tokens: set their number T with --sequence_length.'
+    )
+  for name in tokens:
+    vocabularies.fingerprint(
+      provider.output_features[name].vocabulary,
+      f'--task={provider.name}: the vocabulary of its feature {name!r}',
     )
   try:
     dataset = provider.get_dataset(

@@ -30,12 +30,20 @@ import tensorflow as tf
 
 from salt_t5x.data import hashing, vocabularies
 
+_PARAMETER = "The vocabulary of the task's feature 'targets'"
+
 
 def tokenize(
   dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature]
 ) -> tf.data.Dataset:
-  """Adds 'targets' (int32 [N], without an EOS) from 'text' (string [])."""
-  encode = output_features['targets'].vocabulary.encode_tf
+  """Adds 'targets' (int32 [N], without an EOS) from 'text' (string []).
+
+  Raises:
+    VocabularyError: the vocabulary cannot be read.
+  """
+  vocabulary = output_features['targets'].vocabulary
+  vocabularies.fingerprint(vocabulary, _PARAMETER)
+  encode = vocabulary.encode_tf
   return dataset.map(
     lambda example: {**example, 'targets': encode(example['text'])},
     num_parallel_calls=tf.data.AUTOTUNE,
@@ -79,12 +87,11 @@ def cut(
     their vocabulary.
 
   Raises:
-    ValueError: the vocabulary's special ids cannot be used.
+    VocabularyError: the vocabulary's special ids cannot be used.
   """
   vocabulary = output_features['targets'].vocabulary
-  parameter = "The vocabulary of the task's feature 'targets'"
-  vocabularies.check_special_ids(vocabulary, parameter)
-  fingerprint = vocabularies.fingerprint_number(vocabulary, parameter)
+  vocabularies.check_special_ids(vocabulary, _PARAMETER)
+  fingerprint = vocabularies.fingerprint_number(vocabulary, _PARAMETER)
   eos = vocabulary.eos_id
 
   def generate() -> Iterator[dict]:

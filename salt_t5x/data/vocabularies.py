@@ -49,6 +49,10 @@ _NUM_THREADS = 16
 _FLAGS = '--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1'
 
 
+class VocabularyError(ValueError):
+  """A vocabulary cannot be read or used."""
+
+
 def fingerprint(
   vocabulary: seqio.Vocabulary, parameter: str = 'VOCABULARY'
 ) -> str:
@@ -62,8 +66,8 @@ def fingerprint(
     parameter: names it in messages.
 
   Raises:
-    ValueError: the file of a SentencePiece vocabulary cannot be read, or has
-      two equal pieces.
+    VocabularyError: the file of a SentencePiece vocabulary cannot be read, or
+      has two equal pieces.
   """
   if not isinstance(vocabulary, seqio.SentencePieceVocabulary):
     return f'{type(vocabulary).__name__}:{vocabulary.vocab_size}'
@@ -75,12 +79,12 @@ def fingerprint(
       f'(sentencepiece_model_file = {vocabulary.sentencepiece_model_file!r}'
     )
     if 'already defined' in str(e):
-      raise ValueError(
+      raise VocabularyError(
         f'{parameter} {file}, extra_ids = {vocabulary.extra_ids}) has two ids '
         f'of one piece ({e}). If the model holds sentinels itself, set '
         'extra_ids = 0; if not, train another.'
       ) from e
-    raise ValueError(
+    raise VocabularyError(
       f'{parameter} {file}) is not a SentencePiece model ({e}). Name the file '
       'that `python -m salt_t5x.vocabulary` or SentencePiece wrote.'
     ) from e
@@ -115,7 +119,7 @@ def check_special_ids(vocabulary: seqio.Vocabulary, parameter: str) -> None:
     parameter: names it in messages.
 
   Raises:
-    ValueError: they are not; or see `fingerprint`.
+    VocabularyError: they are not; or see `fingerprint`.
   """
   fingerprint(vocabulary, parameter)  # Names a file that cannot be read.
   eos, wrong = vocabulary.eos_id, []
@@ -136,7 +140,7 @@ def check_special_ids(vocabulary: seqio.Vocabulary, parameter: str) -> None:
   elif eos is not None and eos == vocabulary.unk_id:
     wrong.append(f'its EOS is also its unknown token, id {eos}')
   if wrong:
-    raise ValueError(
+    raise VocabularyError(
       f'{parameter} = {vocabulary}: {"; ".join(wrong)}. Train a vocabulary '
       f'with `python -m salt_t5x.vocabulary`, or with spm_train {_FLAGS}, and '
       'cache the tasks again with it.'
@@ -327,8 +331,8 @@ def _text_of(
     try:
       with seqio.map_seed_manager(0):
         dataset = task._preprocess_dataset(dataset, steps[:count])
-    except tf.errors.NotFoundError:
-      continue  # A tokenizer's vocabulary file.
+    except (tf.errors.NotFoundError, VocabularyError):
+      continue  # A tokenizer's vocabulary.
     found = {
       name
       for name, spec in dataset.element_spec.items()

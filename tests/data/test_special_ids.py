@@ -22,7 +22,14 @@ from sentencepiece import sentencepiece_model_pb2
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import sequences, supervised_tasks, vocabularies
+from salt_t5x import look
+from salt_t5x.data import (
+  pile_shards,
+  sequences,
+  supervised_tasks,
+  text_tasks,
+  vocabularies,
+)
 from salt_t5x.inference import pretrained
 from salt_t5x.runs import train_data
 from t5x import utils
@@ -153,3 +160,67 @@ def test_models_do_not_run_with_unk_as_padding(plain, tmp_path, monkeypatch):
   source = pretrained.Pretrained(model, str(tmp_path))
   with pytest.raises(ValueError, match=f'VOCABULARY = .*{PADDING}'):
     source.check_record(plain)
+
+
+_NO_MODELS = {
+  'pointer': b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n',
+  'page': b'<!DOCTYPE html>\n<html><body>404</body></html>\n',
+  'vocab': b'<pad>\t0\n</s>\t0\n<unk>\t0\na\t-1.5\n',
+  'empty': b'',
+  'missing': None,
+}
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+  """Registers text tasks with a vocabulary that is no model."""
+  monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+  monkeypatch.setattr(seqio.MixtureRegistry, '_REGISTRY', {})
+  shard = str(tmp_path / 'a.jsonl.zst')
+  pile_shards.write(shard, [(f'alpha beta {i}', '') for i in range(50)])
+
+  def make(content):
+    path = tmp_path / 'my.model'
+    if content is not None:
+      path.write_bytes(content)
+    vocabulary = seqio.SentencePieceVocabulary(str(path), extra_ids=20)
+    text_tasks.register('text', {'train': shard}, vocabulary, 8)
+    supervised_tasks.register(
+      'sums',
+      {'train': lambda: [{'x': 'alpha', 'y': 'beta'}]},
+      inputs='{x}',
+      targets='{y}',
+      vocabulary=vocabulary,
+      metric_fns=[],
+    )
+    return vocabulary
+
+  return make
+
+
+@pytest.mark.parametrize('content', _NO_MODELS.values(), ids=_NO_MODELS)
+def test_files_that_are_no_models_are_named(broken, content, tmp_path):
+  vocabulary = broken(content)
+  message = (
+    rf"sentencepiece_model_file = '{tmp_path}/my.model'\) is not a "
+    'SentencePiece model .*Name the file that'
+  )
+  get = seqio.get_mixture_or_task
+  for call in (
+    lambda: vocabularies.fingerprint(vocabulary),
+    lambda: vocabularies.check_special_ids(vocabulary, 'VOCABULARY'),
+    # As in seqio_cache_tasks.
+    lambda: get('text_sequences').preprocess_precache(
+      get('text_sequences').source.get_dataset('train')
+    ),
+    lambda: get('sums').get_dataset({'inputs': 8, 'targets': 4}, 'train'),
+  ):
+    with pytest.raises(vocabularies.VocabularyError, match=message):
+      call()
+  for task in 'text_sequences', 'text_ul2', 'sums':
+    args = look.parse_flags(['', f'--task={task}', '--sequence_length=8'])
+    with pytest.raises(SystemExit, match=f'--task={task}.*{message}'):
+      look.main(args)
+  # Another one can be trained in its place.
+  for task, text in ('text_sequences', 'alpha beta 0'), ('sums', 'beta'):
+    assert next(vocabularies.sample(get(task), 'train', 1)) == text
