@@ -318,6 +318,14 @@ class JobsOfSeed:
       [teacher],
     )
     own = self._setting.with_bindings(bindings)
+    kind = variant.selection.get('kind', 'zero')
+    kinds = own.value('first_stage.FirstStage.kinds', variant.recipe)
+    if kind not in kinds:  # Known before a teacher is trained.
+      raise definition.StudyError(
+        f'studies.Study.variants: {variant.label!r} selects by {kind!r}, but '
+        f"{variant.recipe} by {' or '.join(kinds)}: set 'selection': "
+        "{'kind': ...} to that."
+      )
     differs += [f'{k}={v}' for k, v in variant.selection.items()]
     flags = {}
     for name in 'kd_steps', 'batch_size':

@@ -203,6 +203,18 @@ def test_selections_fill_the_first_stage(variant, bindings, expected):
   assert selection.command[-2:] == [f'--kd_steps={expected}', '--batch_size=4']
 
 
+@pytest.mark.parametrize(
+  'recipe, selection, message',
+  [
+    ('baseline_ez', {}, "'x' selects by 'zero', but baseline_ez by easy:"),
+    ('salt_ds', {'kind': 'easy'}, "'x' selects by 'easy', but salt_ds by zero"),
+  ],
+)
+def test_rejects_selections_by_another_kind(recipe, selection, message):
+  with pytest.raises(definition.StudyError, match=message):
+    jobs_of({'x': {'recipe': recipe, 'selection': selection}})
+
+
 def test_selections_differ_by_teacher_and_batch():
   variants = {
     'a': {'recipe': 'salt_ds'},
