@@ -135,7 +135,16 @@ def _compare(
 def _check_shares(model_dir: str, num_shards: int) -> None:
   """Compares the number of saved data iterators with the processes."""
   finished = find.finished(model_dir)
-  before = damage.data_shares(finished[max(finished)]) if finished else None
+  if not finished:
+    return
+  step = max(finished)
+  if step and not find.list_folder(finished[step] / 'dataset'):
+    raise ValueError(
+      f'SAVE_DATASET = True, but {finished[step]} holds no data iterator: the '
+      'run began with SAVE_DATASET = False. Resume it with that, or choose '
+      'another MODEL_DIR.'
+    )
+  before = damage.data_shares(finished[step])
   if before not in (None, num_shards):
     raise ValueError(
       f'MODEL_DIR = {model_dir!r} was trained by processes that read {before} '

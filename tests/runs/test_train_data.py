@@ -195,6 +195,8 @@ def test_refuses_to_begin_the_data_again(cache, tmp_path, caplog):
   with caplog.at_level('WARNING'):
     unsaved(allow_changes=True)
   assert 'reads its data from the beginning again' in caplog.text
+  with pytest.raises(ValueError, match='SAVE_DATASET = True, but .*point_3 ho'):
+    unsaved(save_dataset=True)
 
 
 def test_names_a_damaged_record(cache, tmp_path):
