@@ -134,6 +134,14 @@ def _is_packaged(path: str) -> bool:
   return path.startswith(_GIN_PREFIX) and _gin_file(path).is_file()
 
 
+def packaged_name(path: str) -> str | None:
+  """Returns the name of a gin file in the package's folder, or None."""
+  folder = _gin_dir().resolve()
+  file = _gin_file(path) if _is_packaged(path) else pathlib.Path(path)
+  file = file.resolve()
+  return str(file.relative_to(folder)) if file.is_relative_to(folder) else None
+
+
 def read_gin(path: str) -> str:
   """Returns the text of 'salt_t5x/gin/...' or of a file on disk."""
   file = _gin_file(path) if _is_packaged(path) else pathlib.Path(path)

@@ -16,17 +16,23 @@
 
 gin calls the checks when it has read all files and flags. `effects` refuses
 bindings that nothing reads, `values` those of a wrong type or range, which
-`parameters` lists. `flags` has the bindings of the command line.
+`parameters` lists, and `order` those of a user's file that a later file
+replaces. `flags` has the bindings of the command line.
 """
+
+import sys
 
 import gin
 
-from salt_t5x.configuration import effects, values
+from salt_t5x.configuration import effects, order, values
 
 
 def register() -> None:
   """Registers the checks with gin."""
   # Before gin's own hook, whose message holds the whole configuration.
-  gin.config._FINALIZE_HOOKS.insert(0, effects.check_bound)
+  gin.config._FINALIZE_HOOKS[:0] = [
+    lambda _: order.check(sys.argv),
+    effects.check_bound,
+  ]
   gin.config.register_finalize_hook(effects.check)
   gin.config.register_finalize_hook(values.check)

@@ -236,6 +236,15 @@ def test_files_may_serve_several_commands(parse):
     assert parse(recipe, text=text) == '/run'
 
 
+def test_files_before_a_recipe_do_not_lose_their_bindings(parse, tmp_path):
+  (tmp_path / 'mine.gin').write_text('BATCH_SIZE = 8')
+  recipe = f'--gin_file={RECIPES}tiny_salt.gin'
+  argv = [f'--gin_file={tmp_path}/mine.gin', recipe]
+  with pytest.raises(ValueError, match='BATCH_SIZE = 8 .*tiny.gin .* sets 4'):
+    parse('tiny_salt', argv=argv)
+  assert parse('tiny_salt', argv=argv[::-1]) == '/run'
+
+
 def test_scopes_without_effect_are_refused(parse):
   flag = 'size_tiny_studnt/network.TransformerConfig.num_layers=2'
   with pytest.raises(ValueError, match='mean size_tiny_student/network'):
