@@ -20,6 +20,7 @@ import hashlib
 import re
 from typing import Any
 
+from absl import logging
 from etils import epath
 import flax
 import jax
@@ -142,5 +143,12 @@ def find(
       'dtype': source.dtype,
       'length': features['decoder_target_tokens'].shape[1],
     }
+    for other, candidate in found.items():
+      theirs = candidate.checkpoint
+      if checkpoint and theirs and find_lib.are_copies(checkpoint, theirs):
+        logging.warning(
+          '%s: %r and %r are the same checkpoint, %s.',
+          *(_PARAMETER, other, name, checkpoint),
+        )
     found[name] = Candidate(source, checkpoint, options)
   return found

@@ -155,6 +155,13 @@ def test_held_out_examples(trained, tmp_path):
   assert found['options']['checkpoint'].endswith('checkpoint_2')
 
 
+def test_names_of_one_checkpoint_are_logged(trained, tmp_path, caplog):
+  same = {'A': trained[0], 'B': f'{trained[0]}/checkpoint_2', 'start': None}
+  run(tmp_path, same, held_out_examples=1)
+  found = [x for x in caplog.messages if 'are the same checkpoint' in x]
+  assert len(found) == 1 and "CHECKPOINTS): 'A' and 'B' are" in found[0]
+
+
 @pytest.fixture
 def benchmarks(tmp_path, monkeypatch):
   pytest.importorskip('lm_eval')
