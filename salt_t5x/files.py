@@ -163,7 +163,7 @@ def read_record(path: str, cls: type[Record]) -> Record:
   try:
     return cls(**content)
   except TypeError as e:
-    raise ValueError(str(e)) from e
+    raise ValueError(f'written by another version: {e}') from e
 
 
 def check_types(record: Any) -> None:

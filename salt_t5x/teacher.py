@@ -112,6 +112,7 @@ def check_cross_entropy(
       f'{math.log(vocab_size):.3f}, and a teacher must be at least '
       f'teacher.Teacher.minimum_gain = {minimum_gain} below. Its parameters '
       'are random, damaged, or of a model for other data: check '
-      'teacher.Teacher.path and teacher.Teacher.model, or lower minimum_gain '
-      'for a teacher that is meant to be this weak.'
+      'teacher.Teacher.path, teacher.Teacher.step (TEACHER_STEP) and '
+      'teacher.Teacher.model, or lower minimum_gain for a teacher that is '
+      'meant to be this weak.'
     )

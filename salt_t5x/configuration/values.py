@@ -144,6 +144,7 @@ def check(config: Config) -> dict[str, Any]:
   uses = effects.uses_of(config)
   _check_warmup(config, uses)
   _check_periods(found)
+  _check_microbatches(found)
   _check_optimizers(config, uses)
   partitions = found.get('PjitPartitioner.num_partitions')
   _check_partitions(config, used, partitions)
@@ -252,6 +253,18 @@ def _check_optimizers(config: Config, uses: Mapping[str, set[str]]) -> None:
         "effect, because t5x's trainer does not set the learning rate of this "
         f'optimizer. Bind it to {trainers[0]!r}, as the trainer, or use '
         '@adafactor.Adafactor().'
+      )
+
+
+def _check_microbatches(found: Mapping[str, _Binding]) -> None:
+  """Raises ValueError if a batch cannot be cut into the microbatches."""
+  batch = found.get('DatasetConfig.batch_size')
+  for trainer in ('SaltTrainer', 'FineTuneTrainer'):
+    count = found.get(f'{trainer}.num_microbatches')
+    if batch and count and count.value and batch.value % count.value:
+      raise ValueError(
+        f'{count.label} = {count.value} does not divide {batch.label} = '
+        f'{batch.value}. Choose a divisor.'
       )
 
 

@@ -162,7 +162,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
   """Parses a line that holds a JSON object, for a parser of `read`."""
   entry = json.loads(line.decode())
   if not isinstance(entry, dict):
-    raise BadLineError(BAD_JSON, 'not an object')
+    raise BadLineError(BAD_JSON, 'a line must hold one object')
   return entry
 
 

@@ -525,6 +525,14 @@ def test_partitions_need_not_divide_models_that_are_not_used(parse):
   assert parse('tiny_salt', flag, text=text) == '/run'
 
 
+@pytest.mark.parametrize('recipe', ['tiny_salt', 'tiny_sft'])
+def test_microbatches_must_divide_the_batch(parse, recipe):
+  flags = ['NUM_MICROBATCHES=8', 'BATCH_SIZE=4']
+  message = r'\(NUM_MICROBATCHES\) = 8 does not divide .*\(BATCH_SIZE\) = 4'
+  with pytest.raises(ValueError, match=message):
+    parse(recipe, *flags)
+
+
 def test_partitions_must_divide_the_model(parse):
   flag = 'partitioning.PjitPartitioner.num_partitions=3'
   with pytest.raises(ValueError, match='num_partitions = 3 does not divide'):

@@ -207,7 +207,7 @@ DEEP = b'{"text": "x", "meta": ' + b'[' * 100_000 + b']' * 100_000 + b'}\n'
 BAD_LINES = [
   ('bad JSON', b'{"text": "x"\n', "Expecting ',' delimiter"),
   ('bad JSON', b'{"text": "x"} {"text": "y"}\n', 'Extra data'),
-  ('bad JSON', b'["text"]\n', 'not an object'),
+  ('bad JSON', b'["text"]\n', 'a line must hold one object'),
   ('no such field', b'{"meta": {}}\n', "'text'"),
   ('bad value', b'{"text": ["x"]}\n', "no attribute 'strip'"),
   ('bad JSON', DEEP, 'maximum recursion depth'),
