@@ -71,8 +71,9 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('sft')
   for name, example in EXAMPLES.items():
     (folder / name).mkdir()
-    for split in ('train', 'validation', 'test'):
-      line = json.dumps(example) + '\n'
+    for i, split in enumerate(('train', 'validation', 'test')):
+      # Splits of equal content are refused.
+      line = json.dumps(example) + '\n' * (i + 1)
       (folder / name / f'{split}.jsonl').write_text(line)
   texts = [text for pair in TEXTS.values() for text in pair]
   model = vocabularies.train(texts * 9, 420, 100)
