@@ -97,8 +97,18 @@ def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
 
 
 def record(model_dir: str, cfg: utils.DatasetConfig) -> None:
-  """Writes the description of a run's data into its directory."""
-  files.write_json(_path(model_dir), describe(cfg))
+  """Writes the description of a run's data into its directory.
+
+  Its key 'changed' says whether the run read other data at earlier steps.
+  """
+  now, before = describe(cfg), {}
+  if run_record.begun(model_dir) and tf.io.gfile.exists(_path(model_dir)):
+    before = files.read_json_object(_path(model_dir))
+  read = {name: now[name] for name in ('data_fingerprints', 'BATCH_SIZE')}
+  now['changed'] = bool(before) and (
+    before.get('changed', False) or bool(files.differences(before, read))
+  )
+  files.write_json(_path(model_dir), now)
 
 
 def _compare(

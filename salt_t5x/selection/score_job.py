@@ -50,6 +50,8 @@ def sequences_read(checkpoint: epath.Path, task: str, data: str) -> int | None:
   try:
     record = files.read_json_object(os.fspath(model_dir / 'data.json'))
     found, batch_size = record['data_fingerprints'], record['BATCH_SIZE']
+    if record.get('changed'):
+      return None
     # The cached task itself is read in seqio's order.
     names = [x for x, fingerprint in found.items() if fingerprint == data]
     if not names and None not in found.values():

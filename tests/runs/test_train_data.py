@@ -149,6 +149,26 @@ def test_rejects_another_cache_of_the_same_sizes(cache, tmp_path, changes):
     begin(model_dir, cfg)
 
 
+def test_the_record_knows_that_the_data_changed(cache, tmp_path):
+  model_dir = tmp_path / 'model'
+  changed = lambda: json.loads((model_dir / 'data.json').read_text())['changed']
+  begin(model_dir, config())
+  # Not yet of a run that would be resumed.
+  begin(model_dir, config(batch_size=8))
+  (model_dir / 'checkpoint_0').mkdir()
+  begin(model_dir, config(batch_size=8, seed=3), allow_changes=True)
+  assert changed() is False
+  [file] = cache.rglob('*train.tfrecord-00001-of-00002')
+  records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
+  with tf.io.TFRecordWriter(str(file)) as writer:
+    for record in records[::-1]:
+      writer.write(record)
+  begin(model_dir, config(batch_size=8, seed=3), allow_changes=True)
+  assert changed() is True
+  begin(model_dir, config(batch_size=8, seed=3))
+  assert changed() is True
+
+
 def test_fingerprints_of_supervised_tasks_are_of_their_examples(monkeypatch):
   monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
 

@@ -45,6 +45,7 @@ def data_of(fingerprints):
     # Read in seqio's order, or from raw text that may be the same.
     (data_of({'notes': '1f'}), None),
     (data_of({'notes_raw': None}), None),
+    (data_of({'notes_ul2': '2e'}) | {'changed': True}, None),
     (None, None),
     ('{', None),
     ({}, None),
