@@ -160,6 +160,12 @@ def unwrapped() -> Iterator[None]:
 
 def parse_object(line: bytes) -> dict[str, Any]:
   """Parses a line that holds a JSON object, for a parser of `read`."""
+  if line.lstrip().startswith(b'['):
+    raise BadLineError(
+      BAD_JSON,
+      'an array begins here, but a line must hold one object: write the '
+      "array's objects one a line, e.g. with jq -c '.[]'",
+    )
   entry = json.loads(line.decode())
   if not isinstance(entry, dict):
     raise BadLineError(BAD_JSON, 'a line must hold one object')

@@ -199,11 +199,11 @@ def test_functions_make_texts(register):
 def test_bad_lines_are_left_out_and_counted(register, monkeypatch):
   logged = []
   monkeypatch.setattr(logging, 'warning', lambda *args: logged.append(args))
-  good = examples(6001)
+  good = examples(7001)
   task = register(
     {
       'test': [
-        *good[:6000],
+        *good[:7000],
         b'{"question": "cut',
         b'',
         b'\xff',
@@ -212,16 +212,16 @@ def test_bad_lines_are_left_out_and_counted(register, monkeypatch):
         {'question': 'null', 'answer': None},
         {'question': ' ', 'answer': '1'},
         {'question': '\ud800', 'answer': '1'},
-        good[6000],
+        good[7000],
         b'  ',
         b'',
       ]
     }
   )
-  assert numbers(task, 'test') == list(range(6001))
+  assert numbers(task, 'test') == list(range(7001))
   [(message, name, report)] = logged
   assert (message, name[-5:]) == ('%s: %s.', 'jsonl')
-  assert (report.documents, report.lines) == (6001, 6011)
+  assert (report.documents, report.lines) == (7001, 7011)
   assert report.counts == {
     bad_lines.BAD_JSON: 2,
     bad_lines.EMPTY: 1,
@@ -229,7 +229,7 @@ def test_bad_lines_are_left_out_and_counted(register, monkeypatch):
     'no such field': 2,
   }
   assert report.first['no such field'].endswith(
-    ":6005: 'answer' is not one of ['question']"
+    ":7005: 'answer' is not one of ['question']"
   )
 
 
@@ -284,6 +284,16 @@ def test_files_that_cannot_be_used(register, tmp_path):
   (tmp_path / 'supervised_2_train.jsonl').unlink()
   with pytest.raises(tf.errors.NotFoundError, match='supervised_2_train.jsonl'):
     batches(task)
+
+
+@pytest.mark.parametrize('indent', [None, 2])
+def test_arrays_in_place_of_lines_are_named(tmp_path, indent):
+  path = tmp_path / 'a.jsonl'
+  path.write_text(json.dumps(examples(), indent=indent))
+  files = {'train': str(path)}
+  source = supervised_tasks.ExampleSource(files, '{question}', '{answer}')
+  with pytest.raises(bad_lines.DamagedShardError, match=r'array .* one a line'):
+    source.get_dataset('train')
 
 
 @pytest.mark.parametrize(
