@@ -295,6 +295,11 @@ def test_a_hub_out_of_reach_is_asked_once(monkeypatch):
     ({'train.jsonl': '{}'}, 'neither test.jsonl nor validation.jsonl'),
     ({'test.jsonl': '{"premise": "a"}\n'}, 'cannot be read as RTE'),
     ({'test.jsonl': 'no JSON\n'}, 'cannot be read as RTE'),
+    # A demonstration would be the document at hand.
+    (
+      {'test.jsonl': '{"premise": "a"}\n', 'train.jsonl': '{"premise": "a"}\n'},
+      'test.jsonl .* and .*train.jsonl .* have the same content',
+    ),
   ],
 )
 def test_rejects_bad_files(tmp_path, files, message):

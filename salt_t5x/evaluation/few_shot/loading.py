@@ -28,6 +28,7 @@ from lm_eval import tasks as lm_eval_tasks
 from lm_eval.api import task as lm_eval_task
 import tqdm
 
+from salt_t5x.data import equal_files
 from salt_t5x.evaluation.few_shot import sandbox, suite
 
 _HERE = pathlib.Path(__file__).parent
@@ -219,6 +220,9 @@ def _local(folder: str) -> dict[str, Any]:
   if not evaluated:
     raise ValueError('there is neither test.jsonl nor validation.jsonl.')
   others = [x for x in paths if x in ('prompt', 'train')]
+  # A demonstration could be the document at hand.
+  read = evaluated[0], (others or evaluated)[0]
+  equal_files.check({x: [paths[x]] for x in read}, paths)
   return {
     'dataset_path': 'json',
     'dataset_name': None,
@@ -227,6 +231,6 @@ def _local(folder: str) -> dict[str, Any]:
     # both come from the "test" split.
     'training_split': None,
     'validation_split': None,
-    'test_split': evaluated[0],
-    'fewshot_split': (others or evaluated)[0],
+    'test_split': read[0],
+    'fewshot_split': read[1],
   }
