@@ -104,7 +104,10 @@ def imported(folder):
     if folder:
       patch.setenv('SALT_T5X_SFT', str(folder))
     module, taken = take_out()
-    # gin may know the vocabulary of the module that other tests imported.
+    # gin may know the vocabulary of the module that other tests imported; they
+    # must find it again.
+    for name in ('_REGISTRY', '_INVERSE_REGISTRY'):
+      patch.setattr(gin.config, name, getattr(gin.config, name).copy())
     gin.enter_interactive_mode()
     yield importlib.import_module(MODULE)
     gin.exit_interactive_mode()
