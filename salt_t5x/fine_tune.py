@@ -26,7 +26,6 @@ import jax
 from salt_t5x import files, models, trainer
 from salt_t5x.checkpoints import find
 from salt_t5x.inference import pretrained
-from salt_t5x.selection import record as selection_record
 from t5x import partitioning
 from t5x import train_state as train_state_lib
 
@@ -124,7 +123,7 @@ def _check_resumed(path: str, model_dir: str) -> None:
   step = files.read_count(record, remedy, 'step')
   if named := re.fullmatch(r'checkpoint_(\d+)', name):
     step = int(named[1])
-  identity = selection_record.identity_in(path, step)
+  identity = find.identity_in(path, step)
   if identity is None:
     return  # Pre-training keeps only its newest checkpoints.
   files.claim(

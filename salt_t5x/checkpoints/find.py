@@ -171,6 +171,25 @@ def identity(checkpoint: epath.Path) -> str:
   return hashlib.sha256(content).hexdigest()[:16]
 
 
+def model_dir_of(path: str) -> str:
+  """Returns the absolute model directory of a path to it or a checkpoint."""
+  path = path.rstrip('/') if '://' in path else os.path.realpath(path)
+  folder, name = os.path.split(path)
+  return folder if re.fullmatch(r'checkpoint_\d+', name) else path
+
+
+def identity_in(model_dir: str, step: int) -> str | None:
+  """Returns the identity of a checkpoint, or None if it is not there.
+
+  Args:
+    model_dir: a model directory, or one of its checkpoints.
+    step: the checkpoint's.
+  """
+  name = f'checkpoint_{step}'
+  checkpoint = epath.Path(model_dir_of(model_dir)) / name
+  return identity(checkpoint) if checkpoint.is_dir() else None
+
+
 def are_copies(a: epath.Path, b: epath.Path) -> bool:
   """Whether two checkpoints are one, or copies of one; False if unknown."""
   if a.resolve() == b.resolve():

@@ -16,9 +16,9 @@
 
 A line without a usable document is skipped, counted and reported. A file may
 lose one line in a thousand, or one if it has a hundred to a thousand: any more
-are an error, and so are any at all in a smaller file. Of a compressed file that
-is damaged inside, the share of its bytes that cannot be decoded counts
-likewise; one that ends too early is an error, since nobody knows how much is
+are an error, and so are any at all in a smaller file. If a compressed file is
+damaged inside, the share of its bytes that cannot be decoded has the same
+limit. A file that ends too early is an error, since nobody knows how much is
 missing.
 """
 

@@ -95,9 +95,11 @@ def describe_optimizer(optimizer_def: Any) -> dict[str, Any]:
     hyper_params = vars(hyper_params)
   else:
     hyper_params = {'hyper_params': hyper_params}
+  # t5x sets it once it knows the parameters' axes; they are the network's.
+  found = {k: v for k, v in hyper_params.items() if k != 'factor_map'}
   return {
     'models.SaltDecoderOnlyModel.optimizer_def (OPTIMIZER)': kind,
-    **_leaves(parts | hyper_params, kind, ()),
+    **_leaves(parts | found, kind, ()),
   }
 
 

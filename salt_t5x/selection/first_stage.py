@@ -35,6 +35,7 @@ import jax
 import tensorflow as tf
 
 from salt_t5x import files
+from salt_t5x.checkpoints import find
 from salt_t5x.data import ordered_cache, ordered_tasks
 from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards, scoring
@@ -179,12 +180,12 @@ class FirstStage:
       # By content where the checkpoint that scored is still there, or by path.
       name, mine = (
         'TEACHER_PATH',
-        selection_record.model_dir_of(self.teacher_path),
+        find.model_dir_of(self.teacher_path),
       )
-      identity = selection_record.identity_in(mine, selected.step)
+      identity = find.identity_in(mine, selected.step)
       if identity != selected.teacher_identity:
         here[name] = mine
-        there[name] = selection_record.model_dir_of(selected.teacher)
+        there[name] = find.model_dir_of(selected.teacher)
         if identity is not None:
           there[name] += f' ({selected.teacher_identity})'
           here[name] += f' ({identity})'

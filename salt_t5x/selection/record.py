@@ -17,14 +17,10 @@
 
 import dataclasses
 import math
-import os
-import re
 
-from etils import epath
 import numpy as np
 
 from salt_t5x import files
-from salt_t5x.checkpoints import find
 from salt_t5x.selection import scoring
 
 
@@ -111,25 +107,6 @@ class Selection:
     threshold = np.float32(self.threshold_score)
     is_tied = (scores == threshold) & (ids <= self.threshold_id)
     return (scores > threshold) | is_tied
-
-
-def model_dir_of(path: str) -> str:
-  """Returns the absolute model directory of a path to it or a checkpoint."""
-  path = path.rstrip('/') if '://' in path else os.path.realpath(path)
-  folder, name = os.path.split(path)
-  return folder if re.fullmatch(r'checkpoint_\d+', name) else path
-
-
-def identity_in(model_dir: str, step: int) -> str | None:
-  """Returns the identity of a checkpoint, or None if it is not there.
-
-  Args:
-    model_dir: a model directory, or one of its checkpoints.
-    step: the checkpoint's.
-  """
-  name = f'checkpoint_{step}'
-  checkpoint = epath.Path(model_dir_of(model_dir)) / name
-  return find.identity(checkpoint) if checkpoint.is_dir() else None
 
 
 def write(path: str, selection: Selection) -> None:

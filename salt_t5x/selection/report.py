@@ -55,7 +55,7 @@ def markdown(
 
   Args:
     record: the selection.
-    statistics: its.
+    statistics: the selection compared with its pool.
     reason: why the pool begins where it does.
   """
   use = f'repeats the selected ones: each {record.repeats:.2f} times on average'
