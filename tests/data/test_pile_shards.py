@@ -510,6 +510,7 @@ def test_rejects_patterns_without_a_match(tmp_path, pattern):
     (b'Once upon a time', 'of another kind'),
     (b'', 'empty'),
   ],
+  ids=['gzip', 'bzip2', 'xz', 'json', 'byte order mark', 'text', 'empty'],
 )
 def test_files_of_other_kinds_are_named_before_they_are_read(
   tmp_path, content, kind
