@@ -19,46 +19,68 @@ from collections.abc import Iterable, Mapping
 import hashlib
 from typing import Any
 
+from absl import logging
 import tensorflow as tf
 
 _COMPARED_BYTES = 1_000_000  # of each end
 
 
-def check(files: Mapping[str, Iterable[str]], given: Mapping[str, Any]) -> None:
-  """Checks that no file is in two splits, and that no two files are equal.
+def check(
+  files: Mapping[str, Iterable[str]],
+  given: Mapping[str, Any],
+  learned: str = 'train',
+) -> None:
+  """Checks that no split has a text twice, or one that a model learns from.
 
-  Files are equal if their sizes and the first and last MB are.
+  Files are equal if their sizes and the first and last MB are. Two splits that
+  are only evaluated may share files: a warning is logged.
 
   Args:
     files: {split: its files}, local or remote.
     given: {split: what its files were given as}, for messages.
+    learned: the split that a model learns from.
 
   Raises:
-    ValueError: a file is in two splits, or equals another.
+    ValueError: a split has two equal files, or shares one with `learned`.
   """
   splits = {}
   for split, paths in files.items():
     for path in paths:
-      other = splits.setdefault(path, split)
-      if other != split:
-        raise ValueError(
-          f'{path} is in two splits, {other} ({given[other]!r}) and {split} '
-          f'({given[split]!r}): what is evaluated would be trained on. Give '
-          'each split its own files.'
-        )
+      of_path = splits.setdefault(path, [])
+      if split not in of_path:
+        of_path.append(split)
   sizes = collections.defaultdict(list)
-  for path in splits:
+  for path, of_path in splits.items():
+    if len(of_path) > 1:
+      names = ' and '.join(f'{x} ({given[x]!r})' for x in of_path)
+      _report(f'{path} is in two splits, {names}', of_path, learned)
     sizes[tf.io.gfile.stat(path).length].append(path)
   for size, paths in sizes.items():
-    found = {}
+    found = collections.defaultdict(list)
     for path in paths if size and len(paths) > 1 else ():
-      other = found.setdefault(_digest(path, size), path)
-      if other != path:
-        raise ValueError(
-          f'{other} ({splits[other]} split) and {path} ({splits[path]} split) '
-          'have the same content: its text would count twice. Remove one of '
-          'them.'
+      equal = found[_digest(path, size)]
+      for other in equal:
+        _report(
+          ' and '.join(
+            f'{x} ({", ".join(splits[x])} split)' for x in (other, path)
+          )
+          + ' have the same content',
+          splits[other] + splits[path],
+          learned,
         )
+      equal.append(path)
+
+
+def _report(what: str, splits: list[str], learned: str):
+  """Refuses equal texts in these splits, or warns of them."""
+  if len(set(splits)) < len(splits):
+    raise ValueError(f'{what}: its text would count twice. Remove one of them.')
+  if learned in splits:
+    raise ValueError(
+      f'{what}: what is evaluated would be trained on. Give each split its own '
+      'files.'
+    )
+  logging.warning('%s: their results are not independent.', what)
 
 
 def _digest(path: str, size: int) -> bytes:

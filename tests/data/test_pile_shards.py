@@ -458,6 +458,12 @@ def test_rejects_files_in_two_splits_before_they_are_read(tmp_path, split):
     assert f'{x} ({patterns[x]!r})' in str(e.value)
 
 
+def test_splits_that_are_only_evaluated_may_share_shards(tmp_path):
+  path = make_shard(tmp_path, compress(b'{"text": "a"}\n'), '00.zst')
+  source = pile_shards.JsonlDataSource({'validation': path, 'test': path})
+  assert source.list_shards('validation') == source.list_shards('test')
+
+
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_rejects_equal_shards(tmp_path, split):
   lines = [b''.join(incompressible(x)) for x in (10, 11)]
@@ -471,6 +477,8 @@ def test_rejects_equal_shards(tmp_path, split):
     source.get_dataset('train')
   assert f'{tmp_path}/00.zst (train split)' in str(e.value)
   assert f'{tmp_path}/00 (1).zst ({split} split)' in str(e.value)
+  effect = 'would count twice' if split == 'train' else 'would be trained on'
+  assert effect in str(e.value)
   # Of one size, but not equal.
   make_shard(tmp_path, compress(*reversed(lines)), '00 (1).zst')
   assert os.path.getsize(tmp_path / '00 (1).zst') == len(content)

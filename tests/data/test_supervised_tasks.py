@@ -308,8 +308,19 @@ def test_splits_with_the_same_examples_are_refused(tmp_path, name, message):
     write(tmp_path / file, examples())
   files = {'train': f'{tmp_path}/a.jsonl', 'test': f'{tmp_path}/{name}'}
   source = supervised_tasks.ExampleSource(files, '{question}', '{answer}')
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ValueError, match=f'{message}.* would be trained on'):
     source.get_dataset('test')
+
+
+@pytest.mark.parametrize('name', ['a.jsonl', 'b.jsonl'])
+def test_splits_that_are_only_evaluated_may_be_equal(tmp_path, caplog, name):
+  """Many give the test split as the validation split."""
+  for file in 'a.jsonl', 'b.jsonl':
+    write(tmp_path / file, examples())
+  files = {'validation': f'{tmp_path}/a.jsonl', 'test': f'{tmp_path}/{name}'}
+  source = supervised_tasks.ExampleSource(files, '{question}', '{answer}')
+  assert source.num_input_examples('test') == COUNT
+  assert 'validation' in caplog.text and 'not independent' in caplog.text
 
 
 def test_splits_that_are_not_there_may_be_left_unread(tmp_path):

@@ -222,7 +222,7 @@ def _local(folder: str) -> dict[str, Any]:
   others = [x for x in paths if x in ('prompt', 'train')]
   # A demonstration could be the document at hand.
   read = evaluated[0], (others or evaluated)[0]
-  equal_files.check({x: [paths[x]] for x in read}, paths)
+  equal_files.check({x: [paths[x]] for x in read}, paths, learned=read[1])
   return {
     'dataset_path': 'json',
     'dataset_name': None,
