@@ -16,6 +16,7 @@
 """The 28 benchmarks on small local copies, against scores made by hand."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -315,6 +316,28 @@ def test_rejects_bad_files(tmp_path, files, message):
       length=128,
     )
   assert str(tmp_path / 'rte') in str(e.value)
+
+
+@pytest.mark.parametrize('labels', [[2, 0], [0, 1, 2]])
+def test_answers_that_are_no_choice_are_named(tmp_path, labels):
+  """Some files count classes from 1."""
+  (tmp_path / 'rte').mkdir()
+  lines = [
+    json.dumps({'premise': 'A', 'hypothesis': 'B', 'label': x}) for x in labels
+  ]
+  (tmp_path / 'rte' / 'test.jsonl').write_text('\n'.join(lines))
+  message = (
+    rf"document {labels.index(2)} \(from 0\) has 'label' = 2, which is none of "
+    r"0 \('True'\), 1 \('False'\)"
+  )
+  with pytest.raises(ValueError, match=message):
+    loading.load(
+      suite.find(['rte']),
+      data_dir=str(tmp_path),
+      use_hub=False,
+      run_programs=False,
+      length=128,
+    )
 
 
 def test_rejects_unknown_names():

@@ -14,7 +14,7 @@
 
 """Makes lm-eval's task objects, from local files or from a hub."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import os
@@ -28,7 +28,7 @@ from lm_eval import tasks as lm_eval_tasks
 from lm_eval.api import task as lm_eval_task
 import tqdm
 
-from salt_t5x.data import equal_files
+from salt_t5x.data import bad_lines, equal_files
 from salt_t5x.evaluation.few_shot import sandbox, suite
 
 _HERE = pathlib.Path(__file__).parent
@@ -134,6 +134,7 @@ def load(
       options = {'task': benchmark.task, **_OVERRIDES.get(name, {})}
       if is_local:
         options |= _local(folder)
+        _check_first(manager.task_index[benchmark.task].cfg or {}, options)
       # Members of a group are tasks with overrides.
       group = {'group': 'salt_t5x', 'task': [options]}
       task = manager.load([group])['tasks'][benchmark.task]
@@ -188,16 +189,39 @@ def _check_documents(task: lm_eval_task.ConfigurableTask) -> None:
     for name, value in document.items():
       values = value if isinstance(value, list) else [value]
       is_secret = name in right and value in ('', -1)
-      # Where choices depend on the document, so does their number.
-      is_no_choice = (
-        name == config.doc_to_target
-        and isinstance(choices, list)
-        and value not in range(len(choices))
-      )
-      if not values or None in values or is_secret or is_no_choice:
+      if not values or None in values or is_secret:
         raise ValueError(
           f'document {number} (from 0) has {name!r} = {value!r}.'
         )
+    _check_choice(number, document, config.doc_to_target, choices)
+
+
+def _check_first(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+  """Checks the document that lm-eval takes its answer from at once."""
+  path = options['dataset_kwargs']['data_files'][options['test_split']]
+  with open(path, 'rb') as file:
+    try:
+      document = bad_lines.parse_object(next(filter(bytes.strip, file), b'{}'))
+    except (ValueError, bad_lines.BadLineError):
+      return  # lm-eval says so.
+  right, choices = (config.get(f'doc_to_{x}') for x in ('target', 'choice'))
+  _check_choice(0, document, right, choices)
+
+
+def _check_choice(
+  number: int, document: Mapping[str, Any], right: Any, choices: Any
+) -> None:
+  """Raises ValueError if a document's answer is none of its choices."""
+  # Where choices depend on the document, so does their number.
+  if not isinstance(right, str) or not isinstance(choices, list):
+    return
+  value = document.get(right)
+  if right in document and value not in range(len(choices)):
+    allowed = ', '.join(f'{i} ({x!r})' for i, x in enumerate(choices))
+    raise ValueError(
+      f'document {number} (from 0) has {right!r} = {value!r}, which is none of '
+      f'{allowed}.'
+    )
 
 
 def _fields(template: Any, columns: set[str]) -> set[str]:
