@@ -139,14 +139,16 @@ def read_manifest(directory: str) -> Manifest:
   """Reads `scores.json`.
 
   Raises:
-    ValueError: there is none, or it is damaged.
+    ValueError: there is none, or it is damaged, or of another version.
   """
   path = os.path.join(directory, 'scores.json')
   try:
     return files.read_record(path, Manifest)
   except ValueError as e:
+    is_other = isinstance(e.__cause__, TypeError)
+    problem = 'cannot be used' if is_other else 'is missing or damaged'
     raise ValueError(
-      f'{path} is missing or damaged ({e}): score the data with salt_t5x.score.'
+      f'{path} {problem} ({e}): score the data with salt_t5x.score.'
     ) from e
 
 

@@ -101,7 +101,6 @@ def test_a_folder_without_shards_may_be_claimed(tmp_path):
   'content',
   [
     None,
-    '{"task": "notes"}',
     '{"task": ',
     json.dumps(dataclasses.asdict(MANIFEST) | {'shard_size': 0}),
     json.dumps(dataclasses.asdict(MANIFEST) | {'examples': '10'}),
@@ -112,6 +111,13 @@ def test_damaged_manifest(tmp_path, content):
   if content is not None:
     path.write_text(content)
   with pytest.raises(ValueError, match=f'{re.escape(str(path))} is missing or'):
+    score_shards.read_manifest(str(tmp_path))
+
+
+def test_manifests_of_other_versions_are_not_called_damaged(tmp_path):
+  (tmp_path / 'scores.json').write_text('{"task": "notes"}')
+  message = r'scores.json cannot be used \(written by another version'
+  with pytest.raises(ValueError, match=message):
     score_shards.read_manifest(str(tmp_path))
 
 
