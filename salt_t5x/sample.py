@@ -141,6 +141,7 @@ def sample(
     -sum(x.value for x in likelihoods) / drawn.size,
     vocabulary.vocab_size,
     teacher.minimum_gain,
+    checkpoint,
   )
   samples = {}
   total = sum(map(batches.count, counts.values()))

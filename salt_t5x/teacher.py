@@ -92,7 +92,10 @@ class Teacher(pretrained.Pretrained):
 
 
 def check_cross_entropy(
-  cross_entropy: float, vocab_size: int, minimum_gain: float
+  cross_entropy: float,
+  vocab_size: int,
+  minimum_gain: float,
+  checkpoint: str | os.PathLike[str],
 ):
   """Refuses a teacher whose parameters are random, zero or NaN.
 
@@ -100,6 +103,7 @@ def check_cross_entropy(
     cross_entropy: the teacher's token average on a real batch, nats.
     vocab_size: V.
     minimum_gain: see `Teacher`.
+    checkpoint: its directory, for the message.
 
   Raises:
     ValueError: the teacher predicts hardly better than a uniform distribution.
@@ -107,7 +111,7 @@ def check_cross_entropy(
   # NaN must fail, too.
   if not cross_entropy <= math.log(vocab_size) - minimum_gain:
     raise ValueError(
-      f'The cross-entropy of the teacher on the first batch is '
+      f'The cross-entropy of the teacher {checkpoint} on the first batch is '
       f'{cross_entropy:.3f} nats. A model that knows nothing has log V = '
       f'{math.log(vocab_size):.3f}, and a teacher must be at least '
       f'teacher.Teacher.minimum_gain = {minimum_gain} below. Its parameters '

@@ -396,7 +396,10 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     cross_entropy = float(sums.cross_entropy) / float(sums.weight)
     vocab_size = self._model.output_vocabulary.vocab_size
     teacher_lib.check_cross_entropy(
-      cross_entropy, vocab_size, self._teacher.minimum_gain
+      cross_entropy,
+      vocab_size,
+      self._teacher.minimum_gain,
+      self._teacher_checkpoint,
     )
     logging.info(
       'Teacher: %.3f nats on the first batch (log V = %.3f).',

@@ -228,12 +228,14 @@ def test_features_the_teacher_cannot_take(teacher_dir):
 
 @pytest.mark.parametrize('value', [math.log(32) - 0.49, 9.0, math.nan])
 def test_rejects_weak_teachers(value):
-  with pytest.raises(ValueError, match=r'log V = 3\.466'):
-    teacher_lib.check_cross_entropy(value, 32, 0.5)
+  with pytest.raises(
+    ValueError, match=r'teacher /a/checkpoint_0 .* log V = 3\.466'
+  ):
+    teacher_lib.check_cross_entropy(value, 32, 0.5, '/a/checkpoint_0')
 
 
 def test_accepts_strong_teachers():
-  teacher_lib.check_cross_entropy(math.log(32) - 0.51, 32, 0.5)
+  teacher_lib.check_cross_entropy(math.log(32) - 0.51, 32, 0.5, '/a')
 
 
 def test_rejects_damaged_records(tmp_path):

@@ -127,6 +127,7 @@ class Scorer:
         float(np.average(found['mean'], weights=tokens)),
         self._teacher.model.output_vocabulary.vocab_size,
         self._teacher.minimum_gain,
+        self.checkpoint,
       )
       self._is_checked = True
     return found
