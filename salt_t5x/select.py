@@ -35,6 +35,7 @@ SELECTION_PATH; FILE.md and FILE.png report on the selection.
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import os
 
 from absl import logging
@@ -141,6 +142,7 @@ def main(args: argparse.Namespace) -> None:
   text = report.markdown(record, statistics, reason)
   files.write_whole(f'{stem}.png', report.plot(record, statistics))
   files.write_whole(f'{stem}.md', text.encode())
+  record = dataclasses.replace(record, share=args.share)
   # Last, so that a record always has its report.
   selection_record.write(path, record)
   print(text, end='')

@@ -214,7 +214,12 @@ def test_recipe_selects_its_first_stage_as_the_paper_says(name):
     built = Recipe(name, 'TEACHER_PATH = "/teacher"')
   elif name.endswith('_ez'):
     expected = first_stage.FirstStage(
-      '/nor/here', 36_000, 208_000, '/no/such/place', kinds=('easy',)
+      '/nor/here',
+      36_000,
+      208_000,
+      '/no/such/place',
+      kinds=('easy',),
+      needs_share=True,
     )
   else:
     expected = None

@@ -278,6 +278,7 @@ _OF_CLASS = {
     'model_dir': _PATH,
     'teacher_path': _PATH.or_none(),
     'kinds': _list(_NAME, 'a list of kinds of scores'),
+    'needs_share': _BOOLEAN,
   },
   'score': {
     'output_dir': _PATH,

@@ -111,6 +111,7 @@ class FirstStage:
       `selection.json`, and a resumed run must match it.
     teacher_path: the teacher of this run; None if it has none.
     kinds: the kinds of scores that this run may be selected by.
+    needs_share: whether the selection must be a share, which may be repeated.
   """
 
   path: str
@@ -119,6 +120,7 @@ class FirstStage:
   model_dir: str
   teacher_path: str | None = None
   kinds: Sequence[str] = scoring.KINDS
+  needs_share: bool = False
 
   def task(self, cfg: utils.DatasetConfig) -> ordered_tasks.OrderedTask:
     """Returns the task of `cfg` with the selected examples first.
@@ -158,6 +160,12 @@ class FirstStage:
         f', but the first stage of this run is selected by '
         f'{" or ".join(self.kinds)} (first_stage.FirstStage.kinds). Name the '
         'record of this method, or select again.'
+      )
+    if self.needs_share and selected.share is None:
+      raise ValueError(
+        f'SELECTION_PATH = {self.path!r} holds as many examples as the first '
+        'stage reads, but this method repeats a share of all data. Select '
+        'again with --share=0.4.'
       )
     source = task.source
     data = source.fingerprint(cfg.split)

@@ -47,6 +47,7 @@ class Selection:
     split: the split of the task.
     data: the fingerprint of the cache.
     scores: the folder of scores.
+    share: of the pool that was asked for; None where n_KD · B examples were.
 
   Raises:
     ValueError: no selection has such a value.
@@ -70,6 +71,7 @@ class Selection:
   split: str
   data: str
   scores: str
+  share: float | None = None
 
   def __post_init__(self):
     files.check_types(self)

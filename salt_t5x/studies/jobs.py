@@ -326,6 +326,11 @@ class JobsOfSeed:
         f"{variant.recipe} by {' or '.join(kinds)}: set 'selection': "
         "{'kind': ...} to that."
       )
+    if variant.recipe == 'baseline_ez' and 'share' not in variant.selection:
+      raise definition.StudyError(
+        f'studies.Study.variants: {variant.label!r} repeats a share of all '
+        "data: set 'selection': {'kind': 'easy', 'share': 0.4}."
+      )
     differs += [f'{k}={v}' for k, v in variant.selection.items()]
     flags = {}
     for name in 'kd_steps', 'batch_size':

@@ -278,6 +278,14 @@ def test_rejects_another_kind_of_score(folder, tmp_path, kind, kinds):
   make(tmp_path, record, kinds=(*kinds, kind)).task(config())
 
 
+def test_rejects_easy_examples_that_are_no_share(folder, tmp_path):
+  record = select(folder, NEEDED, kind='easy')[0]
+  with pytest.raises(ValueError, match='SELECTION_PATH = .* with --share=0.4'):
+    make(tmp_path, record, needs_share=True).task(config())
+  record = dataclasses.replace(record, share=0.4)
+  make(tmp_path, record, needs_share=True).task(config())
+
+
 @pytest.mark.parametrize(
   'path', ['/teacher', '/teacher/checkpoint_90', '/b/../teacher/checkpoint_9/']
 )

@@ -172,7 +172,7 @@ def test_easy_share_of_all_data_repeats(scores, tmp_path):
   )
   assert (record.first_position, record.pool) == (0, COUNT)
   assert (record.selected, record.needed) == (240, 600)
-  assert record.repeats == 2.5
+  assert record.repeats == 2.5 and record.share == 0.4
   text = (tmp_path / 'a.md').read_text()
   assert 'repeats the selected ones: each 2.50 times' in text
   everything = data()

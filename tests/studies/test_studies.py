@@ -207,6 +207,7 @@ def test_selections_fill_the_first_stage(variant, bindings, expected):
   'recipe, selection, message',
   [
     ('baseline_ez', {}, "'x' selects by 'zero', but baseline_ez by easy:"),
+    ('baseline_ez', {'kind': 'easy'}, "'x' repeats a share .*'share': 0.4"),
     ('salt_ds', {'kind': 'easy'}, "'x' selects by 'easy', but salt_ds by zero"),
   ],
 )
