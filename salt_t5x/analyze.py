@@ -104,8 +104,8 @@ def analyze(
     The tables, as Markdown.
 
   Raises:
-    ValueError: a model, the data or a number does not fit, or the oracle is
-      the student or the teacher.
+    ValueError: a model, the data or a number does not fit, or two roles have
+      the same checkpoint.
   """
   length = lengths_lib.sequence_length(task_feature_lengths)
   lengths = sorted(lengths or {max(length // 2**i, 1) for i in range(4)})
@@ -135,12 +135,19 @@ def analyze(
   roles = {'student': student, 'teacher': teacher, 'oracle': oracle}
   roles = {role: model.named(role) for role, model in roles.items()}
   found = {role: x.find() for role, x in roles.items()}
-  for role in ('student', 'teacher'):
-    if find.are_copies(found[role], found['oracle']):
+  oracles = (
+    "The oracle stands for the data's distribution: name a better model."
+  )
+  for role, other, remedy in (
+    ('oracle', 'student', oracles),
+    ('oracle', 'teacher', oracles),
+    ('teacher', 'student', 'Name the model that taught it, or could have.'),
+  ):
+    if find.are_copies(found[other], found[role]):
+      model = roles[role]
       raise ValueError(
-        f'{roles["oracle"].parameters.path} = {oracle.path!r} is the same '
-        f'checkpoint as the {role}, {found[role]}. The oracle stands for the '
-        "data's distribution: name a better model."
+        f'{model.parameters.path} = {model.path!r} is the same checkpoint as '
+        f'the {other}, {found[other]}. {remedy}'
       )
   for model in roles.values():
     model.check_record(student.model.output_vocabulary)

@@ -19,6 +19,7 @@ import dataclasses
 import os
 from typing import Any
 
+from absl import logging
 import jax
 from matplotlib import figure
 import numpy as np
@@ -227,6 +228,16 @@ def _table(summary: Mapping[str, Any], value: str, digits: int) -> str:
   )
 
 
+def _doubts(losses: Mapping[str, float]) -> list[str]:
+  """Says so if the oracle is not the best of the models."""
+  if all(losses['oracle'] <= x for x in losses.values()):
+    return []
+  return [
+    "The oracle's loss is not the smallest of the three: it does not stand for "
+    "the data's distribution, and the numbers and bounds below say little."
+  ]
+
+
 def markdown(summary: Mapping[str, Any], errors_over: str = 'sequences') -> str:
   """Formats the result of `summarize`; `errors_over` explains the errors."""
   has_bounds = summary['training_sequences'] is not None
@@ -248,6 +259,7 @@ def markdown(summary: Mapping[str, Any], errors_over: str = 'sequences') -> str:
     f'ρ = {summary["teacher_temperature"]:g}; '
     f'± standard errors over {errors_over}',
     f'- loss on them, nats per token: {losses}',
+    *(f'\n**{x}**' for x in _doubts(summary['losses'])),
     *(
       f'\n{title}:\n\n{_table(summary, value, digits)}'
       for title, value, digits in _TABLES
@@ -372,6 +384,8 @@ def write(results: Results, output_dir: str, write: bool) -> str:
   summary = summarize(results)
   text = f'# The theory, from these models\n{markdown(summary)}'
   if write:
+    for doubt in _doubts(summary['losses']):
+      logging.warning('%s', doubt)
     path = lambda name: os.path.join(output_dir, name)
     files.write_json(path('theory.json'), summary)
     files.write_whole(path('theory.png'), _plot(results, summary))

@@ -285,6 +285,13 @@ def test_rejects_an_oracle_that_is_another_role(paths, tmp_path, role):
       run(tmp_path / 'out', paths, oracle=oracle)
 
 
+def test_rejects_a_teacher_that_is_the_student(paths, tmp_path):
+  teacher = analyze.Model(make_model(), paths['student'])
+  message = r'\(TEACHER_PATH\) = .* is the same checkpoint as the student'
+  with pytest.raises(ValueError, match=message):
+    run(tmp_path, paths, teacher=teacher)
+
+
 def test_rejects_models_of_another_size(paths, tmp_path):
   # Without a record, as a model that salt_t5x did not train.
   unknown = tmp_path / 'checkpoint_0'

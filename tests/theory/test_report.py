@@ -138,4 +138,8 @@ def test_estimates_reach_the_bounds():
   assert summary['losses'] == {'student': 0, 'teacher': 1, 'oracle': 2}
   text = theory_report.markdown(summary)
   assert "exceeds the oracle's by 0.100" in text and 'it is by 0.050' in text
+  assert "**The oracle's loss is not the smallest of the three" in text
+  losses = {'student': 3.0, 'teacher': 4.0, 'oracle': 3.0}
+  text = theory_report.markdown(summary | {'losses': losses})
+  assert 'not the smallest' not in text
   assert '| 2 | 0.2500 ± 0.7500 | -0.1000 ± 0.1000 |' in text
