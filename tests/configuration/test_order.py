@@ -16,10 +16,22 @@
 
 import pytest
 
+# Gin files name what they import.
+from salt_t5x import schedules, trainer  # noqa: F401
 from salt_t5x.configuration import order
+from t5x import utils  # noqa: F401
 
 PACKAGE = 'salt_t5x/gin/'
 SALT = [f'{PACKAGE}{x}.gin' for x in ('students/tiny', 'runs/salt')]
+IMPORTS = """
+from __gin__ import dynamic_registration
+import salt_t5x.schedules
+from salt_t5x import schedules as s
+from salt_t5x import schedules
+from salt_t5x import trainer
+from t5x import utils
+import t5x.utils
+"""
 
 
 @pytest.fixture
@@ -57,10 +69,10 @@ def test_overrides_before_a_recipe_are_refused(check, text, replaced):
   name = text.partition(' =')[0].replace(':\n  ', '.')
   message = f'^{name} = .* in mine.gin has no effect: .*{replaced}'
   with pytest.raises(ValueError, match=f'{message}.*: name mine.gin last'):
-    check(text, 'mine.gin', *SALT)
+    check(IMPORTS + text, 'mine.gin', *SALT)
   # They win.
-  check(text, *SALT, 'mine.gin')
-  check(text, 'mine.gin', *SALT, 'mine.gin')
+  check(IMPORTS + text, *SALT, 'mine.gin')
+  check(IMPORTS + text, 'mine.gin', *SALT, 'mine.gin')
 
 
 def test_overrides_before_an_include_are_refused(check):
@@ -82,10 +94,41 @@ def test_bindings_that_nothing_replaces_are_accepted(check):
   text = 'VOCAB_SIZE = 99\nDISTILLATION_WEIGHT = 0.667\nMODEL = @mine.Model()\n'
   check(text, SALT[0], 'mine.gin', SALT[1])
   # Ours replace each other's, and flags all.
-  check('', *SALT, f'{PACKAGE}runs/baseline.gin')
-  check('KD_STEPS = 7', 'mine.gin', *SALT, flags=['--gin.KD_STEPS=8'])
-  # These files are made to follow a recipe.
-  for file in 'data/pile', 'settings/gpu':
-    check(text + 'EVAL_PERIOD = 7', *SALT, 'mine.gin', f'{PACKAGE}{file}.gin')
-  # Runs choose one of the models.
-  check(text, 'mine.gin', f'{PACKAGE}runs/pretrain_teacher.gin')
+  check('', f'{PACKAGE}runs/baseline.gin', *SALT)
+  for flags in ['--gin.KD_STEPS=8'], ['--gin_bindings', 'A = 1\nKD_STEPS = 8']:
+    check('KD_STEPS = 7', 'mine.gin', *SALT, flags=flags)
+  check(text, *SALT, 'mine.gin', f'{PACKAGE}data/pile.gin')
+  # Runs choose one of the user's models.
+  run = f'{PACKAGE}runs/pretrain_teacher.gin'
+  check(text + 'TEACHER_MODEL = @mine.Small()', 'mine.gin', run)
+
+
+@pytest.mark.parametrize(
+  'text, file',
+  [
+    ('MODEL = @mine.Model()', 'recipes/tiny_baseline'),
+    ('MODEL = @mine.Model()', 'runs/pretrain_teacher'),
+    ('WARMUP_STEPS = 3', 'settings/gpu'),
+    ('MIXTURE_OR_TASK_NAME = "mine"', 'data/pile'),
+    ('NUM_MODEL_PARTITIONS = 2', 'layouts/fully_sharded'),
+  ],
+)
+def test_every_packaged_file_may_lose_a_binding(check, text, file):
+  """Whether it begins a run, or follows one."""
+  file = f'{PACKAGE}{file}.gin'
+  with pytest.raises(ValueError, match='in mine.gin has no effect: .* comes'):
+    check(text, SALT[0], 'mine.gin', file)
+  check(text, SALT[0], file, 'mine.gin')
+
+
+@pytest.mark.parametrize('later', ['recipes/tiny_baseline', 'runs/sft'])
+def test_recipes_that_take_a_teacher_away_are_refused(check, later):
+  recipes = f'{PACKAGE}recipes/tiny_salt.gin', f'{PACKAGE}{later}.gin'
+  message = f'The teacher of {recipes[0]} has no effect: {recipes[1]} comes'
+  with pytest.raises(ValueError, match=message):
+    check('', *recipes)
+  # It is meant.
+  text = f'{IMPORTS}trainer.SaltTrainer.teacher = None'
+  check(text, *recipes, 'mine.gin')
+  check(text, recipes[0], 'mine.gin')
+  check('', *recipes[::-1], f'{PACKAGE}recipes/tiny_rkd.gin')
