@@ -28,7 +28,7 @@ from typing import Any
 import gin
 
 from salt_t5x import engine
-from salt_t5x.configuration import flags
+from salt_t5x.configuration import flags, order
 
 Config = Mapping[tuple[str, str], Mapping[str, Any]]
 
@@ -37,6 +37,8 @@ _OF_DISTILLATION = {
   'trainer.SaltTrainer.teacher_temperature',
   'trainer.SaltTrainer.top_k',
 }
+# A user who sets these means a method, and not only some of several commands.
+_OF_THE_METHOD = {'KD_STEPS', 'SELECTION_PATH', 'TEACHER_PATH'}
 # What only references in gin files call; a command calls its own function.
 _ONLY_BY_REFERENCE = re.compile(
   r'(salt_t5x|schedules|optax)\.(?!(\w+)\.\2$).+|t5x\.utils\.DatasetConfig'
@@ -62,12 +64,14 @@ def check(config: Config) -> None:
   named = engine.gin_macros() | {
     x.config_key[0] for x in _references(config) if x.config_key[1] == _MACRO
   }
+  of_method = _OF_THE_METHOD & order.own_macros(sys.argv) - read
+  bound |= {x for x in of_method if _is_taken_away(config, uses, x)}
   for name in sorted(x for x, selector in config if selector == _MACRO):
     if name not in (read if name in bound else named):
       value = config[name, _MACRO]['value']
       near = difflib.get_close_matches(name, read, n=1, cutoff=0.7)
       remedy = f'Did you mean {near[0]}?' if near else ''
-      _refuse(name, value, _unused_reader(config, name) or remedy)
+      _refuse(name, value, _unused_reader(config, uses, name) or remedy)
   for (scope, selector), parameters in config.items():
     if selector == _MACRO:
       continue
@@ -131,16 +135,46 @@ def _scopes(uses: Mapping[str, set[str]]) -> set[str]:
   return {part for x in uses.values() for y in x for part in y.split('/')}
 
 
-def _unused_reader(config: Config, name: str) -> str:
+def _unused_reader(
+  config: Config, uses: Mapping[str, set[str]], name: str
+) -> str:
   """Names what reads a macro, but is not referred to itself."""
   for (scope, selector), bound in config.items():
-    if selector != _MACRO and (name, _MACRO) in (
-      x.config_key for x in _references(bound)
-    ):
-      selector = '.'.join(selector.split('.')[-2:])
-      reader = '/'.join(filter(None, (scope, selector)))
-      return f'Only {reader} does, which nothing refers to: bind @{reader}().'
+    if selector == _MACRO or name not in _macros(bound):
+      continue
+    selector = _short(selector)
+    reader = '/'.join(filter(None, (scope, selector)))
+    text = f'Only {reader} does, which nothing refers to: '
+    used = _schedule(uses)
+    if used and selector.startswith('schedules.'):
+      macros = ' and '.join(sorted(_macros(config.get(('', used), {}))))
+      text += f'the schedule is {_short(used)}, which reads {macros}. Set '
+      return f'{text}those, or make @{reader}() the schedule.'
+    return f'{text}bind @{reader}().'
   return ''
+
+
+def _is_taken_away(
+  config: Config, uses: Mapping[str, set[str]], name: str
+) -> bool:
+  """Whether what reads a macro is bound, and nothing takes its place."""
+  has_other = name == 'KD_STEPS' and _schedule(uses)
+  return bool(_unused_reader(config, uses, name)) and not has_other
+
+
+def _schedule(uses: Mapping[str, set[str]]) -> str | None:
+  """Returns the schedule that the trainer refers to, if there is one."""
+  return next((x for x in uses if _short(x).startswith('schedules.')), None)
+
+
+def _short(selector: str) -> str:
+  return '.'.join(selector.split('.')[-2:])
+
+
+def _macros(bound: Any) -> set[str]:
+  """The names of the macros that bindings read."""
+  keys = (x.config_key for x in _references(bound))
+  return {name for name, selector in keys if selector == _MACRO}
 
 
 def _check_flag(
@@ -152,7 +186,7 @@ def _check_flag(
   value: Any,
 ):
   """Raises ValueError if a parameter that a flag binds has no effect."""
-  name = '.'.join([*selector.split('.')[-2:], parameter])
+  name = f'{_short(selector)}.{parameter}'
   if scope:
     scopes = _scopes(uses)
     unknown = [x for x in scope.split('/') if x not in scopes]

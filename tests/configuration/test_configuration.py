@@ -115,7 +115,11 @@ def test_the_jobs_of_studies_are_accepted(parse, monkeypatch, tmp_path, study):
     ('tiny_salt', "INITIAL_CHECKPOINT_PATH='/nowhere'", 'Correct the name'),
     # Known macros, which this recipe does not read.
     ('tiny_baseline', 'KD_STEPS=5', 'Correct the name'),
-    ('tiny_rkd', 'KD_STEPS=5', 'Only schedules.step does'),
+    (
+      'tiny_rkd',
+      'KD_STEPS=5',
+      'the schedule is schedules.constant, which reads DISTILLATION_WEIGHT.',
+    ),
     ('tiny_salt', 'schedules.linear_decay.decay_end=5', 'Refer to it: @'),
     (
       'tiny_salt',
@@ -157,6 +161,36 @@ def test_a_teacher_that_a_later_file_takes_away_is_missed(parse):
   text = '\n'.join(f"include 'salt_t5x/gin/{x}.gin'" for x in names)
   with pytest.raises(ValueError, match='TEACHER_PATH = .* @teacher.Teacher()'):
     parse('tiny_salt', "TEACHER_PATH='/teacher'", text=text)
+
+
+def test_a_linear_decay_names_its_own_macros(parse):
+  text = _IMPORTS + (
+    'from salt_t5x import schedules\n'
+    'trainer.SaltTrainer.schedule = @schedules.linear_decay()'
+  )
+  message = 'KD_STEPS = 4 .* which reads DECAY_END and DECAY_START and DISTILLA'
+  with pytest.raises(ValueError, match=message):
+    parse('tiny_salt', 'KD_STEPS=4', text=text)
+
+
+@pytest.mark.parametrize('name', ['TEACHER_PATH', 'KD_STEPS'])
+@pytest.mark.parametrize('is_flag', [True, False])
+def test_the_method_that_a_file_sets_must_have_an_effect(
+  parse, tmp_path, name, is_flag
+):
+  """Other macros may be for other commands."""
+  bound = f'{name} = {"4" if name == "KD_STEPS" else repr("/teacher")}'
+  (tmp_path / 'mine.gin').write_text(f'{bound}\nTOP_K = 3\nDECAY_END = 9')
+  argv = [f'--gin_file={tmp_path}/mine.gin']
+  if is_flag:
+    argv = [f'--gin_bindings={bound}']
+  without = _IMPORTS + (
+    'trainer.SaltTrainer.teacher = None\ntrainer.SaltTrainer.schedule = None\n'
+  )
+  with pytest.raises(ValueError, match=f'{name} = .* has no effect'):
+    parse('tiny_salt', text=without + bound, argv=argv)
+  for recipe in 'tiny_baseline', 'tiny_rkd', 'tiny_scores', 'tiny_sft':
+    assert parse(recipe, text=bound, argv=argv) == '/run'
 
 
 def test_a_held_out_task_without_held_out_text_is_refused(parse):
