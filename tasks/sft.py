@@ -75,8 +75,8 @@ def anli_label(example: _Example) -> str:
     ValueError: the label is not 0, 1 or 2.
   """
   label = example['label']
-  if type(label) is bool or label not in (0, 1, 2):
-    raise ValueError(f'label = {label!r} is not 0, 1 or 2')
+  if type(label) is not int or label not in (0, 1, 2):
+    raise ValueError(f'label = {label!r} is not 0, 1 or 2, an integer')
   return ANLI_LABELS[label]
 
 

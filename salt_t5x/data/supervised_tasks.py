@@ -72,10 +72,13 @@ class ExampleSource(ordered_tasks.OrderedSource):
       inputs: the format of an example's inputs.
       targets: the format of its targets.
       seed: of the training data's order.
+
+    Raises:
+      ValueError: a format string has no field.
     """
     self._files = files
     self._texts = {
-      name: _formatter(text) if isinstance(text, str) else text
+      name: _formatter(name, text) if isinstance(text, str) else text
       for name, text in (('inputs', inputs), ('targets', targets))
     }
     self._seed = seed
@@ -164,23 +167,37 @@ class ExampleSource(ordered_tasks.OrderedSource):
         'no such field', f'{error} is not one of {sorted(example)}'
       ) from error
     for name, text in rendered.items():
+      if not isinstance(text, str):
+        raise bad_lines.BadLineError(
+          'no text', f'the function of {name} returned {text!r}'
+        )
       if not text.strip():
         raise bad_lines.BadLineError(bad_lines.EMPTY, f'no {name}')
     return {name: text.encode() for name, text in rendered.items()}
 
 
-def _formatter(text: str) -> Callable[[Example], str]:
+def _formatter(name: str, text: str) -> Callable[[Example], str]:
+  if all(field is None for _, field, *_ in string.Formatter().parse(text)):
+    raise ValueError(
+      f'{name} = {text!r} has no field of an example: all would have the same '
+      "text. Put a field's name in braces, as in '{answer}'; a function may "
+      'return a text that is meant to be the same.'
+    )
   return lambda example: _Formatter().vformat(text, (), example)
 
 
 class _Formatter(string.Formatter):
   """Formats texts and numbers; JSON has values that are neither."""
 
-  def format_field(self, value, format_spec):
+  def get_field(self, field_name, args, kwargs):
+    value, key = super().get_field(field_name, args, kwargs)
     is_number = isinstance(value, float) and math.isfinite(value)
-    if not (is_number or isinstance(value, str | int)):
-      raise bad_lines.BadLineError('no text or number', repr(value))
-    return super().format_field(value, format_spec)
+    is_text = isinstance(value, str | int) and not isinstance(value, bool)
+    if not (is_number or is_text):
+      raise bad_lines.BadLineError(
+        'no text or number', f'{field_name} = {value!r}'
+      )
+    return value, key
 
 
 def _check_vocabulary(
@@ -244,8 +261,8 @@ def register(
     name: of the task.
     files: {split: a JSONL file, local or remote, or a function that gives the
       split's examples}.
-    inputs: a format string, e.g. 'Question: {question}', or a function of an
-      example.
+    inputs: a format string over fields that hold texts or numbers, e.g.
+      'Question: {question}', or a function of an example.
     targets: likewise.
     vocabulary: the model's.
     metric_fns: seqio's, of (targets, predictions), e.g. those of
@@ -254,6 +271,9 @@ def register(
 
   Returns:
     The task.
+
+  Raises:
+    ValueError: a format string has no field.
   """
   return seqio.TaskRegistry.add(
     name,

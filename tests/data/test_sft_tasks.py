@@ -161,7 +161,7 @@ def test_metrics_are_the_papers(sft):
   }
 
 
-@pytest.mark.parametrize('label', [-1, 3, '2', True])
+@pytest.mark.parametrize('label', [-1, 3, '2', True, 1.0])
 def test_labels_that_are_none(label, sft):
   with pytest.raises(ValueError, match='is not 0, 1 or 2'):
     sft.anli_label({'label': label})

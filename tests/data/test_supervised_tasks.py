@@ -254,14 +254,32 @@ def test_small_data_may_lose_no_example(register, bad):
 
 
 @pytest.mark.parametrize(
-  'value', [float('nan'), float('inf'), ['4'], {'text': '4'}]
+  'value', [float('nan'), float('inf'), ['4'], {'text': '4'}, True]
 )
-def test_values_that_are_no_texts_are_bad_examples(register, value):
+@pytest.mark.parametrize('targets', ['{answer}', '{answer!r}', '{answer!s:>9}'])
+def test_values_that_are_no_texts_are_bad_examples(register, value, targets):
   """pandas writes NaN for gaps; other data sets hold lists of answers."""
   data = [*examples(2), {'question': 'a', 'answer': value}]
-  message = '1 no text or number, the first at .*:3: '
+  with pytest.raises(bad_lines.DamagedShardError) as error:
+    batches(register({'train': data}, targets=targets))
+  assert '1 no text or number, the first at ' in str(error.value)
+  assert f':3: answer = {value!r}' in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['inputs', 'targets'])
+def test_format_strings_without_a_field_are_refused(register, name):
+  with pytest.raises(ValueError, match=f"{name} = 'answer' has no field"):
+    register({'test': examples()}, **{name: 'answer'})
+  task = register({'test': examples()}, **{name: lambda _: 'the same'})
+  assert task.source.num_input_examples('test') == COUNT
+
+
+@pytest.mark.parametrize('value', [None, 3])
+def test_functions_that_return_no_text_are_named(register, value):
+  task = register({'train': examples()}, targets=lambda _: value)
+  message = f'the function of targets returned {value}'
   with pytest.raises(bad_lines.DamagedShardError, match=message):
-    batches(register({'train': data}))
+    batches(task)
 
 
 def test_a_byte_order_mark_costs_no_example(register):
