@@ -135,12 +135,10 @@ def analyze(
   roles = {'student': student, 'teacher': teacher, 'oracle': oracle}
   roles = {role: model.named(role) for role, model in roles.items()}
   found = {role: x.find() for role, x in roles.items()}
-  oracles = (
-    "The oracle stands for the data's distribution: name a better model."
-  )
+  better = "It stands for the data's distribution: name a better model."
   for role, other, remedy in (
-    ('oracle', 'student', oracles),
-    ('oracle', 'teacher', oracles),
+    ('oracle', 'student', better),
+    ('oracle', 'teacher', better),
     ('teacher', 'student', 'Name the model that taught it, or could have.'),
   ):
     if find.are_copies(found[other], found[role]):

@@ -101,6 +101,7 @@ def score(
     top_k=top_k,
     examples=examples,
     shard_size=batches_per_shard * dataset_cfg.batch_size,
+    examples_by_file=list(source.order(split).counts),
   )
   # On all processes, or the others would wait for the one that fails.
   score_shards.begin(output_dir, manifest, write=jax.process_index() == 0)

@@ -40,7 +40,12 @@ from salt_t5x import teacher as teacher_lib
 from salt_t5x.checkpoints import find, run_record
 from salt_t5x.data import vocabularies
 from salt_t5x.kernels import chunked_losses
-from salt_t5x.runs import resilient_trainer, settings, train_data
+from salt_t5x.runs import (
+  resilient_trainer,
+  settings,
+  step_batches,
+  train_data,
+)
 from t5x import partitioning, utils
 from t5x import train_state as train_state_lib
 from t5x import trainer as t5x_trainer
@@ -126,6 +131,8 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
       record = run_record.read(summary_dir)
     if summary_dir and record is None:
       settings.check_first_step(first_step, self._kd_steps)
+    if summary_dir:
+      settings.check_selection(summary_dir, schedule)
     if first_step < self._kd_steps:
       if teacher is None:
         raise ValueError(
@@ -136,11 +143,15 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
         )
       self._teacher_checkpoint = self._find_teacher(record, model)
     mine = dataclasses.replace(
-      self._record(model),
+      self._describe(model),
       optimization=settings.optimization(
         model, learning_rate_fn, total_steps, record
       ),
     )
+    # Batches that were skipped at the checkpoint's step are skipped again,
+    # unless a saved iterator reads them again.
+    again = step_batches.depends_on_step(summary_dir)
+    skipped = run_record.until(record, first_step if again else first_step - 1)
     if record:
       run_record.compare(summary_dir, record, mine, allow_changes)
       if self._teacher_checkpoint is None:
@@ -151,6 +162,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
           network=mine.network,
           optimization=mine.optimization,
         )
+    mine = dataclasses.replace(mine, skipped_batches=skipped)
     # Written last, so that a start that is refused leaves no files behind.
     if summary_dir and jax.process_index() == 0:
       if record != mine:
@@ -171,6 +183,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
       weight_metrics_computer=weight_metrics_computer,
       total_steps=total_steps,
       max_skipped_batches=max_skipped_batches,
+      record=mine,
     )
 
   def _find_teacher(self, record: run_record.RunRecord | None, model):
@@ -179,7 +192,7 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     self._teacher.check_record(model.output_vocabulary)
     return checkpoint
 
-  def _record(self, model) -> run_record.RunRecord:
+  def _describe(self, model) -> run_record.RunRecord:
     """Returns the record for the model directory."""
     record = run_record.RunRecord(
       vocabulary=vocabularies.fingerprint(model.output_vocabulary),
@@ -354,7 +367,9 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     if self._data_is_checked:
       return batch_iter
     self._data_is_checked = True
-    if step == 0 and hasattr(batch_iter, 'reset'):
+    if step_batches.seek(self._model_dir, batch_iter, step):
+      pass  # The step alone determines the batches.
+    elif step == 0 and hasattr(batch_iter, 'reset'):
       # t5x has read one batch ahead when it saves checkpoint_0, so the data
       # iterator saved there has lost it. A run at step 0, resumed or not,
       # therefore reads from the beginning.

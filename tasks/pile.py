@@ -31,7 +31,11 @@ those of `salt_t5x.data.text_tasks`. Cache `pile_sequences` before training; the
 others read that cache:
 
     seqio_cache_tasks --module_import=salt_t5x.tasks.pile \
-      --tasks=pile_sequences --output_cache_dir="$SALT_T5X_PILE/cache"
+      --tasks=pile_sequences --output_cache_dir="$SALT_T5X_PILE/raw_cache"
+    python -m salt_t5x.shuffle --task=pile_sequences \
+      --module_import=salt_t5x.tasks.pile \
+      --input_cache_dir="$SALT_T5X_PILE/raw_cache" \
+      --output_cache_dir="$SALT_T5X_PILE/cache"
 
 Another corpus of such shards needs a module like this one, with its own globs,
 vocabulary and length.

@@ -53,12 +53,17 @@ def registered(folder):
         registry.remove(name)
 
 
-def write_documentation(folder: pathlib.Path):
-  """Writes the raw shards: Python's own documentation."""
+def write_documentation(folder: pathlib.Path, documents: int = 24):
+  """Writes the raw shards: Python's own documentation.
+
+  Args:
+    folder: of the shards.
+    documents: how many the training split has, at most 24.
+  """
   texts = sorted(pydoc_data.topics.topics.items())
   os.makedirs(folder / 'train')
   # One shard: Beam's workers would cut each of several by itself.
-  for name, part in [('train/00', texts[:24]), ('val', texts[24:36])]:
+  for name, part in [('train/00', texts[:documents]), ('val', texts[24:36])]:
     documents = [(text[:2000], key[0]) for key, text in part]
     pile_shards.write(str(folder / f'{name}.jsonl.zst'), documents)
 
@@ -66,14 +71,11 @@ def write_documentation(folder: pathlib.Path):
 def cache(folder):
   """Caches `notes_sequences`; its tasks are registered."""
   cache_writer.write(
-    seqio.TaskRegistry.get('notes_sequences'),
-    os.path.join(folder, 'cache'),
-    {'train': 3, 'validation': 1},
-    key=lambda e: e['id'],
+    seqio.TaskRegistry.get('notes_sequences'), os.path.join(folder, 'cache')
   )
 
 
-def train_teacher(model_dir, step):
+def train_teacher(model_dir, step, *bindings):
   """Trains the tiny teacher to twice `step`, with a checkpoint at `step`."""
   tiny_runs.train(
     model_dir,
@@ -86,6 +88,7 @@ def train_teacher(model_dir, step):
     f'CHECKPOINT_PERIOD = {step}',
     f'EVAL_PERIOD = {step}',
     'KEEP_PERIOD = None',
+    *bindings,
   )
 
 

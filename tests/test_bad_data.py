@@ -30,9 +30,11 @@ import tensorflow as tf
 from salt_t5x.data import (
   bad_lines,
   cache_writer,
+  hashing,
   ordered_cache,
   ordered_tasks,
   pile_shards,
+  shuffle,
   supervised_tasks,
 )
 from salt_t5x.evaluation.few_shot import scores
@@ -65,7 +67,9 @@ def cache(tmp_path_factory):
     preprocessors=[seqio.CacheDatasetPlaceholder()],
     output_features={'targets': targets},
   )
-  cache_writer.write(cached, str(folder), {'train': 2}, lambda x: x['id'])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(shuffle, 'EXAMPLES_OF_A_FILE', COUNT // 2)
+    cache_writer.write(cached, str(folder))
   before = seqio.get_global_cache_dirs()
   seqio.set_global_cache_dirs([*before, str(folder)])
   seqio.TaskRegistry.add(
@@ -99,6 +103,7 @@ def with_content(path: pathlib.Path, content: bytes, read: Callable[[], Any]):
 FILES = (
   'info.train.json',
   'stats.train.json',
+  'order.train.json',
   'train.tfrecord-00000-of-00002',
   'train.tfrecord-00001-of-00002',
 )
@@ -106,8 +111,12 @@ FILES = (
 
 def assert_as_written(found):
   assert [domain for domain, _ in found] == ['é'] * COUNT
+  order = sorted(
+    range(COUNT),
+    key=lambda i: hashing.digest(b'order 0 ', str(i).encode()),
+  )
   assert [x.tolist() for _, x in found] == [
-    [3 + i] * tiny.LENGTH for i in range(COUNT)
+    [3 + i] * tiny.LENGTH for i in order
   ]
 
 
@@ -131,15 +140,15 @@ def test_caches_are_as_written_or_an_error(cache, data):
 @example({'num_shards': 2, 'features': {'targets': {'dtype': 1, 'shape': 1}}})
 def test_descriptions_of_caches(cache, content):
   text = json.dumps(content).encode()
-  for name in FILES[:2]:
+  for name in FILES[:3]:
     found = with_content(cache / name, text, read_cache)
     is_right = name.startswith('stats') and content == {'examples': COUNT}
     assert (found is not None) == is_right
 
 
 def test_records_that_end_between_two(cache):
-  path = cache / FILES[2]
-  with pytest.raises(ValueError, match=r'12 examples .* has 6'):
+  path = cache / FILES[3]
+  with pytest.raises(ValueError, match='00000-of-00002 has 0 bytes, but '):
     before = path.read_bytes()
     path.write_bytes(b'')
     try:
@@ -153,12 +162,12 @@ def test_records_of_something_else(cache, tmp_path):
   with tf.io.TFRecordWriter(other) as writer:
     writer.write(b'\xff' * 1000)
   content = pathlib.Path(other).read_bytes()
-  assert with_content(cache / FILES[2], content, read_cache) is None
+  assert with_content(cache / FILES[3], content, read_cache) is None
 
 
 def test_the_search_for_a_damaged_file_has_an_end(cache, monkeypatch):
   monkeypatch.setattr(ordered_cache, '_SEARCH_SECONDS', -1)
-  path = cache / FILES[3]
+  path = cache / FILES[4]
   content = path.read_bytes()[:-1]
   assert with_content(path, content, read_cache) is None
 

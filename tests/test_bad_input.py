@@ -52,6 +52,7 @@ MANIFEST = score_shards.Manifest(
   top_k=10,
   examples=10,
   shard_size=4,
+  examples_by_file=[6, 5],
 )
 RECORD = run_record.RunRecord(
   vocabulary='sentencepiece:1f:100',
@@ -81,6 +82,7 @@ SELECTION = selection_record.Selection(
   split='train',
   data='1f',
   scores='/scores',
+  selected_by_file=[1, 2],
 )
 OPTIONS = {'checkpoint': '/a', 'length': 8}
 RESULT = {'all': {'accuracy': 0.5, 'tokens': 7}}
@@ -265,7 +267,10 @@ def test_results_that_are_no_number_are_shown(tmp_path):
 
 def write_scores(folder, records, names):
   manifest = dataclasses.replace(
-    MANIFEST, examples=len(records), shard_size=len(records)
+    MANIFEST,
+    examples=len(records),
+    shard_size=len(records),
+    examples_by_file=[len(records)],
   )
   score_shards.begin(str(folder), manifest)
   score_shards.write_shard(str(folder), 0, records, names)
@@ -307,7 +312,9 @@ def test_scores_are_as_written_or_an_error(tmp_path_factory, rows, names, data):
 
 def test_more_shards_than_there_can_be(tmp_path):
   write_scores(tmp_path, np.zeros(2, score_shards.RECORD), ['a'])
-  manifest = dataclasses.replace(MANIFEST, examples=2**62, shard_size=1)
+  manifest = dataclasses.replace(
+    MANIFEST, examples=2**62, shard_size=1, examples_by_file=[2**62]
+  )
   with pytest.raises(ValueError, match='missing, the first is number 1'):
     score_shards.paths(str(tmp_path), manifest)
 

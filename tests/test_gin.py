@@ -154,7 +154,7 @@ def test_recipe_trains_as_appendix_e_says(name):
     assert built.train[data].seed is not None
     assert built.train[data].shuffle is False
   assert built.train['random_seed'] is not None
-  assert built.train['checkpoint_cfg'].save.save_dataset is True
+  assert built.train['checkpoint_cfg'].save.save_dataset is False
   rate = built.trainer['learning_rate_fn']
   assert rate(0) == 0
   np.testing.assert_allclose(rate(2_000), 5e-4, rtol=1e-6)

@@ -21,7 +21,8 @@ ROOT = pathlib.Path(__file__).parents[1] / 'salt_t5x'
 # From what one types down to the pure functions. A room imports its own modules
 # and rooms of later rows.
 FLOORS = [
-  'score select evaluate difficulty analyze sample study vocabulary look train',
+  'score select evaluate difficulty analyze sample study vocabulary shuffle '
+  'look train',
   'estimate',
   'fine_tune',
   'trainer',

@@ -145,6 +145,11 @@ def _data_iterators(checkpoint: epath.Path) -> dict[str, tuple[int, int]]:
   return found
 
 
+def has_data_iterator(checkpoint: epath.Path) -> bool:
+  """Whether a data iterator was saved; if not, Orbax leaves a folder for it."""
+  return bool(_data_iterators(checkpoint))
+
+
 def data_shares(checkpoint: epath.Path) -> int | None:
   """The number of shares the data were read in; None if none were saved."""
   counts = [count for _, count in _data_iterators(checkpoint).values()]

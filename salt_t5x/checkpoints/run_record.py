@@ -55,6 +55,8 @@ class RunRecord:
     network: `models.describe` of the model; None if it is not recorded.
     optimization: {gin parameter: value} of what the rest of the run depends on;
       None if it is not recorded.
+    skipped_batches: [step, number of batches that were skipped there], in
+      order; None if there were none.
   """
 
   vocabulary: str
@@ -67,12 +69,27 @@ class RunRecord:
   top_k: int | None = None
   network: dict | None = None
   optimization: dict | None = None
+  skipped_batches: list | None = None
 
   def __post_init__(self):
     files.check_types(self)
+    for entry in self.skipped_batches or ():
+      if list(map(type, entry)) != [int, int] or min(entry) < 0:
+        raise ValueError(f'skipped_batches = {self.skipped_batches!r}')
     for name in ('vocab_size', 'kd_steps', 'top_k'):
       if (getattr(self, name) or 0) < 0:
         raise ValueError(f'{name} = {getattr(self, name)} is not a count')
+
+
+def until(record: RunRecord | None, step: int) -> list | None:
+  """Returns the entries of `skipped_batches` up to a step, inclusive."""
+  found = (record and record.skipped_batches) or []
+  return [[at, count] for at, count in found if at <= step] or None
+
+
+def skipped(record: RunRecord | None, step: int) -> int:
+  """Counts the batches that were skipped up to a step, inclusive."""
+  return sum(count for _, count in until(record, step) or ())
 
 
 def read(model_dir: str) -> RunRecord | None:

@@ -173,6 +173,7 @@ _OF_CLASS = {
     'use_cached': _BOOLEAN,
     'pack': _BOOLEAN,
   },
+  'saves_iterator': {'save_dataset': _BOOLEAN.or_none()},
   'get_dataset': {
     'save_dataset': _BOOLEAN,
     'model_dir': _PATH.or_none(),

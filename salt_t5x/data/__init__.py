@@ -15,10 +15,12 @@
 """Data: from shards of raw text to batches.
 
 `pile_shards` reads documents (`bad_lines` counts those that it cannot read),
-`sequences` cuts them into T tokens, `cache_writer` and `ordered_cache` write
-and read a cache in one global order, `ul2` corrupts its sequences, and
-`feature_converters` makes batches of them. `text_tasks`, `ordered_tasks` and
-`supervised_tasks` register all of it as seqio tasks. `vocabularies` trains and
-checks vocabularies, `lengths` compares TASK_FEATURE_LENGTHS with the data,
-`examples` and `render` show what a run reads, and `hashing` draws from ids.
+`sequences` cuts them into T tokens, `shuffle` (or `beam_shuffle`) writes a
+`raw_cache` again in a random order, `cache_writer` does both in one, `order`
+finds any position of it, and `ordered_cache` reads it. `ul2` corrupts the
+sequences, and `feature_converters` makes batches of them. `text_tasks`,
+`ordered_tasks` and `supervised_tasks` register all of it as seqio tasks.
+`vocabularies` trains and checks vocabularies, `lengths` compares
+TASK_FEATURE_LENGTHS with the data, `examples` and `render` show what a run
+reads, and `hashing` draws from ids.
 """

@@ -13,15 +13,13 @@
 # limitations under the License.
 
 
-"""Writes a small task's cache in this process, without Apache Beam.
+"""Writes a shuffled cache in this process, without Apache Beam.
 
-The files have the format of `seqio_cache_tasks`. The task is held in memory:
-some gigabytes of text at most.
+The examples and their order are those of `seqio_cache_tasks` followed by
+`shuffle`, byte for byte.
 """
 
-from collections.abc import Callable, Mapping
 import os
-from typing import Any
 
 import numpy as np
 import seqio
@@ -29,25 +27,16 @@ import tensorflow as tf
 import tqdm
 
 from salt_t5x import files
-from salt_t5x.data import bad_lines
+from salt_t5x.data import bad_lines, equal_files, shuffle
 
 
-def write(
-  task: seqio.Task,
-  cache_dir: str,
-  num_shards: Mapping[str, int],
-  key: Callable[[dict], Any],
-) -> dict[str, list[dict]]:
+def write(task: seqio.Task, cache_dir: str, seed: int = 0) -> None:
   """Caches all splits of a task.
 
   Args:
     task: with a `seqio.CacheDatasetPlaceholder`.
     cache_dir: the folder of caches; the task's own is made in it.
-    num_shards: {split: number of files}.
-    key: sorts the examples (dicts of NumPy values) into the global order.
-
-  Returns:
-    {split: examples in the global order}.
+    seed: of the order.
 
   Raises:
     DamagedShardError: a file of text cannot be read.
@@ -55,32 +44,28 @@ def write(
   """
   output_dir = os.path.join(cache_dir, seqio.get_task_dir_from_name(task.name))
   tf.io.gfile.makedirs(output_dir)
-  written = {}
   for split in task.splits:
-    dataset = task.source.get_dataset(split, shuffle=False)
-    dataset = task.preprocess_precache(dataset)
-    with bad_lines.unwrapped():
-      examples = sorted(
-        tqdm.tqdm(
-          dataset.as_numpy_iterator(), desc=f'caching {split}', unit='seq'
-        ),
-        key=key,
-      )
-    if not examples:
+    sort = shuffle.ExternalSort()
+    shards = len(task.source.list_shards(split))
+    with tqdm.tqdm(desc=f'caching {split}', unit='seq') as progress:
+      for index in range(shards):
+        # A shard at a time, as seqio does.
+        dataset = task.preprocess_precache(
+          task.source.get_dataset(
+            split,
+            shuffle=False,
+            shard_info=seqio.ShardInfo(index, shards),
+          )
+        )
+        with bad_lines.unwrapped():
+          for example in dataset.as_numpy_iterator():
+            sort.add(*shuffle.normalize(_serialize(example), seed))
+            progress.update()
+    if not sort.examples:
       raise ValueError(
         f'{task.name} has no example in the {split} split: give it more text, '
         'or cut shorter sequences.'
       )
-    written[split] = examples
-    count = num_shards[split]
-    prefix = seqio.get_cached_tfrecord_prefix(output_dir, split)
-    for shard in range(count):
-      with tf.io.TFRecordWriter(
-        f'{prefix}-{shard:05d}-of-{count:05d}'
-      ) as writer:
-        # Dealt in turn, as `ordered_cache` reads them.
-        for example in examples[shard::count]:
-          writer.write(_serialize(example))
     features = {
       name: {
         'shape': [None] * len(spec.shape[:1]) + spec.shape[1:].as_list(),
@@ -88,16 +73,9 @@ def write(
       }
       for name, spec in dataset.element_spec.items()
     }
-    info = {
-      'num_shards': count,
-      'seqio_version': seqio.__version__,
-      'features': features,
-    }
-    stats = {'examples': len(examples)}
-    files.write_json(seqio.get_cached_info_path(output_dir, split), info)
-    files.write_json(seqio.get_cached_stats_path(output_dir, split), stats)
+    raw_files = equal_files.describe(task.source, split)
+    shuffle.write_split(output_dir, split, sort, features, seed, raw_files)
   files.write_whole(os.path.join(output_dir, 'COMPLETED'), b'')
-  return written
 
 
 def _serialize(example: dict) -> bytes:
@@ -109,5 +87,4 @@ def _serialize(example: dict) -> bytes:
     lists = {'i': 'int64_list', 'u': 'int64_list', 'f': 'float_list'}
     stored = getattr(feature, lists.get(values.dtype.kind, 'bytes_list'))
     stored.value.extend(values.tolist())
-  # The order of a protobuf map is otherwise free to vary.
-  return proto.SerializeToString(deterministic=True)
+  return proto.SerializeToString()

@@ -17,6 +17,7 @@
 import collections
 from collections.abc import Iterable, Mapping
 import hashlib
+import os
 from typing import Any
 
 from absl import logging
@@ -58,7 +59,7 @@ def check(
   for size, paths in sizes.items():
     found = collections.defaultdict(list)
     for path in paths if size and len(paths) > 1 else ():
-      equal = found[_digest(path, size)]
+      equal = found[digest(path, size)]
       for other in equal:
         _report(
           ' and '.join(
@@ -83,8 +84,35 @@ def _report(what: str, splits: list[str], learned: str):
   logging.warning('%s: their results are not independent.', what)
 
 
-def _digest(path: str, size: int) -> bytes:
-  """Hashes the ends of a file."""
+def describe(source: Any, split: str) -> dict[str, str]:
+  """Identifies the raw files of a split by their sizes and ends.
+
+  Args:
+    source: a seqio data source.
+    split: its split.
+
+  Returns:
+    {file name: hexadecimal}; empty if its shards are no files, or cannot be
+    read any more.
+  """
+  found = {}
+  try:
+    paths = source.list_shards(split)
+    names = [os.path.basename(x) for x in paths]
+    for path, name in zip(paths, names, strict=True):
+      # Sources without files name their shards like the split.
+      if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+        size = tf.io.gfile.stat(path).length
+        content = hashlib.sha256(f'{size} '.encode() + digest(path, size))
+        key = name if names.count(name) == 1 else path
+        found[key] = content.hexdigest()[:16]
+  except (OSError, ValueError, tf.errors.OpError):
+    return {}
+  return found
+
+
+def digest(path: str, size: int) -> bytes:
+  """Hashes the ends of a file of `size` bytes."""
   with tf.io.gfile.GFile(path, 'rb') as file:
     digest = hashlib.sha256(file.read(_COMPARED_BYTES))
     if size > _COMPARED_BYTES:

@@ -27,6 +27,7 @@ import tensorflow as tf
 from salt_t5x.data import (
   bad_lines,
   feature_converters,
+  ordered_tasks,
   render,
   ul2,
   vocabularies,
@@ -69,10 +70,13 @@ def show(
   split: str = 'train',
   examples: int = 4,
   skip: int = 0,
+  position: int | None = None,
   use_cached: bool = False,
   max_tokens: int = 120,
 ) -> Iterator[str]:
   """Shows examples as `salt_t5x.look` does; its flags explain the arguments.
+
+  A position is that of the global order, over all epochs.
 
   Yields:
     Lines for a terminal.
@@ -100,6 +104,15 @@ def show(
       provider.output_features[name].vocabulary,
       f'--task={provider.name}: the vocabulary of its feature {name!r}',
     )
+  if position is not None:
+    if not isinstance(provider, ordered_tasks.OrderedTask):
+      raise FlagError(
+        f'--task={provider.name} has no global order, in which examples have '
+        'positions. Name a task such as those of text_tasks.register, or '
+        'leave out --position, --step and --model_dir.'
+      )
+    skip += position
+    provider = provider.reading(provider.source, skip)
   try:
     dataset = provider.get_dataset(
       sequence_length
@@ -108,7 +121,7 @@ def show(
       use_cached=use_cached,
       shuffle=False,
       seed=0,
-      num_epochs=1,
+      num_epochs=1 if position is None else None,
       trim_output_features=False,
       try_in_mem_cache=False,
     )
@@ -123,7 +136,9 @@ def show(
     is_bare = isinstance(e, AssertionError) or 'requires caching' in str(e)
     raise FlagError(f'{e}{remedy * is_bare}') from e
   with bad_lines.unwrapped():
-    found = list(dataset.skip(skip).take(examples).as_numpy_iterator())
+    if position is None:
+      dataset = dataset.skip(skip)
+    found = list(dataset.take(examples).as_numpy_iterator())
   if not found:
     raise FlagError(
       f'--split={split} has no example after the first {skip:,} (--skip).'
@@ -140,7 +155,8 @@ def show(
     }
     long = {k: v for k, v in texts.items() if len(v) >= 40 or '\n' in v}
     short = [f', {k} {v}' for k, v in texts.items() if k not in long]
-    yield f'example {number}{"".join(short)}'
+    what = 'example' if position is None else 'position'
+    yield f'{what} {number:,}{"".join(short)}'
     if tokens:
       size = sum(len(example[name]) for name in tokens)
       if size > sequence_length:

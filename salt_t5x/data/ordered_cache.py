@@ -13,14 +13,12 @@
 # limitations under the License.
 
 
-"""Reads a cache in one global order, whatever the number of hosts.
+"""Reads a shuffled cache in one global order, whatever the number of hosts.
 
 seqio reads a cache file by file, and hosts divide the files, so the examples of
-a batch depend on the number of hosts. `CachedSource` gives the cache one order:
-it takes an example from each file of a split in turn, by name, and skips files
-that have ended. (`seqio_cache_tasks` and `salt_t5x.data.cache_writer` both deal
-examples evenly to files.) That order is repeated epoch after epoch, and example
-i goes to host i mod n.
+a batch depend on the number of hosts. `CachedSource` gives a cache that
+`shuffle` wrote one order: that of its records (see `order`), epoch after epoch,
+from any position on; example i goes to host i mod n.
 
 Every host reads the whole order and parses only its share. A batch of 2,048
 sequences is some 7 MB in a cache, so that is cheap; dividing the files would
@@ -42,9 +40,9 @@ import seqio
 import tensorflow as tf
 
 from salt_t5x import command, files
-from salt_t5x.data import ordered_tasks, vocabularies
+from salt_t5x.data import equal_files, ordered_tasks, vocabularies
+from salt_t5x.data import order as order_lib
 
-_READ_AHEAD = 1 << 20  # bytes of each file
 _SEARCH_SECONDS = 300  # for a damaged file
 _DAMAGE = (
   message.DecodeError,
@@ -76,87 +74,73 @@ class CachedSource(ordered_tasks.OrderedSource):
     super().__init__(splits=cached_task.splits, caching_permitted=False)
 
   def list_shards(self, split: str) -> list[str]:
-    """Returns the cache's files in the order in which they take turns.
+    """Returns the cache's files in the order in which epoch 0 reads them.
+
+    Raises:
+      FileNotFoundError: see `order`.
+      ValueError: see `order`.
+    """
+    return list(self.order(split).paths)
+
+  def num_input_examples(self, split: str) -> int:
+    return self.order(split).examples
+
+  def _cached_split(self, split: str) -> str:
+    """The split of the cache that a split of this source reads."""
+    return split
+
+  def order(self, split: str) -> order_lib.Order:
+    """Finds the files of a split and compares them with their description.
 
     Raises:
       FileNotFoundError: there is no cache, or files of it are missing.
-      ValueError: its description is damaged.
+      ValueError: it was not shuffled; its description is damaged, or does not
+        fit the files.
     """
-    count = self._count(split, seqio.get_cached_info_path, 'num_shards')
-    prefix = seqio.get_cached_tfrecord_prefix(self.cached_task.cache_dir, split)
-    pattern = f'{files.pattern(prefix)}-*-of-{count:05d}'
-    paths = sorted(tf.io.gfile.glob(pattern))
-    if len(paths) != count:
-      raise FileNotFoundError(
-        f'{prefix}-*: {len(paths)} files, but the cache was written with '
-        f'{count}. Restore those that are missing, or cache the task '
-        f'{self.cached_task.name} again.'
+    cache_dir, split = self._cache_dir(), self._cached_split(split)
+    if not self.is_shuffled(split):
+      task = self.cached_task.name
+      raise ValueError(
+        f'The cache {cache_dir} is not in a random order. Write one that is:\n'
+        f'{_shuffle(task, os.path.dirname(cache_dir))}\nand name that DIR in '
+        f'place of {os.path.dirname(cache_dir)}.'
       )
-    return paths
+    return order_lib.read(cache_dir, split)
 
-  def num_input_examples(self, split: str) -> int:
-    return self._count(split, seqio.get_cached_stats_path, 'examples')
+  def is_shuffled(self, split: str) -> bool:
+    """Whether the split has an order; raises FileNotFoundError for no cache."""
+    split = self._cached_split(split)
+    return tf.io.gfile.exists(order_lib.path(self._cache_dir(), split))
 
   def expander(self, split: str) -> Callable[..., dict[str, tf.Tensor]]:
     """See `OrderedSource`."""
     parse = self.parser(split)
     return lambda epoch, record: {**parse(record), 'epoch': epoch}
 
-  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
+  def stream(
+    self, split: str, num_epochs: int | None, start: int = 0
+  ) -> tf.data.Dataset:
     """See `OrderedSource`: (epoch int64 [], serialized example string [])."""
-    epochs = tf.data.Dataset.range(num_epochs or ordered_tasks.ENDLESS)
-    return epochs.flat_map(
-      lambda epoch: self.records(split).map(lambda record: (epoch, record))
-    )
+    return self.order(split).stream(start, num_epochs)
 
-  def records(self, split: str) -> tf.data.Dataset:
-    """Returns the serialized examples of a split, once, in the global order.
-
-    A file that shrinks while it is read is an error, even if it then ends with
-    a whole record: the order would change silently.
-    """
-    paths = self.list_shards(split)
-    sizes = [tf.io.gfile.stat(file).length for file in paths]
-
-    def read(file, size):
-      records = tf.data.TFRecordDataset(file, buffer_size=_READ_AHEAD)
-      # Fails if there is no last byte, which is not kept.
-      last_byte = tf.data.FixedLengthRecordDataset(
-        [file], record_bytes=1, header_bytes=tf.maximum(size - 1, 0)
-      )
-      return records.concatenate(last_byte.filter(lambda _: False))
-
-    # All files at once: one after the other, each would be waited for in turn
-    # where storage is remote. `deterministic` keeps the order.
-    dataset = tf.data.Dataset.from_tensor_slices(
-      (paths, tf.constant(sizes, tf.int64))
-    )
-    return dataset.interleave(
-      read,
-      cycle_length=len(paths),
-      block_length=1,
-      num_parallel_calls=tf.data.AUTOTUNE,
-      deterministic=True,
-    )
+  def records(self, split: str, start: int = 0) -> tf.data.Dataset:
+    """Returns the serialized examples of a split, once, from a position on."""
+    return self.order(split).stream(start, 1).map(lambda _, record: record)
 
   def fingerprint(self, split: str) -> str:
     """Identifies a cache; copies have the same fingerprint.
 
-    It hashes the cache's description, the names and sizes of its files, and the
-    first example of each: hashing all would take hours. Raises as `check` does.
+    It hashes the features and the checksums of all files. Raises as `check`
+    does.
     """
     self.check(split)
-    digest = hashlib.sha256()
-    info = self._describe(split, seqio.get_cached_info_path, dict)
-    digest.update(json.dumps(info, sort_keys=True).encode())
-    paths = self.list_shards(split)
-    for file in paths:
-      size = tf.io.gfile.stat(file).length
-      digest.update(f'{os.path.basename(file)} {size}\n'.encode())
-    with self.naming_damage(split):
-      for record in self.records(split).take(len(paths)).as_numpy_iterator():
-        digest.update(record)
-    return digest.hexdigest()[:16]
+    order = self.order(split)
+    features = self._describe(
+      split, seqio.get_cached_info_path, lambda info: info['features']
+    )
+    content = features, order.seed, order.counts, order.checksums
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
   @contextlib.contextmanager
   def naming_damage(self, split: str) -> Iterator[None]:
@@ -200,7 +184,9 @@ class CachedSource(ordered_tasks.OrderedSource):
     """
     task = self.cached_task
     with self.naming_damage(split):
-      found = list(self.records(split).take(1).as_numpy_iterator())
+      # Not `records`, which reads the whole of a file before its first example.
+      first = tf.constant(self.list_shards(split)[:1], tf.string)
+      found = list(tf.data.TFRecordDataset(first).take(1).as_numpy_iterator())
       if not found:
         self._raise_empty(split)
       features = tf.train.Example.FromString(found[0]).features.feature
@@ -212,19 +198,21 @@ class CachedSource(ordered_tasks.OrderedSource):
           f'its cache, {task.cache_dir}, has {sizes.get(name, 0)}: register '
           'that, or cache the task again in another folder.'
         )
-    if vocabularies.FINGERPRINT not in features:
-      vocabularies.warn_of_unknown(task.name, task.cache_dir)
-      return
-    cached = list(features[vocabularies.FINGERPRINT].int64_list.value)
-    vocabulary = task.output_features['targets'].vocabulary
-    parameter = f'The vocabulary of the task {task.name}'
-    mine = vocabularies.fingerprint_number(vocabulary, parameter)
-    if cached != [mine]:
-      raise ValueError(
-        f'The task {task.name} has the vocabulary {vocabulary} (fingerprint '
-        f'{mine}), but its cache, {task.cache_dir}, was made with another '
-        f'(fingerprint {cached}). Register the task with the vocabulary it was '
-        'cached with, or cache it again in another folder.'
+    vocabularies.check_cached(task, features)
+
+  def warn_of_other_text(self, split: str) -> None:
+    """Logs raw files that are not those that the cache was made of."""
+    there, split = self.order(split).raw_files, self._cached_split(split)
+    here = equal_files.describe(self.cached_task.source, split)
+    if changed := [x for x in here if there and there.get(x) != here[x]]:
+      logging.warning(
+        'The cache %s was made of other text than %s (%s split) now has, and '
+        'is still read. To train on the new text, cache the task %s in '
+        'another folder.',
+        self.cached_task.cache_dir,
+        changed,
+        split,
+        self.cached_task.name,
       )
 
   def parser(self, split: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
@@ -271,16 +259,27 @@ class CachedSource(ordered_tasks.OrderedSource):
 
     return parse
 
-  def _count(
-    self, split: str, path_of: Callable[[str, str], str], name: str
-  ) -> int:
-    def parse(content):
-      count = content[name]
-      if type(count) is not int or not 0 <= count < 2**63:
-        raise ValueError(f'{name!r} is {count!r}')
-      return count
-
-    return self._describe(split, path_of, parse)
+  def _cache_dir(self) -> str:
+    """Returns the folder of the cache; raises FileNotFoundError without one."""
+    task = self.cached_task
+    if not task.cache_dir:
+      name = seqio.get_task_dir_from_name(task.name)
+      for folder in seqio.get_global_cache_dirs():
+        path = os.path.join(folder, name)
+        if tf.io.gfile.exists(os.path.join(path, order_lib.UNFINISHED)):
+          raise FileNotFoundError(
+            f'{path} was not shuffled to the end. Wait for salt_t5x.shuffle, '
+            'or, if it was stopped, delete the folder and shuffle again.'
+          )
+      raise FileNotFoundError(
+        f'The task {task.name} is not cached in '
+        f'{list(seqio.get_global_cache_dirs())}. Cache it with\n  '
+        f'seqio_cache_tasks --tasks={task.name} --module_import=MODULE '
+        f'--output_cache_dir=RAW_DIR\nshuffle it with\n'
+        f'{_shuffle(task.name, "RAW_DIR")}\nand name DIR in '
+        'seqio.add_global_cache_dirs, or with --seqio_additional_cache_dirs.'
+      )
+    return task.cache_dir
 
   def _describe(
     self,
@@ -289,16 +288,8 @@ class CachedSource(ordered_tasks.OrderedSource):
     parse: Callable[[dict[str, Any]], Any],
   ) -> Any:
     """Parses a JSON file that describes the cache."""
-    task = self.cached_task
-    if not task.cache_dir:
-      raise FileNotFoundError(
-        f'The task {task.name} is not cached in '
-        f'{list(seqio.get_global_cache_dirs())}. Cache it with\n  '
-        f'seqio_cache_tasks --tasks={task.name} --module_import=MODULE '
-        '--output_cache_dir=DIR\nand name that DIR in '
-        'seqio.add_global_cache_dirs, or with --seqio_additional_cache_dirs.'
-      )
-    path = path_of(task.cache_dir, split)
+    task, split = self.cached_task, self._cached_split(split)
+    path = path_of(self._cache_dir(), split)
     if not tf.io.gfile.exists(path):
       raise FileNotFoundError(
         f'{path} is missing: restore it, or cache the task {task.name} again.'
@@ -321,6 +312,13 @@ class CachedSource(ordered_tasks.OrderedSource):
     )
 
 
+def _shuffle(task: str, raw_dir: str) -> str:
+  return (
+    f'  python -m salt_t5x.shuffle --task={task} --module_import=MODULE '
+    f'--input_cache_dir={raw_dir} --output_cache_dir=DIR'
+  )
+
+
 class TrainingSubset(CachedSource):
   """The training split, for evaluation on its beginning (Fig. 3 and 8).
 
@@ -333,13 +331,8 @@ class TrainingSubset(CachedSource):
     super().__init__(*args, **kwargs)
     self._splits = ('validation',)
 
-  def num_input_examples(self, split: str) -> int:
-    del split
-    return super().num_input_examples('train')
-
-  def get_dataset(self, split: str = 'validation', *args, **kwargs):
-    del split
-    return super().get_dataset('train', *args, **kwargs)
+  def _cached_split(self, split: str) -> str:
+    return 'train'
 
 
 def get_task(

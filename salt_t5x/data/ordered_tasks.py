@@ -15,12 +15,14 @@
 """Sources and tasks whose examples have one global order."""
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
+import numpy as np
 import seqio
 import tensorflow as tf
 
-ENDLESS = tf.int64.max  # epochs
+_TRIED = 16  # examples
 
 
 class OrderedSource(seqio.DataSource):
@@ -34,12 +36,15 @@ class OrderedSource(seqio.DataSource):
     """Identifies the examples of a split and their order."""
     raise NotImplementedError
 
-  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
+  def stream(
+    self, split: str, num_epochs: int | None, start: int = 0
+  ) -> tf.data.Dataset:
     """Returns what hosts share: cheap elements, one for each example.
 
     Args:
       split: one of the splits.
       num_epochs: None repeats without end.
+      start: the position to begin at, found without reading what is before.
     """
     raise NotImplementedError
 
@@ -55,6 +60,7 @@ class OrderedSource(seqio.DataSource):
     shard_info: seqio.ShardInfo | None = None,
     *,
     num_epochs: int | None = 1,
+    start: int = 0,
   ) -> tf.data.Dataset:
     """Reads a host's share.
 
@@ -64,6 +70,7 @@ class OrderedSource(seqio.DataSource):
       seed: has no effect.
       shard_info: the host and the number of hosts.
       num_epochs: None repeats without end.
+      start: the position of the first host's first example.
 
     Returns:
       The examples of the host, in order.
@@ -80,7 +87,7 @@ class OrderedSource(seqio.DataSource):
         'shuffled already.'
       )
     expand = self.expander(split)
-    stream = self.stream(split, num_epochs)
+    stream = self.stream(split, num_epochs, start)
     if shard_info:
       stream = stream.shard(shard_info.num_shards, shard_info.index)
     return stream.map(expand, num_parallel_calls=tf.data.AUTOTUNE)
@@ -93,14 +100,69 @@ class OrderedTask(seqio.Task):
   the examples evenly, another epoch then begins with some hosts ahead.
   """
 
-  def reading(self, source: seqio.DataSource) -> 'OrderedTask':
-    """Returns the same task over another source; it is not registered."""
-    return OrderedTask(
+  _start = 0
+
+  def reading(self, source: seqio.DataSource, start: int = 0) -> 'OrderedTask':
+    """Returns the same task over another source, from a position on.
+
+    It is not registered.
+    """
+    task = OrderedTask(
       self.name,
       source=source,
       output_features=self.output_features,
       preprocessors=self.preprocessors,
       shuffle_buffer_size=None,
+    )
+    task._start = start
+    return task
+
+  def maps_examples(
+    self, sequence_length: Mapping[str, int], split: str
+  ) -> bool:
+    """Whether each example becomes one, whatever the position begun at.
+
+    It tries the preprocessors on made-up examples from two positions on: those
+    that shuffle, count or draw seeds in turn give others then. tf.data itself
+    knows which filter.
+    """
+    key = tuple(sorted(sequence_length.items())), split
+    # Tracing takes seconds, and a run asks several times.
+    if key not in self._maps_examples:
+      self._maps_examples[key] = self._try(sequence_length, split)
+    return self._maps_examples[key]
+
+  @functools.cached_property
+  def _maps_examples(self) -> dict[Any, bool]:
+    return {}
+
+  def _try(self, sequence_length: Mapping[str, int], split: str) -> bool:
+    spec = self.source.get_dataset(split).element_spec
+
+    def read(start):
+      examples = tf.data.Dataset.range(start, _TRIED).map(
+        lambda place: tf.nest.map_structure(lambda x: _make(x, place), spec)
+      )
+      source = seqio.FunctionDataSource(
+        lambda split, shuffle_files, seed=None: examples, self.splits
+      )
+      return seqio.Task.get_dataset(
+        self.reading(source), sequence_length, split, shuffle=False, seed=0
+      )
+
+    first = _TRIED // 2
+    everything = read(0)
+    if everything.cardinality() != _TRIED:
+      return False
+    pairs = zip(
+      everything.skip(first).as_numpy_iterator(),
+      read(first).as_numpy_iterator(),
+      strict=True,
+    )
+    return all(
+      np.array_equal(x, y)
+      for a, b in pairs
+      for x, y in zip(tf.nest.flatten(a), tf.nest.flatten(b), strict=True)
     )
 
   def get_dataset(
@@ -118,7 +180,11 @@ class OrderedTask(seqio.Task):
     def read(split, shuffle_files, seed=None):
       del seed
       return self.source.get_dataset(
-        split, shuffle_files, shard_info=shard_info, num_epochs=num_epochs
+        split,
+        shuffle_files,
+        shard_info=shard_info,
+        num_epochs=num_epochs,
+        start=self._start,
       )
 
     options |= {'use_cached': False, 'try_in_mem_cache': False}
@@ -129,3 +195,11 @@ class OrderedTask(seqio.Task):
       shuffle=shuffle,
       **options,
     )
+
+
+def _make(spec: tf.TensorSpec, place: tf.Tensor) -> tf.Tensor:
+  """Makes up the value of a feature; it depends on the place, int64 []."""
+  shape = [size or 1 for size in spec.shape]
+  if spec.dtype == tf.string:
+    return tf.fill(shape, tf.strings.as_string(place))
+  return tf.fill(shape, tf.cast(place % 2 + 3, spec.dtype))

@@ -18,7 +18,8 @@
 `register('corpus', ...)` makes
 
   corpus_documents    'text', 'domain' and 'id' as the shards hold them;
-  corpus_sequences    T tokens each: what `seqio_cache_tasks` caches;
+  corpus_sequences    T tokens each: what `seqio_cache_tasks` caches and
+                      `salt_t5x.shuffle` shuffles;
   corpus_ul2          the paper's objective, drawn for each sequence (App. E);
   corpus_causal, corpus_prefix, corpus_short_spans, corpus_long_spans
                       one denoiser each, for inspection and evaluation;

@@ -14,12 +14,13 @@
 
 """Trains, measures, identifies and checks vocabularies; samples their text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import functools
 import hashlib
 import io
 import operator
 import re
+from typing import Any
 
 from absl import logging
 from google.protobuf import message
@@ -91,8 +92,35 @@ def fingerprint(
   return f'sentencepiece:{digest}:{vocabulary.extra_ids}'
 
 
+def check_cached(task: seqio.Task, features: Mapping[str, Any]) -> None:
+  """Compares the vocabulary that a cache was made with with its task's.
+
+  Args:
+    task: the cached task.
+    features: {name: feature} of an example of its cache.
+
+  Raises:
+    ValueError: they differ.
+  """
+  if FINGERPRINT not in features:
+    _warn_of_unknown(task.name, task.cache_dir)
+    return
+  cached = list(features[FINGERPRINT].int64_list.value)
+  vocabulary = task.output_features['targets'].vocabulary
+  mine = fingerprint_number(
+    vocabulary, f'The vocabulary of the task {task.name}'
+  )
+  if cached != [mine]:
+    raise ValueError(
+      f'The task {task.name} has the vocabulary {vocabulary} (fingerprint '
+      f'{mine}), but its cache, {task.cache_dir}, was made with another '
+      f'(fingerprint {cached}). Register the task with the vocabulary it was '
+      'cached with, or cache it again in another folder.'
+    )
+
+
 @functools.cache
-def warn_of_unknown(name: str, cache_dir: str) -> None:
+def _warn_of_unknown(name: str, cache_dir: str) -> None:
   """Logs, once, that the cache of the task `name` has no fingerprint."""
   logging.warning(
     'The cache %s does not say which vocabulary it was made with: a task of '

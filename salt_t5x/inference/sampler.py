@@ -236,6 +236,4 @@ def write_cache(
       },
     ),
     os.path.join(output_dir, 'cache'),
-    {'train': 4, 'validation': 1},
-    key=lambda example: example['id'],
   )

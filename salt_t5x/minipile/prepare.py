@@ -34,11 +34,13 @@ import os
 import sys
 
 import seqio
+import tensorflow as tf
 
 from salt_t5x import command, files
 from salt_t5x.data import (
   cache_writer,
   hashing,
+  order,
   pile_shards,
   text_tasks,
   vocabularies,
@@ -48,7 +50,7 @@ from salt_t5x.minipile import sources as sources_lib
 
 # The attributes of sources in info.json.
 _DESCRIPTION = ('domain', 'name', 'version', 'sha256', 'licence')
-# Files of a split, raw and cached.
+# Raw files of a split.
 _SHARDS = {'train': 4, 'validation': 1}
 _VALIDATION_SHARE = 0.03
 _NO_COUNTS = {'documents': 0, 'bytes': 0, 'sequences': 0}
@@ -161,19 +163,20 @@ def build(
     vocabulary = seqio.SentencePieceVocabulary(
       model_file, extra_ids=text_tasks.EXTRA_IDS
     )
-    sequences = cache_writer.write(
-      text_tasks.sequences_task('minipile', raw, vocabulary, sequence_length),
-      os.path.join(build_dir, 'cache'),
-      _SHARDS,
-      key=lambda example: hashing.uniform('global order', str(example['id'])),
+    task = text_tasks.sequences_task(
+      'minipile', raw, vocabulary, sequence_length
     )
+    caches = os.path.join(build_dir, 'cache')
+    cache_writer.write(task, caches)
     return {
       'fingerprint': text.fingerprint(),
       'sources': [
         {name: getattr(source, name) for name in _DESCRIPTION}
         for source in sources
       ],
-      'counts': _count(splits, sequences, list(text.available)),
+      'counts': _count(
+        splits, os.path.join(caches, task.name), list(text.available)
+      ),
       'available_bytes': text.available,
       'duplicates': text.duplicates,
       'near_duplicates': {
@@ -185,14 +188,21 @@ def build(
   return builds.build(data_dir, 'data_dir', {'arguments': arguments}, make)
 
 
-def _count(splits, sequences, domains) -> dict:
+def _count(splits, cache_dir, domains) -> dict:
   """{split: {domain: number of documents, bytes and sequences}}.
 
   Sequences of what several domains had left have the domain ''.
   """
   counts = {}
   for split, documents in splits.items():
-    found = collections.Counter(x['domain'].decode() for x in sequences[split])
+    records = order.read(cache_dir, split).stream(epochs=1)
+    found = collections.Counter(
+      tf.train.Example.FromString(record)
+      .features.feature['domain']
+      .bytes_list.value[0]
+      .decode()
+      for _, record in records.as_numpy_iterator()
+    )
     for domain in [*domains, '']:
       sizes = [len(d.text.encode()) for d in documents if d.domain == domain]
       counts.setdefault(split, {})[domain] = {

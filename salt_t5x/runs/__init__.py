@@ -16,5 +16,6 @@
 
 `resilient_trainer` is the training loop, below `trainer.SaltTrainer`, which has
 the two stages. `train_data` and `model_dir` refuse what does not belong to a
-run; `nonfinite` and `preemption` watch it.
+run; `step_batches` knows which examples a step reads, and `data_iterators` what
+to do where the step does not tell; `nonfinite` and `preemption` watch the run.
 """

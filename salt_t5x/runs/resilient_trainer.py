@@ -18,6 +18,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
+import dataclasses
 import time
 from typing import Any
 
@@ -28,8 +29,9 @@ import jax.numpy as jnp
 import tensorflow as tf
 import tqdm
 
+from salt_t5x.checkpoints import run_record
 from salt_t5x.runs import model_dir as model_dir_lib
-from salt_t5x.runs import nonfinite, preemption
+from salt_t5x.runs import nonfinite, preemption, step_batches
 from t5x import trainer as t5x_trainer
 
 Batch = Mapping[str, jax.Array]
@@ -45,6 +47,7 @@ class ResilientTrainer(t5x_trainer.Trainer):
     total_steps: int,
     max_skipped_batches: int,
     summary_dir: str | None,
+    record: run_record.RunRecord,
     **options: Any,
   ):
     """Constructor.
@@ -54,6 +57,7 @@ class ResilientTrainer(t5x_trainer.Trainer):
       max_skipped_batches: how many batches may be skipped because of a loss
         that is not finite; 0 stops the run at the first one.
       summary_dir: the model directory, or None to write nothing.
+      record: the run's, which counts the batches that are skipped.
       **options: the other arguments of t5x's trainer.
 
     Raises:
@@ -67,7 +71,7 @@ class ResilientTrainer(t5x_trainer.Trainer):
       )
     self._total_steps = total_steps
     self._max_skipped_batches = max_skipped_batches
-    self._skipped_batches = 0
+    self._record = record
     self._model_dir = summary_dir
     self._created = time.monotonic()
     super().__init__(summary_dir=summary_dir, **options)
@@ -155,24 +159,28 @@ class ResilientTrainer(t5x_trainer.Trainer):
 
   def _skip_batches(self, problem: str, start: int, count: int):
     """Counts batches as skipped, or raises `NonFiniteError`."""
-    self._skipped_batches += count
-    if self._skipped_batches > self._max_skipped_batches:
+    entries = [*(self._record.skipped_batches or []), [start, count]]
+    skipped = sum(count for _, count in entries)
+    if skipped > self._max_skipped_batches:
       raise nonfinite.NonFiniteError(
         f'{problem}. The last checkpoint in MODEL_DIR = {self._model_dir!r} is '
         'from before that. Check the batches and the learning rate '
         '(PEAK_LEARNING_RATE, WARMUP_STEPS) there; to skip such batches, set '
         f'MAX_SKIPPED_BATCHES = {self._max_skipped_batches} to at least '
-        f'{self._skipped_batches} (STATS_PERIOD are skipped at a time).'
+        f'{skipped} (STATS_PERIOD are skipped at a time).'
       )
+    self._record = dataclasses.replace(self._record, skipped_batches=entries)
+    if self._model_dir and jax.process_index() == 0:
+      run_record.write(self._model_dir, self._record)
     logging.error(
       '%s. Going back to step %d and skipping %d batches; %d in all.',
       problem,
       start,
       count,
-      self._skipped_batches,
+      skipped,
     )
     self.train_metrics_manager.write_scalar(
-      'salt/skipped_batches', self._skipped_batches, start
+      'salt/skipped_batches', skipped, start
     )
     self._progress.update(-count)
 
@@ -206,4 +214,5 @@ class ResilientTrainer(t5x_trainer.Trainer):
       self._progress.close()
     self._stop.close()
     super().close()
+    step_batches.forget(self._model_dir)
     model_dir_lib.release(self._model_dir)

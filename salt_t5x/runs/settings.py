@@ -20,11 +20,14 @@ import enum
 import functools
 import inspect
 import math
+import os
 from typing import Any
 
 import jax
 import numpy as np
+import tensorflow as tf
 
+from salt_t5x import files, schedules
 from salt_t5x.checkpoints import run_record
 from t5x import models as t5x_models
 
@@ -166,6 +169,26 @@ def check_distillation(
     raise ValueError(
       f'trainer.SaltTrainer.top_k = {top_k!r} is not between 1 and the '
       f'{vocab_size} tokens of the vocabulary; None distils all of it.'
+    )
+
+
+def check_selection(model_dir: str, schedule: schedules.Schedule | None):
+  """Raises ValueError if distillation ends before the selected data, or after.
+
+  Args:
+    model_dir: of the run, which `first_stage` gave its selection.
+    schedule: ω over the steps; None for BASELINE_EZ.
+  """
+  path = os.path.join(model_dir, 'selection.json')
+  if not (schedule and schedule.kd_steps and tf.io.gfile.exists(path)):
+    return
+  selected = files.read_count(path, 'Restore it.', 'kd_steps')
+  if selected != schedule.kd_steps:
+    raise ValueError(
+      f'first_stage.FirstStage.kd_steps = {selected} (KD_STEPS), but '
+      f'distillation ends at step {schedule.kd_steps} ({schedule.parameter}). '
+      'Set them to the same step (first_stage.FirstStage.kd_steps = %DECAY_END '
+      'for schedules.linear_decay) and select for that many.'
     )
 
 

@@ -33,9 +33,17 @@ import tensorflow as tf
 
 from salt_t5x import command, files, models
 from salt_t5x.checkpoints import damage, find, restore, run_record
-from salt_t5x.data import lengths, ordered_cache, ordered_tasks, vocabularies
+from salt_t5x.data import (
+  lengths,
+  ordered_cache,
+  ordered_tasks,
+  raw_cache,
+  vocabularies,
+)
+from salt_t5x.runs import data_iterators, step_batches
 from salt_t5x.runs import model_dir as model_dir_lib
 from salt_t5x.selection import first_stage
+from salt_t5x.selection import record as selection_record
 from t5x import models as t5x_models
 from t5x import utils
 
@@ -44,8 +52,6 @@ _FREE = {
   *('MIXTURE_OR_TASK_NAME', 'RANDOM_SEED'),
   *('utils.DatasetConfig.split', 'data_fingerprints'),
 }
-# The value of tf.data's ExternalStatePolicy that raises an error.
-_FAIL = 2
 
 
 def _path(model_dir: str) -> str:
@@ -56,9 +62,20 @@ def _fingerprint(task: seqio.Task, cfg: utils.DatasetConfig) -> str | None:
   """Identifies a task's data; None if they are neither cached nor ours."""
   if isinstance(task.source, ordered_tasks.OrderedSource):
     return task.source.fingerprint(cfg.split)
-  if cfg.use_cached and task.cache_dir:
-    return ordered_cache.CachedSource(task).fingerprint(cfg.split)
-  return None
+  cache = _raw_cache(task, cfg)
+  return cache and cache.fingerprint()
+
+
+def _raw_cache(
+  task: seqio.Task, cfg: utils.DatasetConfig
+) -> raw_cache.Split | None:
+  """Finds the cache of a task that seqio reads in its own way."""
+  is_ours = isinstance(task.source, ordered_tasks.OrderedSource)
+  if is_ours or not (cfg.use_cached and task.cache_dir):
+    return None
+  if cfg.split not in task.splits:
+    return None
+  return raw_cache.read(task.cache_dir, cfg.split)
 
 
 def describe(cfg: utils.DatasetConfig) -> dict[str, Any]:
@@ -142,65 +159,6 @@ def _compare(
   run_record.refuse_changes(model_dir, changes, allow_changes)
 
 
-def _check_shares(model_dir: str, num_shards: int) -> None:
-  """Compares the number of saved data iterators with the processes."""
-  finished = find.finished(model_dir)
-  if not finished:
-    return
-  step = max(finished)
-  if step and not find.list_folder(finished[step] / 'dataset'):
-    raise ValueError(
-      f'SAVE_DATASET = True, but {finished[step]} holds no data iterator: the '
-      'run began with SAVE_DATASET = False. Resume it with that, or choose '
-      'another MODEL_DIR.'
-    )
-  before = damage.data_shares(finished[step])
-  if before not in (None, num_shards):
-    raise ValueError(
-      f'MODEL_DIR = {model_dir!r} was trained by processes that read {before} '
-      f'shares of the data, and its data iterators do not fit {num_shards}. '
-      'Resume it with the same number of processes.'
-    )
-
-
-def _refuse_to_begin_again(model_dir: str, allow_changes: bool) -> None:
-  """Refuses to resume a run without its place in the data."""
-  step = max(find.finished(model_dir), default=0)
-  if not step:
-    return
-  found = (
-    f'SAVE_DATASET = False: MODEL_DIR = {model_dir!r} resumes at step {step}, '
-    'but reads its data from the beginning again'
-  )
-  if not allow_changes:
-    raise ValueError(
-      f'{found}. Set SAVE_DATASET = True in another MODEL_DIR, or allow this '
-      'with ALLOW_CHANGES_ON_RESUME = True.'
-    )
-  logging.warning('%s.', found)
-
-
-def _check_serializable(
-  dataset: tf.data.Dataset, cfg: utils.DatasetConfig
-) -> None:
-  """Checks that the state of an iterator over the data can be saved."""
-  try:
-    tf.raw_ops.DatasetToGraphV2(
-      input_dataset=tf.data.experimental.to_variant(dataset),
-      external_state_policy=_FAIL,
-    )
-  except tf.errors.FailedPreconditionError as e:
-    name = seqio.get_mixture_or_task(cfg.mixture_or_task_name).name
-    raise ValueError(
-      f'MIXTURE_OR_TASK_NAME = {name!r}: its iterator cannot be saved, so a '
-      f'stopped run could not resume with the same data ({e.message}). Cache '
-      'the task with seqio_cache_tasks and set USE_CACHED_TASKS = True, with '
-      'preprocessors that are random or run Python before its '
-      'seqio.CacheDatasetPlaceholder. To train a run that is never resumed, '
-      'set SAVE_DATASET = False.'
-    ) from e
-
-
 def get_dataset(
   cfg: utils.DatasetConfig,
   shard_id: int,
@@ -221,7 +179,7 @@ def get_dataset(
     num_shards: the number of hosts.
     feature_converter_cls: makes a seqio feature converter.
     *args: passed to t5x.
-    save_dataset: whether checkpoints hold the state of the data iterator.
+    save_dataset: from `data_iterators.saves_iterator`.
     selection: SALT_DS's data for the first stage; None reads all data alike.
     model_dir: the run's directory, which `model_dir.prepare` locks; None if
       the data belong to no run.
@@ -229,35 +187,61 @@ def get_dataset(
     **kwargs: passed to t5x.
 
   Returns:
-    What `t5x.utils.get_dataset` returns.
+    What `t5x.utils.get_dataset` returns, or a `step_batches.StepIterator`.
 
   Raises:
-    ValueError: the iterator cannot be saved but must be, or was not saved
-      and the run resumes; the selection, the data or the number of processes
-      are not those of this run; the first batch has no loss tokens; or the
-      directory is in use.
+    ValueError: the data cannot be resumed as `save_dataset` says; the
+      selection, the data or the number of processes are not those of this
+      run; the first batch has no loss tokens; or the directory is in use.
   """
   data = f'MIXTURE_OR_TASK_NAME = {cfg.mixture_or_task_name!r}'
+  by_step = False
   if model_dir is not None:
+    reason = data_iterators.reason_to_save(cfg)
+    by_step = not save_dataset and reason is None
+    if save_dataset and reason:
+      logging.warning(
+        '%s: the step alone does not determine which examples come next, '
+        "because %s. So checkpoints hold t5x's data iterators (SAVE_DATASET): "
+        'the run resumes only with as many processes, and with the TensorFlow, '
+        'that saved them.',
+        data,
+        reason,
+      )
     model_dir_lib.prepare(model_dir)
+    if by_step:
+      data_iterators.refuse_saved(model_dir, allow_changes)
     _compare(model_dir, cfg, save_dataset, allow_changes)
     if save_dataset:
-      _check_shares(model_dir, num_shards)
-    else:
-      _refuse_to_begin_again(model_dir, allow_changes)
+      data_iterators.check_shares(model_dir, num_shards)
+    elif not by_step:
+      data_iterators.refuse_to_begin_again(model_dir, allow_changes)
   if selection is not None:
     cfg = dataclasses.replace(cfg, mixture_or_task_name=selection.task(cfg))
-  dataset = utils.get_dataset(
-    cfg, shard_id, num_shards, feature_converter_cls, *args, **kwargs
-  )
-  if isinstance(dataset, tf.data.Dataset):
-    if save_dataset:
-      _check_serializable(dataset, cfg)
-    # The whole batch, so that all hosts agree, from data of its own: tf.data
-    # shuffles the same data set in another order the second time.
-    whole = utils.get_dataset(cfg, 0, 1, feature_converter_cls, *args, **kwargs)
-    first = next(whole.as_numpy_iterator(), {})
-    check_loss_tokens(first, data, 'name another task')
+
+  def read(provider):
+    return utils.get_dataset(
+      dataclasses.replace(cfg, mixture_or_task_name=provider),
+      *(shard_id, num_shards, feature_converter_cls, *args),
+      **kwargs,
+    )
+
+  # The whole batch, so that all hosts agree, from data of its own: tf.data
+  # shuffles the same data set in another order the second time.
+  whole = utils.get_dataset(cfg, 0, 1, feature_converter_cls, *args, **kwargs)
+  first = next(whole.as_numpy_iterator(), {})
+  check_loss_tokens(first, data, 'name another task')
+  if by_step:
+    task = cfg.mixture_or_task_name
+    if selection is None:
+      task = seqio.get_mixture_or_task(task)
+    return step_batches.StepIterator(
+      lambda batch: read(task.reading(task.source, batch * cfg.batch_size)),
+      model_dir,
+    )
+  dataset = read(cfg.mixture_or_task_name)
+  if isinstance(dataset, tf.data.Dataset) and save_dataset:
+    data_iterators.check_serializable(dataset, cfg)
   return dataset
 
 
@@ -313,6 +297,10 @@ def check_model(
   if cfg != train_cfg and eval_period == 0:
     return
   is_train = cfg.mixture_or_task_name == train_cfg.mixture_or_task_name
+  if is_train:
+    name = cfg.mixture_or_task_name
+    command.get_task(name, f'MIXTURE_OR_TASK_NAME = {name!r}')
+    data_iterators.refuse_earlier_version(cfg, model_dir)
   prefix = '' if is_train else 'EVAL_'
   check_vocabulary(cfg, model, f'{prefix}MIXTURE_OR_TASK_NAME')
   lengths.check(cfg, model.FEATURE_CONVERTER_CLS)
@@ -369,12 +357,14 @@ def check_vocabulary(
   for task in seqio.get_subtasks(provider):
     if isinstance(task.source, ordered_cache.CachedSource):
       cached = task.source.cached_task
+      if cfg.split in task.splits:
+        task.source.warn_of_other_text(cfg.split)
       shared = provider.output_features.keys() & cached.output_features
       features |= {
         f'{x} of {cached.name}': cached.output_features[x] for x in shared
       }
-    elif cfg.use_cached and task.cache_dir and cfg.split in task.splits:
-      ordered_cache.CachedSource(task).check(cfg.split)
+    elif cache := _raw_cache(task, cfg):
+      cache.check(task)
   for feature_name, feature in features.items():
     theirs = feature.vocabulary
     if isinstance(theirs, seqio.PassThroughVocabulary):
@@ -392,3 +382,47 @@ def check_vocabulary(
       'task was registered with, and VOCAB_SIZE to at least its number of '
       'tokens, or name a task with the vocabulary of the model.'
     )
+
+
+def find_batch(
+  task: seqio.Task, model_dir: str, step: int, batch_size: int | None = None
+) -> tuple[ordered_tasks.OrderedTask, int]:
+  """Finds what a run reads, or read, at a step.
+
+  Args:
+    task: that it trains on.
+    model_dir: its directory.
+    step: the step.
+    batch_size: the run's B; None takes it from the record of the run.
+
+  Returns:
+    (the task with the run's selected examples first, the position of the first
+    example in its order).
+
+  Raises:
+    ValueError: the run's records are missing or damaged, or differ from these,
+      or the step does not determine the batch.
+  """
+  ordered_cache.get_task(task.name)
+  read = files.read_json_object(_path(model_dir))
+  split, lengths = (
+    read['utils.DatasetConfig.split'],
+    read['TASK_FEATURE_LENGTHS'],
+  )
+  here = {
+    'MIXTURE_OR_TASK_NAME': task.name,
+    'BATCH_SIZE': batch_size or read['BATCH_SIZE'],
+    'data_fingerprints': {task.name: task.source.fingerprint(split)},
+  }
+  if found := files.differences({x: read[x] for x in here}, here):
+    listed = ', '.join(
+      f'{x} is {a!r} there and {b!r} here' for x, (a, b) in found.items()
+    )
+    raise ValueError(f'the run has other data: {listed}.')
+  if read['utils.DatasetConfig.pack'] or not task.maps_examples(lengths, split):
+    raise ValueError('the step does not determine the batches of this run.')
+  skipped = run_record.skipped(run_record.read(model_dir), step)
+  selection = os.path.join(model_dir, 'selection.json')
+  if tf.io.gfile.exists(selection):
+    task = first_stage.selected_task(task, selection_record.read(selection))
+  return task, (step + skipped) * read['BATCH_SIZE']

@@ -16,15 +16,14 @@
 """SALT_DS's training data: the selected examples first, then the full order.
 
 The n_KD · B examples of the first stage are the selected ones (section 4), in
-the global order, repeated if they are too few. From then on a run reads the
-same data as every method: the full order from position n_KD · B.
+the global order, and in other orders again if they are too few. From then on a
+run reads the same data as every method: the full order from position n_KD · B.
 
 A selection is a threshold of two numbers, and the scores are stored in the
-order of the data. tf.data reads both in parallel and filters: no list of ids is
-held in memory, and the data are not copied.
-
-At the stage boundary each host skips the n_KD · B examples before its position,
-once; a run that is resumed later does not skip them again.
+order of the data. The selected examples of a file of the cache are found by
+reading its scores: no list of ids is held in memory, and the data are not
+copied. As the record tells how many each file has, any position is found at
+once.
 """
 
 from collections.abc import Sequence
@@ -32,10 +31,12 @@ import dataclasses
 import os
 
 import jax
+import numpy as np
 import tensorflow as tf
 
 from salt_t5x import files
 from salt_t5x.checkpoints import find
+from salt_t5x.data import order as order_lib
 from salt_t5x.data import ordered_cache, ordered_tasks
 from salt_t5x.selection import record as selection_record
 from salt_t5x.selection import score_shards, scoring
@@ -53,6 +54,7 @@ class SelectedSource(ordered_cache.CachedSource):
     self,
     source: ordered_cache.CachedSource,
     selected: selection_record.Selection,
+    manifest: score_shards.Manifest,
     score_files: list[str],
   ):
     """Constructor.
@@ -60,43 +62,86 @@ class SelectedSource(ordered_cache.CachedSource):
     Args:
       source: the cache of all examples.
       selected: the examples of the first stage and how many it reads.
-      score_files: from `score_shards.paths`, one record for each example.
+      manifest: of the scores.
+      score_files: from `score_shards.paths`.
     """
     super().__init__(source.cached_task, source.lengths)
     self._selected = selected
+    self._manifest = manifest
     self._score_files = score_files
 
-  def stream(self, split: str, num_epochs: int | None) -> tf.data.Dataset:
+  def stream(
+    self, split: str, num_epochs: int | None, start: int = 0
+  ) -> tf.data.Dataset:
     """See `CachedSource`; `num_epochs` is of the full order."""
-    count = self._selected.needed
-    passes = tf.data.Dataset.range(ordered_tasks.ENDLESS).flat_map(
-      lambda number: self._selected_records(split).map(
-        lambda record: (-1 - number, record)
-      )
+    order, needed = self.order(split), self._selected.needed
+    everything = order.stream(max(start, needed), num_epochs)
+    if start >= needed:
+      return everything
+    counts = np.array(self._selected.selected_by_file)
+    places = np.flatnonzero(counts).tolist()
+    kept = order_lib.Kept(
+      counts[places].tolist(),
+      lambda i: self._mask(order, tf.constant(places)[i]),
     )
-    everything = super().stream(split, num_epochs)
-    return passes.take(count).concatenate(everything.skip(count))
+    some = dataclasses.replace(
+      order,
+      paths=[order.paths[i] for i in places],
+      counts=[order.counts[i] for i in places],
+      checksums=[order.checksums[i] for i in places],
+    )
+    passes = some.stream(start, None, kept)
+    passes = passes.map(lambda number, record: (-1 - number, record))
+    return passes.take(needed - start).concatenate(everything)
 
-  def _selected_records(self, split: str) -> tf.data.Dataset:
+  def _mask(self, order: order_lib.Order, file: tf.Tensor) -> tf.data.Dataset:
+    """Reads which examples of a file are selected: one element, bool [n]."""
+    ends = tf.constant(np.cumsum(order.counts), tf.int64)
+    count = tf.constant(order.counts, tf.int64)[file]
+    first = ends[file] - count
+    size = self._manifest.shard_size
+    scored = tf.minimum(count, self._manifest.examples - first)
+    shard, last = first // size, (first + scored - 1) // size
     scores = tf.data.FixedLengthRecordDataset(
-      self._score_files, score_shards.RECORD.itemsize
+      tf.constant(self._score_files)[shard : last + 1],
+      score_shards.RECORD.itemsize,
     )
-    pool = tf.data.Dataset.zip(self.records(split), scores)
-    pool = pool.skip(self._selected.first_position)
-    pool = pool.filter(lambda _, score: self._is_selected(score))
-    return pool.map(lambda record, _: record)
+    scores = scores.skip(first - shard * size).take(scored)
 
-  def _is_selected(self, score: tf.Tensor) -> tf.Tensor:
-    """Evaluates `Selection.is_selected` for a serialized `RECORD`."""
+    def mask(scores):
+      scores = order_lib.check_count(self._selected.scores, scores, scored)
 
-    def field(name, dtype):
-      width, offset = score_shards.RECORD.fields[name]
-      part = tf.strings.substr(score, offset, width.itemsize)
-      return tf.io.decode_raw(part, dtype)[0]
+      def field(name, dtype):
+        width, offset = score_shards.RECORD.fields[name]
+        part = tf.strings.substr(scores, offset, width.itemsize)
+        return tf.io.decode_raw(part, dtype)[:, 0]
 
-    return self._selected.is_selected(
-      field(self._selected.kind, tf.float32), field('id', tf.int64)
-    )
+      is_selected = self._selected.is_selected(
+        field(self._selected.kind, tf.float32), field('id', tf.int64)
+      )
+      positions = first + tf.range(scored)
+      is_selected &= positions >= self._selected.first_position
+      return tf.pad(is_selected, [[0, count - scored]])
+
+    end = ' ' * score_shards.RECORD.itemsize
+    return order_lib.whole(scores, end, scored).map(mask)
+
+
+def selected_task(
+  task: ordered_tasks.OrderedTask, selected: selection_record.Selection
+) -> ordered_tasks.OrderedTask:
+  """Returns a task with the selected examples first; it is not registered.
+
+  Args:
+    task: it reads the cache of all examples.
+    selected: the examples of the first stage.
+
+  Raises:
+    ValueError: the scores are missing or damaged.
+  """
+  manifest = score_shards.read_manifest(selected.scores)
+  shards = score_shards.paths(selected.scores, manifest)
+  return task.reading(SelectedSource(task.source, selected, manifest, shards))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +193,7 @@ class FirstStage:
     try:
       selected = selection_record.read(self.path)
       manifest = score_shards.read_manifest(selected.scores)
-      shards = score_shards.paths(selected.scores, manifest)
+      score_shards.paths(selected.scores, manifest)
     except ValueError as e:
       raise ValueError(
         f'SELECTION_PATH = {self.path!r}: {e} (If the scores were only moved, '
@@ -210,7 +255,7 @@ class FirstStage:
         'folders were only moved.'
       )
     self._keep(selected)
-    return task.reading(SelectedSource(source, selected, shards))
+    return selected_task(task, selected)
 
   def _keep(self, selected: selection_record.Selection) -> None:
     """Keeps a copy of the record, which a resumed run must match."""

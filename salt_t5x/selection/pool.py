@@ -124,6 +124,15 @@ class Pool:
       count,
       ranks.astype(int).ravel().tolist(),
     )
+    quantiles = dict(zip(_QUANTILES, np.reshape(scores, (-1, 2)), strict=True))
+    edges = np.histogram_bin_edges([], _BINS, (min(scores), max(scores)))
+    histogram, domains, by_file = self._count(threshold, edges)
+    if sum(by_file) != count:
+      raise ValueError(
+        f'{self.directory}: {sum(by_file)} records instead of {count} are '
+        f'selected, as several have the id {threshold.id}. Give the task '
+        'unique ids, and score the data again.'
+      )
     selection = selection_record.Selection(
       kind=self.kind,
       threshold_score=threshold.score,
@@ -136,17 +145,18 @@ class Pool:
       kd_steps=kd_steps,
       batch_size=batch_size,
       scores=self.directory,
+      selected_by_file=by_file,
       **{name: getattr(self.manifest, name) for name in _OF_THE_SCORES},
     )
-    quantiles = dict(zip(_QUANTILES, np.reshape(scores, (-1, 2)), strict=True))
-    edges = np.histogram_bin_edges([], _BINS, (min(scores), max(scores)))
-    histogram, domains = self._count(selection, edges)
     return selection, Statistics(quantiles, domains, histogram, edges)
 
   def _count(
-    self, selection: selection_record.Selection, edges: np.ndarray
-  ) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
-    """Counts records by score and by domain; checks the selection."""
+    self, threshold: threshold_lib.Threshold, edges: np.ndarray
+  ) -> tuple[np.ndarray, Mapping[str, np.ndarray], list[int]]:
+    """Counts records by score and by domain, and selected ones by file."""
+    ends = np.cumsum(self.manifest.examples_by_file)
+    by_file = np.zeros(len(ends), np.int64)
+    position = self.first_position
     histogram = np.zeros(len(edges) - 1, np.int64)
     domains: dict[str, np.ndarray] = collections.defaultdict(
       lambda: np.zeros(2, np.int64)
@@ -154,16 +164,12 @@ class Pool:
     for records, names in self.read('domains'):
       scores = records[self.kind]
       histogram += np.histogram(scores, edges)[0]
-      is_selected = selection.is_selected(scores, records['id'])
+      is_selected = threshold.is_selected(scores, records['id'])
+      positions = position + np.flatnonzero(is_selected)
+      np.add.at(by_file, np.searchsorted(ends, positions, side='right'), 1)
+      position += len(records)
       for column, found in enumerate((records, records[is_selected])):
         counts = np.bincount(found['domain'])
         for i in np.flatnonzero(counts):
           domains[names[i]][column] += counts[i]
-    selected = sum(count for _, count in domains.values())
-    if selected != selection.selected:
-      raise ValueError(
-        f'{self.directory}: {selected} records instead of {selection.selected} '
-        f'are selected, as several have the id {selection.threshold_id}. Give '
-        'the task unique ids, and score the data again.'
-      )
-    return histogram, domains
+    return histogram, domains, by_file.tolist()

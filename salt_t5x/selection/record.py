@@ -22,6 +22,7 @@ import numpy as np
 
 from salt_t5x import files
 from salt_t5x.selection import scoring
+from salt_t5x.selection import threshold as threshold_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Selection:
     split: the split of the task.
     data: the fingerprint of the cache.
     scores: the folder of scores.
+    selected_by_file: the number of selected records in each file of the cache.
     share: of the pool that was asked for; None where n_KD · B examples were.
 
   Raises:
@@ -71,6 +73,7 @@ class Selection:
   split: str
   data: str
   scores: str
+  selected_by_file: list
   share: float | None = None
 
   def __post_init__(self):
@@ -86,6 +89,7 @@ class Selection:
       and max(self.ties, self.selected) <= self.pool
       and min(self.kd_steps, self.batch_size, self.top_k) >= 1
       and min(self.first_position, self.step) >= 0
+      and sum(self.selected_by_file) == self.selected
     )
     if not is_possible:
       raise ValueError(f'no selection has these values: {self}')
@@ -101,14 +105,11 @@ class Selection:
     return self.needed / self.selected
 
   def is_selected(self, scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Returns bool [n] for scores float32 [n] and ids int64 [n].
-
-    It applies to the records of the pool, from `first_position` on, as NumPy
-    arrays or as tensors.
-    """
-    threshold = np.float32(self.threshold_score)
-    is_tied = (scores == threshold) & (ids <= self.threshold_id)
-    return (scores > threshold) | is_tied
+    """See `threshold.Threshold`; for the pool, from `first_position` on."""
+    threshold = threshold_lib.Threshold(
+      self.threshold_score, self.threshold_id, self.ties, self.ties_selected
+    )
+    return threshold.is_selected(scores, ids)
 
 
 def write(path: str, selection: Selection) -> None:

@@ -21,10 +21,11 @@ from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
+import seqio
 import tensorflow as tf
 
 from salt_t5x import files
-from salt_t5x.checkpoints import find
+from salt_t5x.checkpoints import find, run_record
 from salt_t5x.data import ordered_cache
 from salt_t5x.selection import score_shards, scoring
 
@@ -52,14 +53,28 @@ def sequences_read(checkpoint: epath.Path, task: str, data: str) -> int | None:
     found, batch_size = record['data_fingerprints'], record['BATCH_SIZE']
     if record.get('changed'):
       return None
-    # The cached task itself is read in seqio's order.
-    names = [x for x, fingerprint in found.items() if fingerprint == data]
-    if not names and None not in found.values():
-      return 0
-    is_told = names and task not in names
-    return find.step_of(checkpoint) * int(batch_size) if is_told else None
+    if data not in found.values():
+      # Raw text, the cached task in seqio's order, or the cache in another
+      # order may hold the same sequences.
+      is_other = not any(
+        fingerprint is None or name == task or _reads_cache_of(name, task)
+        for name, fingerprint in found.items()
+      )
+      return 0 if is_other else None
+    step = find.step_of(checkpoint)
+    run = run_record.read(os.fspath(model_dir))
+    return (step + run_record.skipped(run, step)) * int(batch_size)
   except (ValueError, KeyError, TypeError, AttributeError):
     return None
+
+
+def _reads_cache_of(name: str, task: str) -> bool:
+  """Whether a task, if it is registered here, is one over a cached task."""
+  if name not in seqio.TaskRegistry.names():
+    return False
+  source = seqio.TaskRegistry.get(name).source
+  is_ours = isinstance(source, ordered_cache.CachedSource)
+  return is_ours and source.cached_task.name == task
 
 
 def missing_shards(
@@ -81,8 +96,11 @@ def read_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields the batches of the missing shards; each lies in one shard."""
   parse = source.parser(manifest.split)
-  records = source.records(manifest.split).take(manifest.examples)
-  records = records.enumerate().filter(
+  # A scoring job that was stopped does not read again what it has scored.
+  first = int(np.argmax(missing)) * manifest.shard_size
+  records = source.records(manifest.split, first)
+  records = records.take(manifest.examples - first)
+  records = records.enumerate(first).filter(
     lambda i, _: tf.gather(missing, i // manifest.shard_size)
   )
 

@@ -60,6 +60,7 @@ class Manifest:
     top_k: k.
     examples: number of scored examples, the first of the global order.
     shard_size: examples in a shard.
+    examples_by_file: number of records in each file of the cache.
 
   Raises:
     ValueError: a value is not possible.
@@ -76,6 +77,7 @@ class Manifest:
   top_k: int
   examples: int
   shard_size: int
+  examples_by_file: list
 
   def __post_init__(self):
     files.check_types(self)
@@ -85,6 +87,8 @@ class Manifest:
     )
     if min(numbers) < 1 or max(numbers) >= 2**63:
       raise ValueError(f'no scores have these values: {self}')
+    if not self.examples <= sum(self.examples_by_file):
+      raise ValueError(f'more scores than examples: {self}')
 
   @property
   def num_shards(self) -> int:

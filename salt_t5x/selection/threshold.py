@@ -40,6 +40,14 @@ class Threshold(NamedTuple):
   ties: int
   ties_selected: int
 
+  def is_selected(self, scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Returns bool [n] for scores float32 [n] and ids int64 [n].
+
+    These may be NumPy arrays or tensors.
+    """
+    threshold = np.float32(self.score)
+    return (scores > threshold) | ((scores == threshold) & (ids <= self.id))
+
 
 def find_threshold(
   read: Read, count: int, ranks: Sequence[int] = ()

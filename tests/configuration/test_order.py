@@ -56,7 +56,7 @@ def check(tmp_path, monkeypatch):
     # In a file that the recipe includes.
     ('WARMUP_STEPS = 1', 'runs/baseline.gin comes after it and sets 4000'),
     ('MIXTURE_OR_TASK_NAME = "mine"', 'baseline.gin .* sets %gin.REQUIRED'),
-    ('SAVE_DATASET = False', 'runs/baseline.gin comes after it and sets True'),
+    ('SAVE_DATASET = False', 'runs/baseline.gin comes after it and sets None'),
     ('trainer.SaltTrainer.top_k = 10', 'runs/salt.gin .* sets None'),
     ('train/utils.DatasetConfig.split = "mine"', 'baseline.gin .* sets .train'),
     (

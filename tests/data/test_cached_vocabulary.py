@@ -81,8 +81,6 @@ def raw(models, tmp_path):
   cache_writer.write(
     seqio.TaskRegistry.get('text_sequences'),
     str(tmp_path / 'cache'),
-    {'train': 2, 'validation': 1},
-    key=lambda e: e['id'],
   )
   seqio.set_global_cache_dirs([str(tmp_path / 'cache')])
   return raw
@@ -220,3 +218,20 @@ def test_an_evaluation_task_is_named_by_its_own_parameter(raw, models):
     train_data.check_model(
       config(), model, train_cfg=config(mixture_or_task_name='other')
     )
+
+
+def test_other_text_than_was_cached_is_named(raw, models, caplog):
+  own = register(models / 'alpha.model', raw)
+  model = tiny.make_model(own, vocab_size=SIZE + 20)
+  check = lambda: train_data.check_vocabulary(config(), model)
+  check()
+  raw.rename(moved := raw.with_name('moved'))
+  check()
+  assert 'other text' not in caplog.text
+  pile_shards.write(str(raw), [(x, 'books') for x in documents('omega')])
+  check()
+  assert "was made of other text than ['a.jsonl.zst'] (train" in caplog.text
+  caplog.clear()
+  moved.rename(raw)
+  check()
+  assert 'other text' not in caplog.text

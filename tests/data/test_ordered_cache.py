@@ -19,32 +19,29 @@ import functools
 import json
 import pathlib
 
-from numbered_task import COUNT, T, sequences_task
+from numbered_task import COUNT, T, ordered, sequences_task
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
+from salt_t5x import shuffle
 from salt_t5x.data import cache_writer, ordered_cache, ul2
+from salt_t5x.data import shuffle as shuffle_lib
 
 BATCH = 8
 
 
-@pytest.fixture(scope='module', params=[3, 120])
+@pytest.fixture(scope='module', params=[1 << 16, 8])
 def task(request, tmp_path_factory):
-  """A task over a cache of 3 files, or of 120, some of which are empty."""
+  """A task over a cache of one file, or of 16, some of which may be empty."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
     name = f'order_{request.param}'
     cached = sequences_task(name)
     folder = tmp_path_factory.mktemp('cache')
-    written = cache_writer.write(
-      cached,
-      str(folder),
-      {'train': request.param, 'validation': 1},
-      key=lambda e: -e['id'],
-    )
-    assert [len(examples) for examples in written.values()] == [COUNT, 5]
+    patch.setattr(shuffle_lib, 'EXAMPLES_OF_A_FILE', request.param)
+    cache_writer.write(cached, str(folder))
     before = list(seqio.get_global_cache_dirs())
     seqio.set_global_cache_dirs([str(folder)])
     yield seqio.TaskRegistry.get(f'{name}_ul2')
@@ -65,8 +62,8 @@ def ids(dataset):
   return [int(e['id']) for e in dataset.as_numpy_iterator()]
 
 
-def test_order_is_the_one_the_cache_was_written_in(task):
-  assert ids(read(task)) == [n * 1000 for n in reversed(range(COUNT))]
+def test_order_is_that_of_hashed_ids(task):
+  assert ids(read(task)) == [1000 * n for n in ordered(COUNT)]
 
 
 @pytest.mark.parametrize('name', ['a[1]', 'b*c?', 'd\\e', '#f%20|g', '[h'])
@@ -74,13 +71,11 @@ def test_a_cache_may_lie_in_any_folder(tmp_path, monkeypatch, name):
   monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
   cached = sequences_task('anywhere')
   folder = str(tmp_path / name)
-  counts = {'train': 2, 'validation': 1}
-  cache_writer.write(cached, folder, counts, key=lambda e: e['id'])
+  cache_writer.write(cached, folder)
   source = ordered_cache.CachedSource(cached, {'targets': T})
   before = list(seqio.get_global_cache_dirs())
   seqio.set_global_cache_dirs([folder])
   try:
-    assert len(source.list_shards('train')) == 2
     assert len(list(source.records('train'))) == COUNT
   finally:
     seqio.set_global_cache_dirs(before)
@@ -90,6 +85,9 @@ def test_training_data_to_evaluate_on(task):
   """The training split under the name that evaluation asks for."""
   source = ordered_cache.TrainingSubset(task.source.cached_task, {'targets': T})
   assert tuple(source.splits) == ('validation',)
+  whole = task.source
+  assert source.fingerprint('validation') == whole.fingerprint('train')
+  source.warn_of_other_text('validation')
   assert source.num_input_examples('validation') == COUNT
   found = task.reading(source).get_dataset({'targets': T}, 'validation')
   assert ids(found) == ids(read(task))
@@ -97,7 +95,11 @@ def test_training_data_to_evaluate_on(task):
 
 def test_epochs_follow_each_other(task):
   examples = list(read(task, num_epochs=3).as_numpy_iterator())
-  assert [e['id'] for e in examples] == ids(read(task)) * 3
+  assert [e['id'] for e in examples[:COUNT]] == ids(read(task))
+  for start in (COUNT, 2 * COUNT):
+    epoch = [e['id'] for e in examples[start : start + COUNT]]
+    assert sorted(epoch) == sorted(ids(read(task)))
+    assert epoch != ids(read(task))
   assert [e['epoch'] for e in examples] == [
     e for e in range(3) for _ in range(COUNT)
   ]
@@ -134,54 +136,27 @@ def test_hosts_share_each_global_batch(task):
   assert global_batches(task, 8, steps) == global_batches(task, 1, steps)
 
 
-@pytest.mark.parametrize('position', [28, 2 * COUNT + 3])
-def test_resumes_in_mid_epoch_and_across_its_end(task, tmp_path, position):
-  hosts = 4
-  dataset = read(task, hosts, hosts - 1, num_epochs=None)
-  iterator = iter(dataset)
-  for _ in range(position // hosts):
-    next(iterator)
-  path = tf.train.Checkpoint(ds=iterator).write(str(tmp_path / 'ds'))
-  expected = [next(iterator) for _ in range(COUNT // hosts + 5)]
-  restored = iter(dataset)
-  tf.train.Checkpoint(ds=restored).read(path).assert_consumed()
-  for a in expected:
-    b = next(restored)
-    for name in a:
-      np.testing.assert_array_equal(a[name], b[name])
+@pytest.mark.parametrize('position, hosts', [(28, 1), (2 * COUNT - 2, 4)])
+def test_begins_at_any_position(task, position, hosts):
+  everything = ids(read(task, num_epochs=4))
+  for host in {0, hosts - 1}:
+    found = read(task.reading(task.source, position), hosts, host, None)
+    expected = everything[position + host :: hosts][:60]
+    assert ids(found.take(len(expected))) == expected
 
 
-def test_files_of_unequal_length_end_one_by_one(tmp_path):
-  """What a foreign writer made: no example is lost, the order still one."""
-  folder = tmp_path / 'uneven'
-  folder.mkdir()
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
-    cached = sequences_task('uneven')
-    sizes = [5, 0, 1, 3]
-    features = {'id': {'shape': [], 'dtype': 'int64'}}
-    for i, size in enumerate(sizes):
-      path = folder / f'train.tfrecord-0000{i}-of-00004'
-      with tf.io.TFRecordWriter(str(path)) as writer:
-        for j in range(size):
-          example = seqio.dict_to_tfexample({'id': np.int64(10 * i + j)})
-          writer.write(example.SerializeToString())
-    info = {'num_shards': 4, 'features': features}
-    pathlib.Path(folder, 'info.train.json').write_text(json.dumps(info))
-    pathlib.Path(folder, 'COMPLETED').touch()
-    before = list(seqio.get_global_cache_dirs())
-    seqio.set_global_cache_dirs([str(tmp_path)])
-    try:
-      source = ordered_cache.CachedSource(cached)
-      expected = [0, 20, 30, 1, 31, 2, 32, 3, 4]
-      assert ids(source.get_dataset('train')) == expected
-      share = source.get_dataset('train', shard_info=seqio.ShardInfo(1, 2))
-      assert ids(share) == expected[1::2]
-      (folder / 'train.tfrecord-00002-of-00004').unlink()
-      with pytest.raises(FileNotFoundError, match='3 files.*with 4'):
-        source.get_dataset('train')
-    finally:
-      seqio.set_global_cache_dirs(before)
+def test_a_cache_in_another_order_is_refused(task):
+  [description] = pathlib.Path(task.source.cached_task.cache_dir).glob(
+    'order.train.json'
+  )
+  aside = description.rename(description.with_suffix('.aside'))
+  try:
+    with pytest.raises(
+      ValueError, match=r'python -m salt_t5x\.shuffle --task='
+    ):
+      read(task)
+  finally:
+    aside.rename(description)
 
 
 def test_shuffling_is_refused(task):
@@ -192,7 +167,10 @@ def test_shuffling_is_refused(task):
 def test_a_missing_cache_says_how_to_make_one(monkeypatch):
   monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
   sequences_task('uncached')
-  with pytest.raises(FileNotFoundError, match='seqio_cache_tasks --tasks=unca'):
+  with pytest.raises(
+    FileNotFoundError,
+    match='(?s)seqio_cache_tasks --tasks=unca.*salt_t5x.shuffle',
+  ):
     read(seqio.TaskRegistry.get('uncached_ul2'))
 
 
@@ -212,19 +190,13 @@ def test_an_empty_cache_is_called_empty(shards, tmp_path, monkeypatch):
   (folder / 'info.train.json').write_text(json.dumps(info))
   (folder / 'stats.train.json').write_text(json.dumps(stats))
   (folder / 'COMPLETED').touch()
-  before = list(seqio.get_global_cache_dirs())
-  seqio.set_global_cache_dirs([str(tmp_path)])
-  try:
-    source = seqio.TaskRegistry.get('empty_ul2').source
-    message = f'The train split of the cache {folder} is empty: cache empty ag'
-    for door in (
-      lambda: read(seqio.TaskRegistry.get('empty_ul2'), num_epochs=None),
-      lambda: source.fingerprint('train'),
-    ):
-      with pytest.raises(ValueError, match=message):
-        door()
-  finally:
-    seqio.set_global_cache_dirs(before)
+  flags = [
+    f'--input_cache_dir={tmp_path}',
+    f'--output_cache_dir={tmp_path}/new',
+  ]
+  message = f'The train split of the cache {folder} is empty: cache the task ag'
+  with pytest.raises(ValueError, match=message):
+    shuffle.main(shuffle.parse_flags(['shuffle', '--task=empty', *flags]))
 
 
 def test_equal_seeds_draw_equally_and_others_do_not(task):
@@ -248,9 +220,8 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
   """Not an order that is silently another one."""
   monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
   cached = sequences_task('changing')
-  cache_writer.write(
-    cached, str(tmp_path), {'train': 2, 'validation': 1}, key=lambda e: e['id']
-  )
+  monkeypatch.setattr(shuffle_lib, 'EXAMPLES_OF_A_FILE', 8)
+  cache_writer.write(cached, str(tmp_path))
   before = list(seqio.get_global_cache_dirs())
   seqio.set_global_cache_dirs([str(tmp_path)])
   try:
@@ -258,7 +229,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
     stream = source.stream('train', None).as_numpy_iterator()
     for _ in range(COUNT):
       next(stream)
-    [file] = tmp_path.rglob('*train.tfrecord-00001-of-00002')
+    [file] = tmp_path.rglob('*train.tfrecord-00001-of-00016')
     if how == 'gone':
       file.unlink()
     else:

@@ -597,6 +597,4 @@ def test_the_local_builder_names_the_damage(tmp_path):
     'damaged', {'train': f'{tmp_path}/*.zst'}, seqio.ByteVocabulary(), 64
   )
   with pytest.raises(bad_lines.DamagedShardError, match='ends too early'):
-    cache_writer.write(
-      cached, str(tmp_path / 'cache'), {'train': 1}, lambda x: x['id']
-    )
+    cache_writer.write(cached, str(tmp_path / 'cache'))

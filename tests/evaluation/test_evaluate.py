@@ -49,12 +49,7 @@ def cached_task(tmp_path_factory):
   """101 and 5 numbered sequences, of the domains a, b and c."""
   folder = str(tmp_path_factory.mktemp('cache'))
   seqio.add_global_cache_dirs([folder])
-  cache_writer.write(
-    numbered_task.sequences_task(TASK),
-    folder,
-    {'train': 2, 'validation': 1},
-    key=lambda example: example['id'],
-  )
+  cache_writer.write(numbered_task.sequences_task(TASK), folder)
 
 
 def make_model(**overrides):

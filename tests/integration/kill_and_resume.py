@@ -18,25 +18,26 @@
 
 Each trial is a run of its own: a process that trains faults.gin is killed (or
 gets SIGTERM) somewhere, sometimes more than once, and is started again until it
-ends. Then every loss that was logged, the examples of every step, those that
-were read twice among them, and the last checkpoint are compared with those of a
-run that nothing happened to.
+ends. Each start has its own number of devices and, on the real t5x, of
+processes. Then every loss that was logged, the examples of every step, those
+that were read twice among them, and the last checkpoint are compared with those
+of a run on one device that nothing happened to: the examples exactly; the
+numbers bit for bit if all starts had one device, otherwise to rounding.
 
 All processes are forks of this one, which imports what takes long and touches
 neither JAX's devices nor TensorFlow's; so a trial takes seconds.
 """
 
 import argparse
-import collections
+from collections.abc import Iterator
 import contextlib
-import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -52,59 +53,25 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
+import compared_runs
 import jax
 import notes
-import numpy as np
 import orbax.checkpoint as ocp
+import starts as starts_lib
 import tqdm
 
-from salt_t5x import engine
 from salt_t5x.checkpoints import find
+from salt_t5x.data import order
 from salt_t5x.runs import preemption
-from salt_t5x.studies import curves
 import tiny
 import tiny_runs
 
 STEPS, KD_STEPS, PERIOD = 12, 5, 3  # As in faults.gin.
-TEACHER_STEP, BATCH = 20, 8
+TEACHER_STEP, BATCH = 10, 16
+DOCUMENTS = 5
 RECIPE = str(TESTS / 'integration/faults.gin')
-_CONSUMED = 'consumed.jsonl'
-
-
-@dataclasses.dataclass(frozen=True)
-class Fault:
-  """What happens to a process.
-
-  Attributes:
-    signal: SIGKILL or SIGTERM.
-    when: 'batch' (before `step` is taken), 'save' (`delay` seconds after the
-      checkpoint of `step` begins to be written) or 'time' (`delay` seconds
-      after the start).
-    step: from 0.
-    delay: seconds.
-  """
-
-  signal: int
-  when: str
-  step: int = 0
-  delay: float = 0.0
-
-  def __str__(self):
-    name = signal.Signals(self.signal).name
-    where = 'any time' if self.when == 'time' else f'{self.when} {self.step}'
-    return f'{name} at {where}'
-
-
-def draw(rng: random.Random, seconds: float) -> Fault:
-  """Draws a fault of a run that takes `seconds`."""
-  kind = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-  when = rng.choice(['batch', 'batch', 'save', 'time'])
-  if when == 'batch':
-    return Fault(kind, when, rng.randrange(STEPS))
-  if when == 'save':
-    step = rng.randrange(0, STEPS + 1, PERIOD)
-    return Fault(kind, when, step, rng.uniform(0, 0.2))
-  return Fault(kind, when, delay=rng.uniform(0, seconds))
+SIZES = "include 'eight_heads.gin'"
+_TIME_LIMIT = 600  # seconds, of a start
 
 
 # --- In a fork ---------------------------------------------------------------
@@ -119,26 +86,14 @@ def _send(kind: int, delay: float = 0.0):
     os.kill(os.getpid(), kind)
 
 
-def _rows(batch):
-  """What identifies the examples of a batch."""
-  arrays = (np.asarray(batch[k]) for k in sorted(batch))
-  rows = zip(*arrays, strict=True)
-  return [
-    hashlib.sha256(b''.join(x.tobytes() for x in row)).hexdigest()[:12]
-    for row in rows
-  ]
-
-
 @contextlib.contextmanager
-def _recorded(model_dir: pathlib.Path, fault: Fault | None):
-  """Notes which examples each step reads, and lets the fault happen."""
+def _faulty(fault: starts_lib.Fault | None):
+  """Lets a fault happen; yields what observes the steps."""
   save = ocp.CheckpointManager.save
 
-  def record(train_state, batch):
-    step = int(train_state.step)
-    with open(model_dir / _CONSUMED, 'a', encoding='utf-8') as f:
-      f.write(json.dumps([step, _rows(batch)]) + '\n')
-    if fault and fault.when == 'batch' and fault.step == step:
+  def observe(train_state, batch):
+    del batch
+    if fault and fault.when == 'batch' and fault.step == int(train_state.step):
       _send(fault.signal)
 
   def faulty_save(self, step, *args, **kwargs):
@@ -146,46 +101,80 @@ def _recorded(model_dir: pathlib.Path, fault: Fault | None):
       _send(fault.signal, fault.delay)
     return save(self, step, *args, **kwargs)
 
-  with (
-    tiny_runs.observed_steps(record),
-    mock.patch.object(ocp.CheckpointManager, 'save', faulty_save),
-  ):
-    yield
+  with mock.patch.object(ocp.CheckpointManager, 'save', faulty_save):
+    yield observe
 
 
 def train(
   world: pathlib.Path,
   model_dir: pathlib.Path,
-  fault: Fault | None,
+  start: starts_lib.Start,
+  number: int,
   *more_bindings: str,
+  process: int = 0,
+  port: int | None = None,
 ):
-  """One process of a run."""
+  """One process of a run.
+
+  Args:
+    world: from `build`.
+    model_dir: of the run.
+    start: of this process and those beside it.
+    number: how often the run was started before.
+    *more_bindings: of gin.
+    process: the number of this one.
+    port: where the first process coordinates them.
+  """
   model_dir.mkdir(exist_ok=True)
+  fault = start.fault
+  if fault and fault.process != process:
+    fault = None
   if fault and fault.when == 'time':
     _send(fault.signal, fault.delay)
+  jax.config.update('jax_num_cpu_devices', start.devices)
+  if start.processes > 1:  # As t5x's binary does.
+    jax.distributed.initialize(f'127.0.0.1:{port}', start.processes, process)
   bindings = [
     f'MODEL_DIR = {str(model_dir)!r}',
     f'TEACHER_PATH = "{world}/teacher"',
     f'SELECTION_PATH = "{world}/selection.json"',
     *more_bindings,
   ]
+  code = 0
   with (
     notes.registered(world),
-    _recorded(model_dir, fault),
+    _faulty(fault) as observe,
+    compared_runs.recorded(model_dir, number, process, observe),
     tiny_runs.configured([RECIPE], bindings),
   ):
-    tiny_runs._train()
+    try:
+      tiny_runs._train()
+    except preemption.Preempted as e:
+      code = e.code
+  if start.processes > 1:
+    jax.distributed.shutdown()  # The first process outlives the others.
+  sys.exit(code)
 
 
 def build(world: pathlib.Path):
   """The corpus, the teacher, and its scores of the corpus."""
   os.makedirs(world / 'chain')
   tiny.write_task(str(world / 'chain'), 'chain')
-  notes.write_documentation(world)
+  notes.write_documentation(world, DOCUMENTS)
   with notes.registered(world):
     notes.cache(world)
-    notes.train_teacher(world / 'teacher', TEACHER_STEP)
-    notes.score(world / 'teacher', world / 'scores')
+    examples = order.read(
+      str(world / 'cache/notes_sequences'), 'train'
+    ).examples
+    # The second stage goes through the end of an epoch, at which the examples
+    # are shared unevenly by two processes.
+    assert KD_STEPS * BATCH < examples < (STEPS - 1) * BATCH, examples
+    assert examples % 2, examples
+    notes.train_teacher(world / 'teacher', TEACHER_STEP, SIZES)
+    notes.score(
+      *(world / 'teacher', world / 'scores', SIZES),
+      f'TEACHER_STEP = {TEACHER_STEP}',
+    )
 
 
 def select(world: pathlib.Path):
@@ -198,99 +187,30 @@ def select(world: pathlib.Path):
       f'--output={world}/selection.json',
       f'--kd_steps={KD_STEPS}',
       f'--batch_size={BATCH}',
+      '--share=0.5',  # The first stage repeats it.
     ],
     check=True,
   )
 
 
-def _logged(model_dir: pathlib.Path) -> dict[tuple, set[float]]:
-  """{(collection, metric, step): all values that were logged}."""
-  found = collections.defaultdict(set)
-  files = model_dir.rglob('events.out.tfevents.*')
-  for folder in {path.parent for path in files}:
-    collection = str(folder.relative_to(model_dir))
-    for tag, points in curves.read_all_scalars(str(folder)).items():
-      if not tag.startswith('timing/'):
-        for step, value in points:
-          found[collection, tag, step].add(value)
-  return found
+def _compare(
+  model_dir: pathlib.Path, world: pathlib.Path, is_exact: bool, *was_complete
+):
+  """Writes how a run is not like the unbroken one."""
+  compared = compared_runs.differences(
+    model_dir, world / 'unbroken', STEPS, is_exact, *was_complete
+  )
+  _compared(model_dir).write_text(json.dumps(compared))
 
 
-def _consumed(model_dir: pathlib.Path) -> dict[int, set[tuple]]:
-  """{step: all batches that it was taken with}."""
-  found = collections.defaultdict(set)
-  for line in (model_dir / _CONSUMED).read_text().splitlines():
-    step, rows = json.loads(line)
-    found[step].add(tuple(rows))
-  return found
-
-
-def differences(
-  model_dir: pathlib.Path, unbroken: pathlib.Path, was_complete: bool = False
-) -> list[str]:
-  """How a run is not what it would have been.
-
-  Args:
-    model_dir: of the run.
-    unbroken: of the run that nothing happened to.
-    was_complete: whether it was killed with its last checkpoint saved. t5x does
-      not evaluate then any more.
-  """
-  mine, theirs = _logged(model_dir), _logged(unbroken)
-  # The unbroken run evaluates after every step; t5x counts the steps to the
-  # next evaluation from the start of a process, so runs differ in when they do.
-  theirs = {
-    key: value
-    for key, value in theirs.items()
-    if key in mine
-    or not key[0].startswith('training_eval')
-    or (key[2] == STEPS and not was_complete)
-  }
-  found = []
-  for name, a, b in [
-    ('metric', mine, theirs),
-    ('examples', _consumed(model_dir), _consumed(unbroken)),
-  ]:
-    found += [
-      f'{name} {key}: {a.get(key)}, not {b.get(key)}'
-      for key in sorted({*a, *b}, key=str)
-      if a.get(key) != b.get(key)
-    ]
-  states = []
-  for folder in model_dir, unbroken:
-    last = find.finished(str(folder)).get(STEPS)
-    if last is None:
-      return [*found, f'{folder} has no checkpoint_{STEPS}']
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True)
-    with ocp.Checkpointer(handler) as checkpointer:
-      states.append(
-        checkpointer.restore(
-          last / 'state',
-          restore_args=jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-            handler.metadata(last / 'state').tree,
-          ),
-        )
-      )
-  equal = jax.tree.map(np.array_equal, *states)
-  found += [
-    f'checkpoint_{STEPS}{jax.tree_util.keystr(path)}'
-    for path, same in jax.tree_util.tree_leaves_with_path(equal)
-    if not same
-  ]
-  return found
-
-
-def _compare(model_dir: pathlib.Path, unbroken: pathlib.Path, *was_complete):
-  if found := differences(model_dir, unbroken, *was_complete):
-    print('\n'.join(found))
-    sys.exit(1)
+def _compared(model_dir: pathlib.Path) -> pathlib.Path:
+  return model_dir.with_suffix('.compared.json')
 
 
 # --- In the process that forks -----------------------------------------------
 
 
-def fork(log: pathlib.Path, function, *args) -> int:
+def fork(log: pathlib.Path, function, *args, **kwargs) -> int:
   """Starts a process that calls a function; returns its pid."""
   sys.stdout.flush()
   pid = os.fork()
@@ -301,7 +221,7 @@ def fork(log: pathlib.Path, function, *args) -> int:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    function(*args)
+    function(*args, **kwargs)
     code = 0
   except SystemExit as e:
     code = e.code or 0
@@ -314,21 +234,60 @@ def fork(log: pathlib.Path, function, *args) -> int:
     os._exit(code if isinstance(code, int) else 1)
 
 
-def wait(pid: int) -> int:
-  """Waits for a process; its exit code, or minus the signal it died of."""
-  _, status = os.waitpid(pid, 0)
-  return os.waitstatus_to_exitcode(status)
-
-
 def call(log: pathlib.Path, function, *args):
   """Runs a function in a process of its own.
 
   Raises:
     RuntimeError: it failed.
   """
-  code = wait(fork(log, function, *args))
-  if code:
-    raise RuntimeError(f'{function.__name__}: exit {code}\n{log.read_text()}')
+  _, status = os.waitpid(fork(log, function, *args), 0)
+  if status:
+    raise RuntimeError(f'{function.__name__}: {status}\n{log.read_text()}')
+
+
+def run_once(
+  world: pathlib.Path,
+  model_dir: pathlib.Path,
+  start: starts_lib.Start,
+  number: int,
+) -> list[int | None]:
+  """Starts a run and waits for all of its processes.
+
+  Args:
+    world: from `build`.
+    model_dir: of the run.
+    start: what it has, and what happens to it.
+    number: how often the run was started before.
+
+  Returns:
+    For each process its exit code, or minus the signal it died of; None if it
+    was killed because another had died, or because the time was over.
+  """
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    port = s.getsockname()[1]
+  pids = [
+    fork(
+      *(model_dir.with_suffix('.log'), train, world, model_dir, start, number),
+      process=process,
+      port=port,
+    )
+    for process in range(start.processes)
+  ]
+  exits = {}
+  deadline = time.monotonic() + _TIME_LIMIT
+  while len(exits) < len(pids) and time.monotonic() < deadline:
+    for process, pid in enumerate(pids):
+      if process not in exits and (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        exits[process] = os.waitstatus_to_exitcode(ended[1])
+    if {*exits.values()} - {0, preemption.EXIT_CODE}:
+      break
+    time.sleep(0.02)
+  for process, pid in enumerate(pids):
+    if process not in exits:
+      os.kill(pid, signal.SIGKILL)
+      os.waitpid(pid, 0)
+  return [exits.get(process) for process in range(len(pids))]
 
 
 def prepare(world: pathlib.Path) -> float:
@@ -337,70 +296,82 @@ def prepare(world: pathlib.Path) -> float:
   Returns:
     The seconds that this run takes, with compilation.
   """
+  jax.config.update('jax_compilation_cache_dir', str(world.parent / 'xla'))
+  os.environ['SALT_T5X_TEST_CHAIN'] = str(world / 'chain')  # For chain.gin.
   log = world.parent / 'prepare.log'
   call(log, build, world)
   call(log, select, world)
   start = time.monotonic()
-  call(log, train, world, world / 'unbroken', None, 'EVAL_PERIOD = 1')
+  call(
+    log,
+    train,
+    world,
+    world / 'unbroken',
+    starts_lib.Start(),
+    0,
+    'EVAL_PERIOD = 1',
+  )
   return time.monotonic() - start
 
 
-def trial(world: pathlib.Path, model_dir: pathlib.Path, faults: list[Fault]):
+def trial(
+  world: pathlib.Path, model_dir: pathlib.Path, starts: list[starts_lib.Start]
+):
   """A run with faults, compared with the one without.
 
   Returns:
-    {'faults': ..., 'exits': of its processes, 'differences': lines}.
+    {'starts': ..., 'faults': ..., 'exits': of the processes of each start,
+    'differences': lines, 'errors': from `compared_runs.differences`}.
   """
   log = model_dir.with_suffix('.log')
   exits = []
-  for fault in [*faults, None]:
+  for number, start in enumerate(starts):
     was_complete = STEPS in find.finished(str(model_dir))
-    exits.append(wait(fork(log, train, world, model_dir, fault)))
-    saved = exits[-1] == preemption.EXIT_CODE
-    killed = exits[-1] in (-signal.SIGKILL, -signal.SIGTERM)
-    if fault is None or not (saved or killed):
+    exits.append(run_once(world, model_dir, start, number))
+    saved = set(exits[-1]) == {preemption.EXIT_CODE}
+    killed = start.fault and exits[-1][start.fault.process] in (
+      *(-signal.SIGKILL, -signal.SIGTERM),
+    )
+    if not (saved or killed):
       break
-  found = []
-  if exits[-1]:
-    found = [f'exit {exits[-1]}: {log.read_text()[-3000:]}']
-  elif code := wait(
-    fork(log, _compare, model_dir, world / 'unbroken', was_complete)
-  ):
-    found = [f'compare: {code}: {log.read_text()[-3000:]}']
+  starts = starts[: len(exits)]
+  found, errors = [], None
+  if set(exits[-1]) != {0}:
+    found = [f'exits {exits[-1]}: {log.read_text()[-3000:]}']
+  else:
+    is_exact = {start.topology for start in starts} == {starts_lib.ONE_DEVICE}
+    call(log, _compare, model_dir, world, is_exact, was_complete)
+    found, errors = json.loads(_compared(model_dir).read_text())
   return {
-    'faults': [str(f) for f in faults],
+    'starts': [start.topology for start in starts],
+    'faults': [str(start.fault) for start in starts if start.fault],
     'exits': exits,
     'differences': found,
+    'errors': errors,
   }
 
 
-def run(trials: int, seed: int, workers: int, folder: pathlib.Path) -> list:
-  """Runs many trials, some at a time; returns their results."""
+def run(
+  trials: int, seed: int, workers: int, folder: pathlib.Path
+) -> Iterator[dict]:
+  """Runs many trials, some at a time; yields their results."""
   world = folder / 'world'
-  os.environ['SALT_T5X_TEST_CHAIN'] = str(world / 'chain')  # For chain.gin.
   seconds = prepare(world)
   rng = random.Random(seed)
-  plans = [
-    [draw(rng, seconds) for _ in range(rng.choice([1, 1, 2]))]
-    for _ in range(trials)
-  ]
-  running, results = {}, []
-  with tqdm.tqdm(total=trials, unit='trial') as progress:
-    for i, faults in enumerate(plans):
-      while len(running) >= workers:
-        results.append(_collect(running, folder))
-        progress.update()
-      model_dir = folder / f'trial_{i}'
-      pid = fork(folder / 'trials.log', _write_trial, world, model_dir, faults)
-      running[pid] = model_dir
-    while running:
-      results.append(_collect(running, folder))
-      progress.update()
-  return results
+  running = {}
+  for i in tqdm.trange(trials, unit='trial'):
+    if len(running) >= workers:
+      yield _collect(running, folder)
+    model_dir = folder / f'trial_{i}'
+    starts = starts_lib.draw(rng, seconds, STEPS, PERIOD)
+    pid = fork(folder / 'trials.log', _write_trial, world, model_dir, starts)
+    running[pid] = model_dir
+  while running:
+    yield _collect(running, folder)
 
 
-def _write_trial(world, model_dir, faults):
-  result = trial(world, model_dir, faults)
+def _write_trial(world, model_dir, starts):
+  result = trial(world, model_dir, starts)
   model_dir.with_suffix('.json').write_text(json.dumps(result))
 
 
@@ -427,30 +398,18 @@ def main():
   parser.add_argument('--output', help='Where the tally goes, as JSON.')
   args = parser.parse_args()
   folder = pathlib.Path(tempfile.mkdtemp(prefix='kill_and_resume'))
-  jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
   start = time.monotonic()
-  results = run(args.trials, args.seed, args.workers, folder)
-  failed = [r for r in results if r['differences']]
-  faults = collections.Counter(
-    fault.split()[0] for r in results for fault in r['faults']
-  )
-  exits = collections.Counter(e for r in results for e in r['exits'][:-1])
-  tally = {
-    'engine': engine.current(),
-    'trials': len(results),
-    'failed': len(failed),
-    'faults': dict(faults),
-    'exits of processes that ended early': {
-      str(k): v for k, v in sorted(exits.items())
-    },
-    'seconds': round(time.monotonic() - start),
-    'results': results,
-  }
-  if args.output:
-    pathlib.Path(args.output).write_text(json.dumps(tally, indent=1) + '\n')
-  print({k: v for k, v in tally.items() if k != 'results'})
-  if failed:
-    sys.exit(f'{len(failed)} of {len(results)} trials failed: see {folder}')
+  results = []
+  for result in run(args.trials, args.seed, args.workers, folder):
+    results.append(result)
+    counted = starts_lib.tally(results, args.seed, time.monotonic() - start)
+    if args.output:  # After each, as many trials take hours.
+      pathlib.Path(args.output).write_text(json.dumps(counted, indent=1) + '\n')
+  print({k: v for k, v in counted.items() if k != 'results'})
+  if counted['failed']:
+    sys.exit(
+      f'{counted["failed"]} of {len(results)} trials failed: see {folder}'
+    )
   shutil.rmtree(folder)
 
 

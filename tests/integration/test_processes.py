@@ -17,7 +17,6 @@
 Only where the real t5x is importable; the embedded engine has one process.
 """
 
-import json
 import math
 import pathlib
 import shutil
@@ -27,6 +26,7 @@ import subprocess
 import sys
 import time
 
+import compared_runs
 import kill_and_resume as faults
 import pytest
 
@@ -105,7 +105,11 @@ class Run:
       *flags: of the command.
       bad_step: the step whose parameters are NaN.
     """
-    self._model_dir = pathlib.Path(model_dir)
+    self._model_dir = model_dir
+    # How often the run was started before.
+    self._start = len(
+      list(model_dir.parent.glob(f'{model_dir.name}.*.0.jsonl'))
+    )
     with socket.socket() as s:
       s.bind(('127.0.0.1', 0))
       port = s.getsockname()[1]
@@ -135,7 +139,7 @@ class Run:
           *tiny_runs.real_t5x_path(),
         ],
         SALT_T5X_TEST_NOTES=str(world),
-        CONSUMED=f'{model_dir}.{index}.jsonl',
+        CONSUMED=f'{model_dir}.{self._start}.{index}.jsonl',
         BAD_STEP=str(bad_step),
         XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
       )
@@ -160,24 +164,11 @@ class Run:
     )
 
   def steps_begun(self):
-    path = pathlib.Path(f'{self._model_dir}.0.jsonl')
+    path = pathlib.Path(f'{self._model_dir}.{self._start}.0.jsonl')
     return len(path.read_text().splitlines()) if path.exists() else 0
 
   def terminate(self, index):
     self._processes[index].send_signal(signal.SIGTERM)
-
-
-def consumed(model_dir):
-  """{step: {place in the global batch: row}}, over all processes."""
-  model_dir = pathlib.Path(model_dir)
-  found = {}
-  for path in model_dir.parent.glob(f'{model_dir.name}.*.jsonl'):
-    for line in path.read_text().splitlines():
-      step, rows = json.loads(line)
-      for place, row in rows.items():
-        # Processes that share rows, and steps taken twice, agree.
-        assert found.setdefault(step, {}).setdefault(int(place), row) == row
-  return found
 
 
 @pytest.fixture(scope='module')
@@ -189,15 +180,11 @@ def single(world, tmp_path_factory):
   return model_dir
 
 
-def examples(model_dir):
-  """{step: the rows of its batch}; example i goes to host i mod n."""
-  return {k: sorted(v.values()) for k, v in consumed(model_dir).items()}
-
-
 def assert_same(model_dir, single):
-  assert examples(model_dir) == examples(single)
-  assert sorted(consumed(single)) == list(range(faults.STEPS))
-  assert set(map(len, consumed(single).values())) == {faults.BATCH}
+  expected = compared_runs.consumed(single)
+  assert sorted(expected) == list(range(faults.STEPS))
+  assert {len(rows) for [rows] in expected.values()} == {faults.BATCH}
+  assert compared_runs.consumed(model_dir) == expected
   for collection in ('train', 'training_eval/notes_ul2'):
     mine, theirs = (
       tiny_runs.scalars(d, collection) for d in (model_dir, single)
@@ -242,7 +229,7 @@ def test_processes_stop_and_resume_together(world, single, tmp_path):
   assert exits == [preemption.EXIT_CODE] * 2, run.log()
   step = max(find.finished(str(model_dir)))
   assert 2 <= step < faults.STEPS
-  assert max(consumed(model_dir)) == step - 1
+  assert max(compared_runs.consumed(model_dir)) == step - 1
   run = Run(world, model_dir, 2, 1)
   assert run.wait() == [0, 0], run.log()
   # Other steps are evaluated then; see the documentation.
@@ -273,17 +260,34 @@ def test_processes_go_back_together_from_nan(world, single, tmp_path):
   assert tiny_runs.scalars(model_dir, 'train')['salt/skipped_batches'] == {
     bad: 1
   }
+  # The batches move up, also when one process with two devices goes on.
+  read, expected = (compared_runs.consumed(d) for d in (model_dir, single))
+  assert read[bad] == expected[bad] + expected[bad + 1]
+  for step in range(bad + 1, faults.STEPS - 1):
+    assert read[step] == expected[step + 1]
+  for step in (9, 12):
+    shutil.rmtree(model_dir / f'checkpoint_{step}')
+  run = Run(world, model_dir, 1, 2, *flags)
+  assert run.wait() == [0], run.log()
+  assert compared_runs.consumed(model_dir, start=1) == {
+    step: read[step] for step in range(6, faults.STEPS)
+  }
   run = Run(world, tmp_path / 'stops', 2, 1, flags[0], bad_step=bad)
   assert 0 not in run.wait()
   assert f'Step {bad + 1}: the loss is nan' in run.log()
   assert max(find.finished(str(tmp_path / 'stops'))) == 3
 
 
-def test_other_numbers_of_processes_are_refused(world, single, tmp_path):
+def test_saved_iterators_refuse_other_numbers_of_processes(world, tmp_path):
   model_dir = tmp_path / 'model'
-  shutil.copytree(single, model_dir)
-  shutil.rmtree(model_dir / f'checkpoint_{faults.STEPS}')
-  run = Run(world, model_dir, 2, 1)
+  flags = ['--gin.SAVE_DATASET=True', '--gin.CHECKPOINT_PERIOD=1']
+  run = Run(world, model_dir, 1, 1, *flags)
+  deadline = time.monotonic() + 300
+  while run.steps_begun() < 2 and time.monotonic() < deadline:
+    time.sleep(0.02)
+  run.terminate(0)
+  assert run.wait() == [preemption.EXIT_CODE], run.log()
+  run = Run(world, model_dir, 2, 1, *flags)
   assert 0 not in run.wait()
   assert (
     'read 1 shares of the data, and its data iterators do not fit 2'

@@ -15,6 +15,7 @@
 
 """SALT_DS from raw shards to a trained model: score, select, train."""
 
+import collections
 import dataclasses
 import importlib
 import os
@@ -443,9 +444,15 @@ def test_baseline_ez_repeats_a_share_of_all_data(scores, tmp_path):
   examples, records = sequences(), read(scores)
   order = np.lexsort([records['id'], -records['easy']])
   chosen = sorted(order[: record.selected])
-  first = [examples[i] for i in chosen] * KD_STEPS * BATCH
-  later = examples[NEEDED : NEEDED + 3 * BATCH]
-  assert run.rows == batches_of(first[:NEEDED] + later)
+  found = [row for batch in run.rows for row in batch]
+  [*once] = (examples[i]['targets'].tobytes() for i in chosen)
+  assert found[: len(once)] == once
+  # Each further pass has an order of its own.
+  for start in range(0, NEEDED, len(once)):
+    part = found[start : min(start + len(once), NEEDED)]
+    left = collections.Counter(once) - collections.Counter(part)
+    assert left.total() == len(once) - len(part)
+  assert run.rows[KD_STEPS:] == batches_of(examples[NEEDED:][: 3 * BATCH])
   assert 'salt/distillation_weight' not in run.scalars
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from salt_t5x.checkpoints import run_record
 from salt_t5x.runs import nonfinite, preemption, resilient_trainer
 from salt_t5x.studies import curves
 from t5x import trainer as t5x_trainer
@@ -103,7 +104,8 @@ def test_skips_bad_batches(teacher_dir, tmp_path):
   # The loop ran steps 0 to 3, 4 to 5 (n_KD), and 6 to 7. The run skips all
   # batches of the second call, up to the bad one.
   begin, drawn = 4, 2
-  assert trainer._skipped_batches == drawn
+  record = run_record.read(str(tmp_path))
+  assert record.skipped_batches == [[begin, drawn]]
   expected = tiny.make_trainer(**options)
   kept = [
     batch

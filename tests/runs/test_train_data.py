@@ -16,6 +16,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
 
@@ -29,10 +30,11 @@ from salt_t5x.checkpoints import damage
 from salt_t5x.data import (
   cache_writer,
   feature_converters,
+  ordered_tasks,
   supervised_tasks,
 )
+from salt_t5x.runs import data_iterators, train_data
 from salt_t5x.runs import model_dir as model_dir_lib
-from salt_t5x.runs import train_data
 from t5x import utils
 import tiny
 
@@ -43,9 +45,7 @@ def cache(tmp_path, monkeypatch):
   monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
   cached = sequences_task('data')
   folder = tmp_path / 'cache'
-  cache_writer.write(
-    cached, str(folder), {'train': 2, 'validation': 1}, key=lambda e: e['id']
-  )
+  cache_writer.write(cached, str(folder))
   before = list(seqio.get_global_cache_dirs())
   seqio.set_global_cache_dirs([str(folder)])
   # Empty folders do as checkpoints here.
@@ -66,6 +66,13 @@ def config(**changes):
   return utils.DatasetConfig(**(options | changes))
 
 
+def save_iterator(model_dir, step):
+  """A checkpoint that holds the data iterator of one process."""
+  folder = model_dir / f'checkpoint_{step}' / 'dataset'
+  folder.mkdir(parents=True)
+  (folder / 'train_ds-000-of-001.index').touch()
+
+
 def begin(model_dir, cfg, **options):
   """Requests the data as t5x does, and records them as a trainer does."""
   dataset = train_data.get_dataset(
@@ -74,7 +81,7 @@ def begin(model_dir, cfg, **options):
     1,
     feature_converters.FixedWidthFeatureConverter,
     model_dir=str(model_dir),
-    **{'save_dataset': True, **options},
+    **{'save_dataset': False, **options},
   )
   model_dir_lib.release(str(model_dir))
   train_data.record(str(model_dir), cfg)
@@ -93,13 +100,23 @@ def test_rejects_other_data_after_a_checkpoint(cache, tmp_path):
   with pytest.raises(ValueError, match='RANDOM_SEED = 3, and was 0') as error:
     begin(model_dir, config(batch_size=8, seed=3))
   assert 'ALLOW_CHANGES_ON_RESUME' in str(error.value)
-  # Changes that the saved iterator fits can be allowed.
-  begin(model_dir, config(batch_size=8, seed=3), allow_changes=True)
-  begin(model_dir, config(batch_size=8, seed=3))
+  begin(model_dir, config(seed=3), allow_changes=True)
+  begin(model_dir, config(seed=3))
+
+
+def test_rejects_data_that_a_saved_iterator_does_not_fit(cache, tmp_path):
+  del cache
+  model_dir = tmp_path / 'model'
+  saved = functools.partial(begin, model_dir, save_dataset=True)
+  saved(config())
+  save_iterator(model_dir, 0)
+  # Some changes can be allowed.
+  saved(config(seed=3), allow_changes=True)
+  saved(config(seed=3))
   # Others cannot, and no message says so.
   for allow_changes in (False, True):
-    with pytest.raises(ValueError, match='BATCH_SIZE = 4, and was 8') as error:
-      begin(model_dir, config(seed=3), allow_changes=allow_changes)
+    with pytest.raises(ValueError, match='BATCH_SIZE = 8, and was 4') as error:
+      saved(config(batch_size=8, seed=3), allow_changes=allow_changes)
     assert 'ALLOW_CHANGES_ON_RESUME' not in str(error.value)
 
 
@@ -120,25 +137,22 @@ def test_rejects_a_truncated_cache(cache, tmp_path):
   model_dir = tmp_path / 'model'
   begin(model_dir, config())
   (model_dir / 'checkpoint_0').mkdir()
-  [file] = cache.rglob('*train.tfrecord-00001-of-00002')
+  [file] = cache.rglob('*train.tfrecord-00000-of-00001')
   content = file.read_bytes()
   file.write_bytes(content[:-20])
-  with pytest.raises(ValueError, match='data_fingerprints = '):
+  with pytest.raises(ValueError, match=r'00000-of-00001 has \d+ bytes, but '):
     begin(model_dir, config())
   file.write_bytes(content)
   begin(model_dir, config())
 
 
-@pytest.mark.parametrize(
-  'changes',
-  [{}, {'mixture_or_task_name': 'data', 'use_cached': True}],
-  ids=['in order', "seqio's own"],
-)
-def test_rejects_another_cache_of_the_same_sizes(cache, tmp_path, changes):
-  model_dir, cfg = tmp_path / 'model', config(**changes)
-  begin(model_dir, cfg)
-  (model_dir / 'checkpoint_0').mkdir()
-  [file] = cache.rglob('*train.tfrecord-00001-of-00002')
+def test_rejects_another_cache_of_the_same_sizes(cache, tmp_path):
+  cfg = config(mixture_or_task_name='data', use_cached=True)
+  model_dir = tmp_path / 'model'
+  read = functools.partial(begin, model_dir, cfg, save_dataset=True)
+  read()
+  save_iterator(model_dir, 0)
+  [file] = cache.rglob('*train.tfrecord-00000-of-00001')
   size = file.stat().st_size
   records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
   with tf.io.TFRecordWriter(str(file)) as writer:
@@ -146,7 +160,22 @@ def test_rejects_another_cache_of_the_same_sizes(cache, tmp_path, changes):
       writer.write(record)
   assert file.stat().st_size == size
   with pytest.raises(ValueError, match='data_fingerprints = '):
-    begin(model_dir, cfg)
+    read()
+
+
+def write_with_another_seed(cache):
+  shutil.rmtree(cache / 'data')
+  task = seqio.TaskRegistry.get('data')
+  cache_writer.write(task, str(cache), seed=1)
+
+
+def test_rejects_the_cache_in_another_order(cache, tmp_path):
+  model_dir = tmp_path / 'model'
+  begin(model_dir, config())
+  (model_dir / 'checkpoint_0').mkdir()
+  write_with_another_seed(cache)
+  with pytest.raises(ValueError, match='data_fingerprints = '):
+    begin(model_dir, config())
 
 
 def test_the_record_knows_that_the_data_changed(cache, tmp_path):
@@ -158,11 +187,7 @@ def test_the_record_knows_that_the_data_changed(cache, tmp_path):
   (model_dir / 'checkpoint_0').mkdir()
   begin(model_dir, config(batch_size=8, seed=3), allow_changes=True)
   assert changed() is False
-  [file] = cache.rglob('*train.tfrecord-00001-of-00002')
-  records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
-  with tf.io.TFRecordWriter(str(file)) as writer:
-    for record in records[::-1]:
-      writer.write(record)
+  write_with_another_seed(cache)
   begin(model_dir, config(batch_size=8, seed=3), allow_changes=True)
   assert changed() is True
   begin(model_dir, config(batch_size=8, seed=3))
@@ -198,18 +223,26 @@ def test_rejects_another_number_of_processes(cache, tmp_path):
     name = f'train_ds-00{share}-of-002'
     (dataset / f'process_{share}' / f'{name}.index').touch()
   with pytest.raises(ValueError, match='read 2 shares .* do not fit 1'):
-    begin(model_dir, config())
+    begin(model_dir, config(), save_dataset=True)
+
+
+def write_checkpoint_without_iterator(model_dir):
+  """As Orbax leaves one of step 3."""
+  dataset = model_dir / 'checkpoint_3' / 'dataset'
+  dataset.mkdir(parents=True)
+  (dataset / 'commit_success.txt').touch()
 
 
 def test_refuses_to_begin_the_data_again(cache, tmp_path, caplog):
   del cache
   model_dir = tmp_path / 'model'
-  unsaved = functools.partial(begin, model_dir, config(), save_dataset=False)
+  cfg = config(mixture_or_task_name='data', use_cached=True)
+  unsaved = functools.partial(begin, model_dir, cfg, save_dataset=False)
   unsaved()
   # At step 0 the data do begin.
   (model_dir / 'checkpoint_0').mkdir()
   unsaved()
-  (model_dir / 'checkpoint_3').mkdir()
+  write_checkpoint_without_iterator(model_dir)
   with pytest.raises(ValueError, match='SAVE_DATASET = False: .* at step 3'):
     unsaved()
   with caplog.at_level('WARNING'):
@@ -217,6 +250,107 @@ def test_refuses_to_begin_the_data_again(cache, tmp_path, caplog):
   assert 'reads its data from the beginning again' in caplog.text
   with pytest.raises(ValueError, match='SAVE_DATASET = True, but .*point_3 ho'):
     unsaved(save_dataset=True)
+
+
+def add_with(name, preprocessor):
+  """Registers `data_ul2` with one more preprocessor."""
+  task = seqio.TaskRegistry.get('data_ul2')
+  seqio.TaskRegistry.add(
+    name,
+    source=task.source,
+    preprocessors=[*task.preprocessors, preprocessor],
+    output_features=task.output_features,
+    task_cls=ordered_tasks.OrderedTask,
+    shuffle_buffer_size=None,
+  )
+
+
+@seqio.map_over_dataset(num_seeds=1)
+def _draw(example, seed):
+  noise = tf.random.stateless_uniform([], seed, maxval=2**30, dtype=tf.int64)
+  return example | {'id': example['id'] + noise}
+
+
+@pytest.mark.parametrize(
+  'preprocessor',
+  [
+    lambda x: x.shuffle(100, seed=0),
+    lambda x: x.enumerate().map(lambda i, e: e | {'id': i}),
+    _draw,
+    lambda x: x.map(
+      lambda e: e | {'id': tf.random.uniform([], maxval=2**30, dtype=tf.int64)}
+    ),
+  ],
+  ids=['shuffled', 'counted', 'seeds', 'random'],
+)
+def test_preprocessors_that_remember_need_saved_iterators(cache, preprocessor):
+  del cache
+  add_with('remembers', preprocessor)
+  cfg = config(mixture_or_task_name='remembers')
+  assert data_iterators.saves_iterator(cfg, None)
+
+
+@pytest.mark.parametrize(
+  'changes, reason',
+  [
+    ({'mixture_or_task_name': 'data'}, 'no global order'),
+    ({'pack': True}, 'packs examples'),
+    ({'mixture_or_task_name': 'filtered'}, 'do not map one example to one'),
+  ],
+)
+def test_iterators_are_saved_where_needed(
+  cache, tmp_path, caplog, changes, reason
+):
+  del cache
+  add_with('filtered', lambda x: x.filter(lambda e: True))
+  decide = data_iterators.saves_iterator
+  assert not decide(config(), None)
+  assert decide(config(), True)
+  assert not decide(config(**changes), False)
+  assert decide(config(**changes), None)
+  cfg = config(**changes, use_cached='data' in changes.values())
+  begin(tmp_path / 'model', cfg, save_dataset=True)
+  assert reason in caplog.text and 'as many processes' in caplog.text
+  # `check_model` names it.
+  assert not decide(config(mixture_or_task_name='data_ul'), None)
+
+
+def test_batches_are_those_of_the_step(cache, tmp_path):
+  del cache
+  model_dir = tmp_path / 'model'
+  ids = lambda batches: [
+    x['decoder_target_tokens'].tobytes() for x in itertools.islice(batches, 5)
+  ]
+  whole = begin(model_dir, config(batch_size=2))
+  expected = ids(whole)
+  write_checkpoint_without_iterator(model_dir)
+  resumed = begin(model_dir, config(batch_size=2))
+  assert ids(resumed)[:2] == expected[3:]
+  whole.seek(2)
+  assert ids(whole)[:3] == expected[2:]
+
+
+def test_a_run_of_an_earlier_version_says_what_to_do(cache, tmp_path, caplog):
+  del cache
+  model_dir = tmp_path / 'model'
+  begin(model_dir, config())
+  save_iterator(model_dir, 3)
+  with pytest.raises(ValueError, match='point_3 holds a data iterator.*Finish'):
+    begin(model_dir, config())
+  with caplog.at_level('WARNING'):
+    begin(model_dir, config(), allow_changes=True)
+  assert 'the batches that its step determines' in caplog.text
+
+
+def test_an_earlier_version_is_named_before_its_cache(cache, tmp_path):
+  for file in cache.rglob('order.*.json'):
+    file.unlink()
+  save_iterator(tmp_path / 'model', 3)
+  model = tiny.make_model(numbered_task.VOCABULARY, vocab_size=269)
+  with pytest.raises(ValueError, match='holds a run of an earlier version'):
+    train_data.check_model(config(), model, str(tmp_path / 'model'))
+  with pytest.raises(ValueError, match='not in a random order'):
+    train_data.check_model(config(), model, str(tmp_path / 'new'))
 
 
 def test_names_a_damaged_record(cache, tmp_path):

@@ -16,15 +16,22 @@
 """Training data whose first stage is selected by score."""
 
 import dataclasses
+import functools
+import pathlib
+import re
+import shutil
+import signal
 
-from numbered_task import COUNT, T, sequences_task
+from numbered_task import COUNT, T, ordered, sequences_task
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
-from salt_t5x.data import cache_writer, feature_converters
-from salt_t5x.runs import train_data
+from salt_t5x import files, look, schedules
+from salt_t5x.checkpoints import run_record
+from salt_t5x.data import cache_writer, feature_converters, shuffle
+from salt_t5x.runs import settings, train_data
 from salt_t5x.selection import first_stage, score_shards
 from salt_t5x.selection import record as selection_record
 from t5x import utils
@@ -42,9 +49,8 @@ def folder(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
     cached = sequences_task(NAME)
-    cache_writer.write(
-      cached, str(folder), {'train': 5, 'validation': 1}, key=lambda e: e['id']
-    )
+    patch.setattr(shuffle, 'EXAMPLES_OF_A_FILE', 30)
+    cache_writer.write(cached, str(folder))
     before = list(seqio.get_global_cache_dirs())
     seqio.set_global_cache_dirs([str(folder)])
     source = seqio.TaskRegistry.get(f'{NAME}_ul2').source
@@ -60,7 +66,9 @@ def folder(tmp_path_factory):
       top_k=10,
       examples=COUNT,
       shard_size=24,
+      examples_by_file=list(source.order('train').counts),
     )
+    assert len(manifest.examples_by_file) == 4
     scores = str(folder / 'scores')
     score_shards.begin(scores, manifest)
     records = all_records()
@@ -75,7 +83,7 @@ def folder(tmp_path_factory):
 def all_records():
   """Scores of 0 to 8 with many ties; most high ones are in every 4th place."""
   records = np.zeros(COUNT, score_shards.RECORD)
-  records['id'] = np.arange(COUNT) * 1000
+  records['id'] = [1000 * n for n in ordered(COUNT)]
   score = np.arange(COUNT) * 5 % 9
   records['zero'] = np.where(np.arange(COUNT) % 4 == 1, score, score / 8)
   records['easy'] = 1 - score / 8
@@ -88,6 +96,10 @@ def select(folder, count, *, kind='zero', first=0):
   order = np.lexsort([pool['id'], -pool[kind]])
   last = pool[order[count - 1]]
   tied = pool[kind] == last[kind]
+  manifest = score_shards.read_manifest(f'{folder}/scores')
+  places = sorted(order[:count])
+  ends = np.cumsum(manifest.examples_by_file)
+  files = np.searchsorted(ends, first + np.array(places), side='right')
   return selection_record.Selection(
     kind=kind,
     threshold_score=float(last[kind]),
@@ -105,9 +117,10 @@ def select(folder, count, *, kind='zero', first=0):
     step=30,
     task=f'{NAME}',
     split='train',
-    data=score_shards.read_manifest(f'{folder}/scores').data,
+    data=manifest.data,
     scores=f'{folder}/scores',
-  ), sorted(pool['id'][order[:count]].tolist())
+    selected_by_file=np.bincount(files, minlength=len(ends)).tolist(),
+  ), pool['id'][places].tolist()
 
 
 def make(tmp_path, record, **changes):
@@ -161,7 +174,9 @@ def test_selected_examples_come_first_and_then_the_full_order(
   chosen = pool[record.is_selected(pool[kind], pool['id'])]
   assert chosen['id'].tolist() == expected
   assert 0 < record.ties_selected < record.ties
-  full = [n * 1000 for n in [*range(COUNT), *range(COUNT)]]
+  task = seqio.TaskRegistry.get(f'{NAME}_ul2')
+  full = ids(task.get_dataset({'targets': T}, num_epochs=2), 2 * COUNT)
+  assert full[:COUNT] == all_records()['id'].tolist()
   found = ids(stream(make(tmp_path, record)), NEEDED + COUNT)
   assert found == expected + full[NEEDED : NEEDED + COUNT]
 
@@ -171,16 +186,19 @@ def test_random_draws_differ_in_each_pass(folder, tmp_path):
   examples = list(
     stream(make(tmp_path, record)).take(NEEDED + 40).as_numpy_iterator()
   )
-  assert [int(e['id']) for e in examples[:NEEDED]] == (expected * 4)[:NEEDED]
+  # Each pass has an order of its own, as the epochs of the full order have.
+  passes = [
+    {int(e['id']): e['inputs'].tobytes() for e in examples[i : i + 10]}
+    for i in (0, 10, 20)
+  ]
+  assert [*passes[0]] == expected
+  assert all(sorted(x) == sorted(expected) for x in passes)
+  assert [*passes[0]] != [*passes[1]] != [*passes[2]]
   assert [e['epoch'] for e in examples] == [
     *np.repeat([-1, -2, -3, -4], 10)[:NEEDED],
     *[0] * 40,
   ]
-  first, second = (
-    [e['inputs'].tobytes() for e in examples[start : start + 10]]
-    for start in (0, 10)
-  )
-  assert first != second
+  assert passes[0] != passes[1] != passes[2]
 
 
 @pytest.mark.parametrize('hosts', [2, 8])
@@ -188,7 +206,7 @@ def test_hosts_finish_the_first_stage_together(folder, tmp_path, hosts):
   # A quarter of the places holds nearly all that is selected: hosts that read
   # a share of the places, or of the files, would have very uneven shares.
   record, expected = select(folder, 20)
-  places = np.array(expected) // 1000
+  places = np.flatnonzero(np.isin(all_records()['id'], expected))
   assert np.mean(places % 4 == 1) > 0.9
   stage = make(tmp_path, record)
   alone = ids(stream(stage), NEEDED + 30 * hosts)
@@ -200,20 +218,86 @@ def test_hosts_finish_the_first_stage_together(folder, tmp_path, hosts):
 
 
 @pytest.mark.parametrize('position', [0, 13, 29, NEEDED - 1, NEEDED, 90, 140])
-def test_resumes_in_each_stage(folder, tmp_path, position):
+def test_any_position_of_each_stage(folder, tmp_path, position):
   stage = make(tmp_path, select(folder, 20, first=3)[0])
-  dataset = stream(stage)
-  iterator = iter(dataset)
-  for _ in range(position):
-    next(iterator)
-  path = tf.train.Checkpoint(ds=iterator).write(str(tmp_path / 'ds'))
-  expected = [next(iterator) for _ in range(60)]
-  restored = iter(stream(stage))
-  tf.train.Checkpoint(ds=restored).read(path).assert_consumed()
-  for a in expected:
-    b = next(restored)
+  task = stage.task(config())
+  read = lambda start: (
+    task.reading(task.source, start)
+    .get_dataset({'targets': T}, 'train', num_epochs=None)
+    .take(60 + position - start)
+  )
+  expected = list(read(0).skip(position))
+  for a, b in zip(expected, read(position), strict=True):
     for name in a:
       np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_the_iterator_can_be_saved(folder, tmp_path):
+  """For packed batches, whose examples the step alone does not determine."""
+  stage = make(tmp_path, select(folder, 20, first=3)[0])
+  iterator = iter(stream(stage))
+  for _ in range(13):
+    next(iterator)
+  path = tf.train.Checkpoint(ds=iterator).write(str(tmp_path / 'ds'))
+  expected = [int(next(iterator)['id']) for _ in range(60)]
+  restored = iter(stream(stage))
+  tf.train.Checkpoint(ds=restored).read(path).assert_consumed()
+  assert [int(next(restored)['id']) for _ in range(60)] == expected
+
+
+def test_scores_that_are_lost_while_they_are_read_are_named(folder, tmp_path):
+  scores = tmp_path / 'scores'
+  shutil.copytree(f'{folder}/scores', scores)
+  record = select(folder, 20)[0]
+  record = dataclasses.replace(record, scores=str(scores))
+  dataset = stream(make(tmp_path, record))
+  for path in score_shards.paths(
+    str(scores), score_shards.read_manifest(str(scores))
+  ):
+    pathlib.Path(path).write_bytes(b'')
+  with pytest.raises(tf.errors.InvalidArgumentError, match='examples instead'):
+    ids(dataset, 40)
+
+
+def test_look_shows_the_batch_of_a_step(folder, tmp_path, capsys, monkeypatch):
+  """In each stage, and after batches that were skipped."""
+  monkeypatch.setattr(signal, 'signal', lambda *_: None)
+  stage = make(tmp_path, select(folder, 20, first=3)[0])
+  read = ids(stream(stage), 15 * BATCH)
+  model_dir = tmp_path / 'model'
+  train_data.record(str(model_dir), config())
+  record = run_record.RunRecord('v', 3, skipped_batches=[[6, 2]])
+  run_record.write(str(model_dir), record)
+
+  def shown(*flags, count=BATCH):
+    flags = [f'--task={NAME}_ul2', f'--sequence_length={T}', *flags]
+    look.main(look.parse_flags(['', *flags, f'--examples={count}']))
+    text = capsys.readouterr().out
+    return [int(x) for x in re.findall(r'^position .*, id (\d+)', text, re.M)]
+
+  for step, batch in ((2, 2), (KD_STEPS, KD_STEPS), (5, 5), (6, 8), (12, 14)):
+    found = shown(f'--step={step}', f'--model_dir={model_dir}')
+    assert found == read[batch * BATCH :][:BATCH]
+  plain = shown(f'--step={KD_STEPS}', f'--batch_size={BATCH}')
+  assert plain == read[KD_STEPS * BATCH :][:BATCH]
+  assert shown('--position=37', count=2) == read[37:39]
+  files.write_json(
+    f'{tmp_path}/other/data.json',
+    train_data.describe(config()) | {'data_fingerprints': {f'{NAME}_ul2': '1'}},
+  )
+  with pytest.raises(SystemExit, match='fingerprints is .* there and'):
+    shown('--step=1', f'--model_dir={tmp_path}/other')
+  for flags in (
+    ['--step=1'],
+    ['--batch_size=8'],
+    ['--step=1', '--position=1', '--batch_size=8'],
+    ['--step=1', f'--model_dir={model_dir}', '--batch_size=4'],
+    ['--step=1', f'--model_dir={tmp_path}'],
+  ):
+    with pytest.raises(
+      SystemExit, match='--batch_size|BATCH_SIZE is 8|data.json'
+    ):
+      shown(*flags)
 
 
 def test_ends_after_the_requested_epochs(folder, tmp_path):
@@ -230,7 +314,7 @@ def test_training_reads_the_selected_examples_first(folder, tmp_path):
       0,
       1,
       feature_converters.FixedWidthFeatureConverter,
-      save_dataset=True,
+      save_dataset=False,
       selection=selected,
     )
     batches = dataset.take(KD_STEPS + 2).as_numpy_iterator()
@@ -316,6 +400,19 @@ def test_rejects_another_selection_on_resume(folder, tmp_path):
   ):
     make(tmp_path, other).task(config())
   make(tmp_path, other, model_dir=str(tmp_path / 'new')).task(config())
+
+
+def test_distillation_ends_with_the_selected_data(folder, tmp_path):
+  make(tmp_path, select(folder, NEEDED)[0]).task(config())
+  check = functools.partial(settings.check_selection, str(tmp_path / 'model'))
+  check(None)
+  check(schedules.constant(0.667))
+  check(schedules.step(0.667, KD_STEPS))
+  decay = schedules.linear_decay(0.667, 2, KD_STEPS + 2)
+  with pytest.raises(
+    ValueError, match=r'kd_steps = 4 .* ends at step 6 \(.*DECAY_END'
+  ):
+    check(decay)
 
 
 def test_rejects_tasks_without_a_global_order(folder, tmp_path):

@@ -17,8 +17,11 @@
 import json
 
 from etils import epath
+import numbered_task
 import pytest
+import seqio
 
+from salt_t5x.checkpoints import run_record
 from salt_t5x.selection import score_job
 
 
@@ -43,7 +46,7 @@ def data_of(fingerprints):
     (data_of({'notes_ul2': '1f', 'other': None}), 240),
     (data_of({'notes_ul2': '2e'}), 0),
     # Read in seqio's order, or from raw text that may be the same.
-    (data_of({'notes': '1f'}), None),
+    (data_of({'notes': '3a'}), None),
     (data_of({'notes_raw': None}), None),
     (data_of({'notes_ul2': '2e'}) | {'changed': True}, None),
     (None, None),
@@ -54,6 +57,20 @@ def data_of(fingerprints):
 )
 def test_counts_what_the_teacher_read(tmp_path, record, expected):
   assert read(tmp_path, record) == expected
+
+
+def test_another_order_of_the_cache_is_not_other_data(tmp_path, monkeypatch):
+  monkeypatch.setattr(seqio.TaskRegistry, '_REGISTRY', {})
+  numbered_task.sequences_task('notes')
+  assert read(tmp_path, data_of({'notes_ul2': '2e'})) is None
+  assert read(tmp_path, data_of({'others_ul2': '2e'})) == 0
+
+
+def test_counts_batches_that_were_skipped(tmp_path):
+  skipped = [[3, 2], [30, 1], [31, 4]]
+  record = run_record.RunRecord('v', 3, skipped_batches=skipped)
+  run_record.write(str(tmp_path), record)
+  assert read(tmp_path, data_of({'notes_ul2': '1f'})) == 33 * 8
 
 
 @pytest.mark.parametrize('name', ['selection.json', 'initial_checkpoint.json'])

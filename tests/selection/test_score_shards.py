@@ -35,6 +35,7 @@ MANIFEST = score_shards.Manifest(
   top_k=10,
   examples=10,
   shard_size=4,
+  examples_by_file=[6, 5],
 )
 
 
@@ -171,5 +172,5 @@ def test_rejects_a_folder_that_cannot_be_made(tmp_path):
   with pytest.raises(ValueError, match='SCORES_DIR.*file.*cannot be made'):
     score_shards.begin(
       str(tmp_path / 'file' / 'scores'),
-      score_shards.Manifest('t', 's', '1', 'c', '2e', 0, 0, None, 1, 1, 1),
+      score_shards.Manifest('t', 's', '1', 'c', '2e', 0, 0, None, 1, 1, 1, [1]),
     )

@@ -59,6 +59,7 @@ def write_scores(folder, records, shard_size=70, sequences_read=80):
     top_k=10,
     examples=len(records),
     shard_size=shard_size,
+    examples_by_file=[len(records) // 3, len(records) - len(records) // 3],
   )
   score_shards.begin(folder, manifest)
   for index in range(manifest.num_shards):
@@ -163,7 +164,8 @@ def test_selection_does_not_depend_on_shards(scores, tmp_path):
   mixed = write_scores(str(tmp_path / 'mixed'), data()[order], shard_size=11)
   record = run(scores, tmp_path / 'c.json', '--first_step=0')
   found = run(mixed, tmp_path / 'd.json', '--first_step=0')
-  assert dataclasses.replace(found, scores=scores) == record
+  places = {'scores': scores, 'selected_by_file': record.selected_by_file}
+  assert dataclasses.replace(found, **places) == record
 
 
 def test_easy_share_of_all_data_repeats(scores, tmp_path):

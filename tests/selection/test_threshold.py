@@ -65,6 +65,7 @@ RECORD = selection_record.Selection(
   split='train',
   data='1f',
   scores='/scores/ü',
+  selected_by_file=[1, 4],
 )
 
 

@@ -39,18 +39,14 @@ import tiny
 T = numbered_task.T
 TASK = 'analyzed'
 SEQUENCES, COMPLETIONS = 3, 4
+FIRST = numbered_task.ordered(5)[:SEQUENCES]
 
 
 @pytest.fixture(scope='module', autouse=True)
 def cached_task(tmp_path_factory):
   folder = str(tmp_path_factory.mktemp('cache'))
   seqio.add_global_cache_dirs([folder])
-  cache_writer.write(
-    numbered_task.sequences_task(TASK),
-    folder,
-    {'train': 2, 'validation': 1},
-    key=lambda example: example['id'],
-  )
+  cache_writer.write(numbered_task.sequences_task(TASK), folder)
 
 
 def make_model(**overrides):
@@ -174,7 +170,7 @@ def completions_in(folder):
 def test_completions_have_their_prefixes(first):
   drawn = completions_in(first[0])
   assert [*drawn, T] == deviations.prefix_lengths([1, 10, T])
-  x = np.stack([numbered_task.tokens(n) for n in range(SEQUENCES)])
+  x = np.stack([numbered_task.tokens(n) for n in FIRST])
   x = np.repeat(x, COMPLETIONS, axis=0)
   for s, rows in drawn.items():
     np.testing.assert_array_equal(rows[:, :s], x[:, :s])
@@ -195,7 +191,7 @@ def test_finds_the_completions_of_earlier_versions(first, paths):
     assert path.parts[:-1] == ('/', 'w', '46fa935cb8266d3d')
   # The same names, from the arguments of `analyze`.
   [checkpoint] = pathlib.Path(paths['oracle']).glob('checkpoint_*')
-  x = np.stack([numbered_task.tokens(n) for n in range(SEQUENCES)])
+  x = np.stack([numbered_task.tokens(n) for n in FIRST])
   identity = [
     find.identity(epath.Path(checkpoint)), str(checkpoint), None,
     hashlib.sha256(x.tobytes()).hexdigest(), COMPLETIONS, 0, 5,
@@ -230,7 +226,7 @@ def test_reuses_completions(first, paths, monkeypatch):
   assert run(folder, paths) == text and len(draws) == 1
   assert files[2].read_bytes() == content
   # Another student reads the same completions.
-  other = analyze.Model(make_model(**SIZES['teacher']), paths['teacher'])
+  other = analyze.Model(make_model(), paths['student'], dtype='bfloat16')
   assert run(folder, paths, student=other) != text and len(draws) == 1
   # Another oracle draws others.
   cast = analyze.Model(

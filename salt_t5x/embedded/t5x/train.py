@@ -37,15 +37,34 @@ __getattr__ = _subset.missing(__name__)
 _iterators = []
 
 
-class _ShardedIterator(dataset_iterator.TfDatasetIterator):
-  """A checkpointable data iterator that puts each batch on the mesh."""
+class _ShardedIterator(dataset_iterator.DatasetIterator):
+  """A data iterator that puts each batch on the mesh."""
 
-  def __init__(self, dataset: tf.data.Dataset, sharding: jax.sharding.Sharding):
-    super().__init__(dataset, checkpoint=True)
+  def __init__(
+    self,
+    batches: tf.data.Dataset | dataset_iterator.DatasetIterator,
+    sharding: jax.sharding.Sharding,
+  ):
+    if isinstance(batches, tf.data.Dataset):
+      batches = dataset_iterator.TfDatasetIterator(batches, checkpoint=True)
+    self._batches = batches
     self._sharding = sharding
 
   def __next__(self):
-    return jax.device_put(super().__next__(), self._sharding)
+    return jax.device_put(next(self._batches), self._sharding)
+
+  def reset(self):
+    self._batches.reset()
+
+  @property
+  def element_spec(self):
+    return self._batches.element_spec
+
+  def save(self, filename):
+    self._batches.save(filename)
+
+  def restore(self, filename):
+    self._batches.restore(filename)
 
 
 def _batch(dataset) -> dict[str, jax.ShapeDtypeStruct]:
@@ -126,7 +145,7 @@ def train(
   checkpoint_manager = None
   if period or restore_path:
     # As in t5x, a run that starts from another run's checkpoint also continues
-    # with that run's data.
+    # with that run's data, if an iterator was saved.
     checkpoint_manager = checkpoints.OrbaxCheckpointManagerInterface(
       directory=model_dir,
       train_state=initializer.global_train_state_shape,
