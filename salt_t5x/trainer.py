@@ -367,9 +367,8 @@ class SaltTrainer(resilient_trainer.ResilientTrainer):
     if self._data_is_checked:
       return batch_iter
     self._data_is_checked = True
-    if step_batches.seek(self._model_dir, batch_iter, step):
-      pass  # The step alone determines the batches.
-    elif step == 0 and hasattr(batch_iter, 'reset'):
+    is_sought = step_batches.seek(self._model_dir, batch_iter, step)
+    if not is_sought and step == 0 and hasattr(batch_iter, 'reset'):
       # t5x has read one batch ahead when it saves checkpoint_0, so the data
       # iterator saved there has lost it. A run at step 0, resumed or not,
       # therefore reads from the beginning.

@@ -48,7 +48,7 @@ def write_split(
     pipeline: runs them.
     raw: the split.
     cache_dir: the folder of the shuffled task.
-    seed: of the order.
+    seed: it determines the order.
   """
   bits = shuffle.file_bits(raw.examples, raw.bytes)
   paths = order.shards(cache_dir, raw.split, 1 << bits)

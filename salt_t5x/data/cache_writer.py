@@ -36,7 +36,7 @@ def write(task: seqio.Task, cache_dir: str, seed: int = 0) -> None:
   Args:
     task: with a `seqio.CacheDatasetPlaceholder`.
     cache_dir: the folder of caches; the task's own is made in it.
-    seed: of the order.
+    seed: it determines the order.
 
   Raises:
     DamagedShardError: a file of text cannot be read.

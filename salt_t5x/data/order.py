@@ -50,7 +50,7 @@ class Order:
     paths: the files that have records, in the order of epoch 0.
     counts: how many records each file has.
     checksums: `checksum` of each file.
-    seed: of the order.
+    seed: it determines the order.
     raw_files: `equal_files.describe` of the text it was made of.
   """
 
@@ -185,7 +185,7 @@ def permutation(seed: int, epoch, stream, size) -> tf.Tensor:
   TensorFlow.
 
   Args:
-    seed: of the order.
+    seed: it determines the order.
     epoch: int64 [].
     stream: int64 []; other numbers have independent orders.
     size: int [], how many numbers.
@@ -251,7 +251,7 @@ def write(
   Args:
     cache_dir: the folder of a cached task.
     split: its name.
-    seed: of the order.
+    seed: it determines the order.
     described: {'examples', 'bytes', 'checksum'} of each file in turn.
     raw_files: `equal_files.describe` of the text.
   """

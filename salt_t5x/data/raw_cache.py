@@ -48,7 +48,7 @@ class Split:
 
   @property
   def bytes(self) -> int:
-    """Of all records."""
+    """The size of all records."""
     total = sum(tf.io.gfile.stat(path).length for path in self.paths)
     return total - order.FRAME * self.examples
 
@@ -115,7 +115,7 @@ def read(
   Args:
     cache_dir: the folder of a cached task.
     split: its name.
-    source: of the task's text, if that is of interest.
+    source: reads the text, if that is to be identified.
 
   Raises:
     FileNotFoundError: one is missing.
@@ -154,7 +154,7 @@ def read_all(cache_dir: str, source: seqio.DataSource) -> list[Split]:
 
   Args:
     cache_dir: the folder of a cached task.
-    source: of the task's text.
+    source: reads the text.
 
   Raises:
     FileNotFoundError: see `read`.

@@ -19,7 +19,7 @@ on its files or on theirs. The records of a split are sorted by a 63-bit hash,
 and each file holds those whose hash begins with the bits of its number. A file
 is sorted in memory; all files together need not fit.
 
-`order.<split>.json`, beside seqio's own files, names the seed, and for each
+`order.<split>.json`, next to seqio's own files, names the seed, and for each
 file the number of its examples, its bytes and a checksum. So any position is
 found without reading what comes before it, and a file is known by its content.
 """
@@ -64,7 +64,7 @@ def normalize(record: bytes, seed: int) -> tuple[int, bytes]:
   Args:
     record: a serialized tf.train.Example. Where it has no 'id', its content
       takes that place, so equal examples become neighbours.
-    seed: of the order.
+    seed: it determines the order.
 
   Returns:
     (a hash below 2^63, the same example serialized deterministically).
@@ -204,7 +204,7 @@ def write_split(
     split: its name.
     records: all of the split.
     features: {name: {'shape', 'dtype'}}, as in seqio's info files.
-    seed: of the order.
+    seed: it determines the order.
     raw_files: `equal_files.describe` of the text; empty if it is unknown.
   """
   paths = order.shards(
@@ -232,7 +232,7 @@ def describe(
     split: its name.
     written: from `write_file`, for each file in turn.
     features: see `write_split`.
-    seed: of the order.
+    seed: it determines the order.
     raw_files: see `write_split`.
   """
   info = {

@@ -176,7 +176,7 @@ def check_selection(model_dir: str, schedule: schedules.Schedule | None):
   """Raises ValueError if distillation ends before the selected data, or after.
 
   Args:
-    model_dir: of the run, which `first_stage` gave its selection.
+    model_dir: the directory in which `first_stage` keeps the selection.
     schedule: ω over the steps; None for BASELINE_EZ.
   """
   path = os.path.join(model_dir, 'selection.json')

@@ -62,7 +62,7 @@ class SelectedSource(ordered_cache.CachedSource):
     Args:
       source: the cache of all examples.
       selected: the examples of the first stage and how many it reads.
-      manifest: of the scores.
+      manifest: describes the scores.
       score_files: from `score_shards.paths`.
     """
     super().__init__(source.cached_task, source.lengths)

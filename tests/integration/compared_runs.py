@@ -16,10 +16,10 @@
 
 import collections
 import contextlib
-import hashlib
 import json
 import pathlib
 
+import batch_rows
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -47,18 +47,9 @@ def recorded(model_dir, start: int, process: int, observe=lambda *_: None):
   path = f'{model_dir}.{start}.{process}.jsonl'
 
   def record(train_state, batch):
-    rows = {}
-    for name in sorted(batch):
-      for shard in batch[name].addressable_shards:
-        first = shard.index[0].start or 0
-        for i, row in enumerate(np.asarray(shard.data)):
-          rows.setdefault(first + i, {})[name] = row.tobytes()
-    hashes = {
-      place: hashlib.sha256(b''.join(row.values())).hexdigest()[:12]
-      for place, row in rows.items()
-    }
+    rows = batch_rows.hashes(batch)
     with open(path, 'a', encoding='utf-8') as f:
-      f.write(json.dumps([int(train_state.step), hashes]) + '\n')
+      f.write(json.dumps([int(train_state.step), rows]) + '\n')
     return observe(train_state, batch)
 
   with tiny_runs.observed_steps(record):

@@ -44,23 +44,13 @@ pytestmark = pytest.mark.skipif(
 # then runs t5x's train binary.
 _SCRIPT = """
 import salt_t5x
-import hashlib, json, os, runpy, sys
-import jax, numpy as np
+import json, os, runpy
+import batch_rows, jax, numpy as np
 from salt_t5x.runs import resilient_trainer
 
 def record(step, batch):
-  rows = {}
-  for name in sorted(batch):
-    for shard in batch[name].addressable_shards:
-      start = shard.index[0].start or 0
-      for i, row in enumerate(np.asarray(shard.data)):
-        rows.setdefault(start + i, {})[name] = row.tobytes()
-  names = {
-    i: hashlib.sha256(b''.join(row[k] for k in sorted(row))).hexdigest()[:12]
-    for i, row in rows.items()
-  }
   with open(os.environ['CONSUMED'], 'a') as f:
-    f.write(json.dumps([step, names]) + '\\n')
+    f.write(json.dumps([step, batch_rows.hashes(batch)]) + '\\n')
 
 cls = resilient_trainer.ResilientTrainer
 train_stage, bad = cls._train_stage, [int(os.environ.get('BAD_STEP', -1))]
